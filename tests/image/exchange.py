@@ -1,0 +1,186 @@
+"""Sends studies to the appliance as a modality does, keeps account of what was acknowledged, and fetches it back.
+
+Data sets are sent as the bytes they are, and come back as the bytes they are: nothing here decodes them. What counts
+as acknowledged is a C-STORE response with status 0x0000 that reached us, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, _config, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    StudyRootQueryRetrieveInformationModelGet,
+    Verification,
+)
+
+# Without this pynetdicom decodes a file and encodes it again, and the comparison would be with its own encoding.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+CALLED, CALLING = "PACS", "TESTER"
+_PREAMBLE_BYTES = 132
+
+
+class ExchangeFailed(Exception):
+    """The appliance did not take or give what it should."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A file to send, its identity and the SHA-256 of its data set's bytes."""
+
+    file: Path
+    study_instance_uid: str
+    sop_instance_uid: str
+    sha256: str
+
+
+@dataclass
+class Account:
+    """What was sent, and of that what was acknowledged, by SOP Instance UID."""
+
+    sent: dict[str, Instance] = field(default_factory=dict)
+    acknowledged: dict[str, Instance] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note_sent(self, instance: Instance) -> None:
+        """To be called before instance goes out: it may be stored without our hearing of it."""
+        with self._lock:
+            self.sent[instance.sop_instance_uid] = instance
+
+    def note_acknowledged(self, instance: Instance) -> None:
+        """To be called when 0x0000 came for instance."""
+        with self._lock:
+            self.acknowledged[instance.sop_instance_uid] = instance
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the appliance gave back against the account: UIDs of what is missing and of what is not the same bytes."""
+
+    compared: int
+    missing: tuple[str, ...]
+    different: tuple[str, ...]
+
+
+def read_instance(file: Path) -> Instance:
+    """The instance in a Part 10 file."""
+    content = file.read_bytes()
+    head = dcmread(file, stop_before_pixels=True)
+    start = _PREAMBLE_BYTES + 12 + int(head.file_meta.FileMetaInformationGroupLength)
+    digest = hashlib.sha256(content[start:]).hexdigest()
+    return Instance(file, str(head.StudyInstanceUID), str(head.SOPInstanceUID), digest)
+
+
+@contextlib.contextmanager
+def associate(port: int, ae: AE, **options: object) -> Iterator[Association]:
+    """An association with the appliance at port of loopback, released at the end. Raise ExchangeFailed if refused."""
+    assoc = ae.associate("127.0.0.1", port, ae_title=CALLED, **options)  # type: ignore[arg-type]
+    if not assoc.is_established:
+        raise ExchangeFailed(f"no association with port {port}: {'rejected' if assoc.is_rejected else 'no answer'}")
+    try:
+        yield assoc
+    finally:
+        if assoc.is_established:
+            assoc.release()
+
+
+def echo(port: int) -> int:
+    """Send a C-ECHO and return its status."""
+    ae = AE(CALLING)
+    ae.add_requested_context(Verification)
+    with associate(port, ae) as assoc:
+        return int(assoc.send_c_echo().Status)
+
+
+def send(port: int, instances: list[Instance], account: Account) -> None:
+    """Send instances in one association; end silently when the peer goes away, raise ExchangeFailed on a refusal."""
+    ae = AE(CALLING)
+    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    ae.dimse_timeout = ae.network_timeout = 60
+    with associate(port, ae) as assoc:
+        for instance in instances:
+            account.note_sent(instance)
+            try:
+                status = assoc.send_c_store(instance.file)
+            except RuntimeError:  # the association went away between two instances
+                return
+            if "Status" not in status:
+                return
+            if status.Status != 0x0000:
+                raise ExchangeFailed(f"C-STORE was answered with 0x{status.Status:04X}")
+            account.note_acknowledged(instance)
+
+
+def send_until(port: int, batches: list[list[Instance]], account: Account, enough: int, limit_s: float) -> None:
+    """Send each batch in an association of its own, all at once, in the background.
+
+    Return while they are still sending, as soon as `enough` more instances were acknowledged. Raise ExchangeFailed
+    after limit_s seconds. The senders end when the machine does.
+    """
+    before = len(account.acknowledged)
+    senders = [threading.Thread(target=_send_quietly, args=(port, batch, account), daemon=True) for batch in batches]
+    for sender in senders:
+        sender.start()
+    deadline = time.monotonic() + limit_s
+    while len(account.acknowledged) - before < enough:
+        if time.monotonic() > deadline or not any(sender.is_alive() for sender in senders):
+            got = len(account.acknowledged) - before
+            raise ExchangeFailed(f"only {got} of {enough} instances were acknowledged in {limit_s:.0f} s")
+        time.sleep(0.01)
+
+
+def _send_quietly(port: int, batch: list[Instance], account: Account) -> None:
+    with contextlib.suppress(ExchangeFailed):
+        send(port, batch, account)
+
+
+def fetch(port: int, study_instance_uid: str) -> dict[str, str]:
+    """Fetch a study by C-GET: the SHA-256 of each data set's bytes by SOP Instance UID."""
+    received: dict[str, str] = {}
+
+    def take(event: evt.Event) -> int:
+        content = event.request.DataSet.getvalue()
+        received[str(event.request.AffectedSOPInstanceUID)] = hashlib.sha256(content).hexdigest()
+        return 0x0000
+
+    ae = AE(CALLING)
+    ae.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
+    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = study_instance_uid
+    roles = [build_role(CTImageStorage, scp_role=True)]
+    with associate(port, ae, ext_neg=roles, evt_handlers=[(evt.EVT_C_STORE, take)]) as assoc:
+        statuses = [status for status, _ in assoc.send_c_get(query, StudyRootQueryRetrieveInformationModelGet)]
+    final = statuses[-1].get("Status") if statuses else None
+    if final != 0x0000:
+        raise ExchangeFailed(f"C-GET of a study ended with {final if final is None else hex(final)}")
+    return received
+
+
+def compare(port: int, account: Account) -> Comparison:
+    """Fetch every study something was acknowledged of, and compare all that comes back.
+
+    What was sent but never acknowledged need not be there; if it is, it must be whole.
+    """
+    received: dict[str, str] = {}
+    for study in sorted({instance.study_instance_uid for instance in account.acknowledged.values()}):
+        with contextlib.suppress(ExchangeFailed):  # what did not come is counted as missing
+            received |= fetch(port, study)
+    missing = sorted(account.acknowledged.keys() - received.keys())
+    different = sorted(
+        uid for uid, sha256 in received.items() if uid not in account.sent or account.sent[uid].sha256 != sha256
+    )
+    return Comparison(len(received), tuple(missing), tuple(different))
