@@ -1,0 +1,112 @@
+"""Queries of the receive path: one function call an object, and the receivers' own rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from pacs.index.database import Connection, Database, Row
+from pacs.model.record import IndexRecord, lone_study_uid
+from pacs.model.uids import NON_PATIENT_SOP_CLASSES
+
+DEFAULT_TENANT = 1
+_SESSION_LOCK_CLASS = 0x7061  # first key of a receiver session's advisory lock
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Where an object's file is, and what it is."""
+
+    volume_id: str
+    path: str
+    sha256: bytes
+    size_bytes: int
+
+
+def store(
+    connection: Connection,
+    record: IndexRecord,
+    transfer_syntax_uid: str,
+    file: StoredFile,
+    association_key: int | None,
+    keep_beside: bool = False,
+    tenant_id: int = DEFAULT_TENANT,
+) -> tuple[str, int]:
+    """Insert an object: (outcome, object key), as pacs_store in 0001_initial.sql says."""
+    fields = {
+        **record.values,
+        "tenant_id": tenant_id,
+        "transfer_syntax_uid": transfer_syntax_uid,
+        "lone_study_uid": lone_study_uid(record),
+        "is_patients": record.sop_class_uid not in NON_PATIENT_SOP_CLASSES,
+    }
+    row = connection.execute(
+        "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
+        (
+            json.dumps(fields),
+            file.sha256,
+            file.size_bytes,
+            file.volume_id,
+            file.path,
+            association_key,
+            keep_beside,
+        ),
+    ).fetchone()
+    assert row is not None
+    return row["outcome"], row["found_object_key"]
+
+
+def note_same_content(connection: Connection, object_key: int, association_key: int | None) -> None:
+    """Count an arrival of an object that is here already in another encoding."""
+    connection.execute(
+        "INSERT INTO duplicate (tenant_id, object_key, association_key, kind)"
+        " SELECT tenant_id, object_key, %s, 'same content' FROM object WHERE object_key = %s",
+        (association_key, object_key),
+    )
+
+
+def most_stored_syntaxes(database: Database) -> dict[str, str]:
+    """SOP class → the transfer syntax that most of its objects are stored in."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT ON (sop_class_uid) sop_class_uid, transfer_syntax_uid FROM object"
+            " GROUP BY 1, 2 ORDER BY sop_class_uid, count(*) DESC, transfer_syntax_uid"
+        ).fetchall()
+    return {row["sop_class_uid"]: row["transfer_syntax_uid"] for row in rows}
+
+
+def open_session(connection: Connection) -> int:
+    """Begin a receiver's session on its own connection: a number whose lock lasts as long as the connection."""
+    row = connection.execute("SELECT nextval('receiver_session') AS key").fetchone()
+    assert row is not None
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (_SESSION_LOCK_CLASS, row["key"]))
+    return int(row["key"])
+
+
+def open_association(database: Database, session_key: int, calling_ae: str, peer: str) -> int:
+    """Note an association that was accepted; return its key."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "INSERT INTO association (session_key, calling_ae, peer) VALUES (%s, %s, %s) RETURNING association_key",
+            (session_key, calling_ae, peer),
+        ).fetchone()
+    assert row is not None
+    return int(row["association_key"])
+
+
+def close_association(database: Database, association_key: int) -> None:
+    """Note that an association has ended."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE association SET closed_at = now() WHERE association_key = %s", (association_key,)
+        )
+
+
+def current_object(connection: Connection, object_key: int) -> Row | None:
+    """An object's transfer syntax, digest and good copies (volume_id, path), nearest tier first."""
+    return connection.execute(
+        "SELECT o.object_key, o.transfer_syntax_uid, o.sha256, c.volume_id::text, c.path"
+        " FROM object o JOIN copy c USING (object_key) JOIN volume v USING (volume_id)"
+        " WHERE o.object_key = %s AND c.state = 'good' ORDER BY v.tier LIMIT 1",
+        (object_key,),
+    ).fetchone()

@@ -1,0 +1,83 @@
+"""The settings table: every setting with its default, its meaning and its unit.
+
+A value comes from the environment (`PACS_<NAME>`), else from `config/pacs.toml` in the data directory, else from
+here. The defaults are those of `pacs dev`; the appliance sets its own in /etc/pacs/appliance.env.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pacs.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """One instance's settings. Read-only; a change takes a restart of its services."""
+
+    model_config = SettingsConfigDict(env_prefix="PACS_", frozen=True, extra="forbid")
+
+    data: Path = Field(description="The data directory: identity, settings, journal, cluster.")
+    database: str = Field(default="", description="libpq connection string; empty: the private cluster in the data.")
+    tier1: Path | None = Field(default=None, description="Root of the tier 1 volume; default DATA/tier1.")
+    tier2: Path | None = Field(default=None, description="Root of the tier 2 volume; default DATA/tier2.")
+    ae_title: str = Field(default="PACS", max_length=16, description="Called AE title.")
+    any_device_from_loopback: bool = Field(
+        default=False, description="Take associations of unknown devices from this machine. `pacs dev` sets it."
+    )
+    extra_transfer_syntaxes: tuple[str, ...] = Field(
+        default=(), description="UIDs of private transfer syntaxes to take, beside all of PS3.6."
+    )
+    associations_max: int = Field(default=64, ge=1, description="Associations at once, in one receiver.")
+    pdu_size_bytes_max: int = Field(default=262144, ge=4096, description="Largest PDU that is asked for.")
+    network_timeout_s: float = Field(default=60, gt=0, description="An association this long silent is aborted.")
+    object_size_bytes_max: int = Field(default=4 << 30, ge=1 << 20, description="The largest object taken.")
+    http_socket: Path | None = Field(default=None, description="Unix socket of the web service; else a loopback port.")
+    settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
+    tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
+    tier1_low_percent: float = Field(default=70, ge=0, le=100, description="... until it is this full.")
+    tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at tier 1.")
+    backup_repository: Path | None = Field(default=None, description="Folder that backups are written to.")
+    backup_keep: int = Field(default=14, ge=1, description="Recovery points kept in the repository.")
+    orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
+
+    @property
+    def tier1_root(self) -> Path:
+        """Root of the volume that receives."""
+        return self.tier1 or self.data / "tier1"
+
+    @property
+    def tier2_root(self) -> Path:
+        """Root of the volume that settled studies move to."""
+        return self.tier2 or self.data / "tier2"
+
+    @property
+    def conninfo(self) -> str:
+        """libpq connection string of the index."""
+        return self.database or f"host={self.data / 'run'} dbname=pacs user=pacs"
+
+
+def load(data: Path, **given: Any) -> Settings:
+    """The settings of the instance in `data`. `given` stand above all others.
+
+    Raise SettingsError that names the setting, its value's fault and the file.
+    """
+    path = data / "config" / "pacs.toml"
+    try:
+        from_file = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        from_file = {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}. Correct it, or remove it for the defaults.") from error
+    # pydantic-settings ranks what is passed above the environment; the file must rank below it.
+    from_file = {name: value for name, value in from_file.items() if f"PACS_{name.upper()}" not in os.environ}
+    try:
+        return Settings(**{**from_file, "data": data, **given})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise SettingsError(f"Settings cannot be used ({faults}). Correct {path} or the PACS_ environment.") from error

@@ -1,0 +1,217 @@
+"""The files of a volume: received, placed, read, verified, removed. The only opener of archive files.
+
+A file is written under a temporary name in `incoming/`, fsynced, and renamed to its own name, which is used once and
+never again: `objects/<tenant>/<yyyy>/<mm>/<dd>/<study key>/<sha256>-<random>.dcm`. Before a volume is written to, its
+root is compared with the one that was opened, so that a mount that went away is noticed and not written below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pacs.errors import NotFound, VolumeFailed, VolumeMissing
+from pacs.storage import durable
+from pacs.storage.volume import VolumeIdentity, read_identity
+
+CHUNK_SIZE_BYTES = 1 << 20
+#: Room that receiving leaves on a volume [bytes]: the last blocks of a file system are its slowest and most brittle,
+#: and on a volume shared with the database they are the database's.
+RESERVED_BYTES = 64 << 20
+
+_NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})-[0-9a-f]{12}\.dcm", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """A file that is safe on its volume under a temporary name."""
+
+    temporary: Path
+    sha256: bytes
+    size_bytes: int
+
+
+def object_path(tenant_id: int, arrived: datetime, study_key: str, sha256: bytes) -> str:
+    """A new path for an object, relative to its volume's root. No two calls give the same."""
+    name = f"{sha256.hex()}-{secrets.token_hex(6)}.dcm"
+    return f"objects/{tenant_id}/{arrived:%Y/%m/%d}/{study_key}/{name}"
+
+
+def sha256_in_name(path: str) -> bytes | None:
+    """The digest that an object's file name states; None if it is not the name of an object."""
+    match = _NAME.fullmatch(path.rpartition("/")[2])
+    return bytes.fromhex(match["sha256"]) if match else None
+
+
+class Volume:
+    """An open volume: a folder with an identity file, on a local file system."""
+
+    def __init__(self, root: Path, role: str) -> None:
+        """Open the volume at root. Raise VolumeError if there is none, or it is not for this role."""
+        self.root = root
+        self.identity: VolumeIdentity = read_identity(root)
+        if role not in self.identity.roles:
+            raise VolumeMissing(f"The volume at {root} is for {', '.join(self.identity.roles)}, not for {role}.")
+        self._device = root.stat().st_dev
+        self._durable_folders: set[Path] = {root}
+        self._lock = threading.Lock()
+        self._make_durable_folder(root / "incoming")
+
+    @property
+    def volume_id(self) -> str:
+        """The id in the volume's identity file."""
+        return self.identity.volume_id
+
+    def require_present(self) -> None:
+        """Raise VolumeMissing unless the volume that was opened is still mounted at its root."""
+        try:
+            if self.root.stat().st_dev == self._device and (self.root / "volume.json").exists():
+                return
+        except OSError:
+            pass
+        raise VolumeMissing(f"The volume at {self.root} is gone. Is its disk attached and mounted?")
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written by the service."""
+        return shutil.disk_usage(self.root).free
+
+    def used_percent(self) -> float:
+        """How full the volume is, of what the service may use."""
+        usage = shutil.disk_usage(self.root)
+        return 100 * usage.used / (usage.used + usage.free)
+
+    def receive(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> ReceivedFile:
+        """Write chunks to a new temporary file and fsync it. size_bytes, the sum of them, is asked for beforehand.
+
+        Raise VolumeFull or VolumeFailed; then nothing is left behind.
+        """
+        self.require_present()
+        temporary = self.root / "incoming" / f"{secrets.token_hex(8)}.part"
+        digest = hashlib.sha256()
+        written = 0
+        try:
+            if self.free_bytes() < size_bytes + RESERVED_BYTES:
+                raise OSError(28, "No space left on device")
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+            try:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    _write_all(fd, memoryview(chunk))
+                    written += len(chunk)
+                durable.fsync_fd(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise durable.as_volume_error(error, self.root) from error
+        return ReceivedFile(temporary, digest.digest(), written)
+
+    def place(self, received: ReceivedFile, path: str) -> None:
+        """Give a received file its own name, durably."""
+        target = self.root / path
+        try:
+            self._make_durable_folder(target.parent)
+            os.rename(received.temporary, target)
+            durable.fsync_folder(target.parent)
+        except OSError as error:
+            for leftover in (received.temporary, target):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+            raise durable.as_volume_error(error, self.root) from error
+
+    def path_of(self, path: str) -> Path:
+        """Where the file is, for a reader that streams it. Raise NotFound if it is not there."""
+        found = self.root / path
+        if not found.is_file():
+            raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.")
+        return found
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """The file's bytes in chunks."""
+        with open(self.path_of(path), "rb") as file:
+            while chunk := file.read(CHUNK_SIZE_BYTES):
+                yield chunk
+
+    def digest_on_disk(self, path: str) -> bytes:
+        """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
+        digest = hashlib.sha256()
+        for chunk in _read_past_cache(self.path_of(path)):
+            digest.update(chunk)
+        return digest.digest()
+
+    def remove(self, path: str) -> None:
+        """Remove a file whose row is gone or was never made; one that is gone already is no fault."""
+        self.require_present()
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / path).unlink()
+
+    def quarantine(self, path: str) -> str:
+        """Move a file that is nobody's to `quarantine/`, where a person can look at it; return its new path."""
+        self.require_present()
+        folder = self.root / "quarantine"
+        self._make_durable_folder(folder)
+        target = folder / f"{secrets.token_hex(4)}-{Path(path).name}"
+        os.rename(self.root / path, target)
+        durable.fsync_folder(folder)
+        return str(target.relative_to(self.root))
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Path and status of every file below `objects/` and `incoming/`."""
+        for top in ("objects", "incoming"):
+            for folder, _folders, names in os.walk(self.root / top):
+                for name in names:
+                    path = Path(folder, name)
+                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
+                        yield str(path.relative_to(self.root)), path.stat()
+
+    def _make_durable_folder(self, folder: Path) -> None:
+        # A folder that another association has just made may not be fsynced in its parent yet. So existence is not
+        # enough: a folder counts once this process has fsynced its whole way down from the root.
+        with self._lock:
+            if folder in self._durable_folders:
+                return
+        missing = [folder, *(parent for parent in folder.parents if parent.is_relative_to(self.root))]
+        for path in reversed(missing):
+            if path == self.root:
+                continue
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o750)
+            durable.fsync_folder(path.parent)
+        with self._lock:
+            if len(self._durable_folders) > 10_000:
+                self._durable_folders = {self.root}
+            self._durable_folders.update(missing)
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _read_past_cache(path: Path) -> Iterator[memoryview | bytes]:
+    """The file's bytes from the disk itself: O_DIRECT, or where the file system has none, after dropping its pages."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    buffer = mmap.mmap(-1, CHUNK_SIZE_BYTES)  # page-aligned, as O_DIRECT wants it
+    try:
+        while size := os.readv(fd, [buffer]):
+            yield buffer[:size]
+    except OSError as error:
+        raise VolumeFailed(f"{path.parent} cannot be read: {error.strerror}. Look at its disk.") from error
+    finally:
+        buffer.close()
+        os.close(fd)

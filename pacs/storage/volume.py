@@ -1,0 +1,80 @@
+"""A volume and the identity file in its root.
+
+A volume is a folder with `volume.json` in it, almost always the root of a file system of its own. Before anything is
+written below it the identity file is read: a mount that is gone, came back empty or came back as another disk has
+another file or none. The file is written once, durably, and never changed.
+
+    {"format": 1, "appliance_id": "<uuid>", "volume_id": "<uuid>", "roles": ["tier1"], "created": "<ISO 8601>"}
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pacs import clock
+from pacs.errors import DataTooNew, VolumeError, VolumeMissing
+from pacs.storage import durable
+
+FORMAT = 1
+IDENTITY_FILE = "volume.json"
+
+
+@dataclass(frozen=True)
+class VolumeIdentity:
+    """What volume.json says. Ids are UUIDs in their canonical text form; roles are of state, tier1, tier2."""
+
+    format: int
+    appliance_id: str
+    volume_id: str
+    roles: tuple[str, ...]
+    created: str
+
+
+def read_identity(root: Path) -> VolumeIdentity:
+    """The identity of the volume at root.
+
+    Raise VolumeMissing if there is none, DataTooNew if a newer version wrote it, VolumeError if it cannot be read.
+    """
+    path = root / IDENTITY_FILE
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise VolumeMissing(
+            f"There is no volume at {root}: {IDENTITY_FILE} is missing. Is its disk attached and mounted?"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise VolumeError(f"{path} cannot be read ({error}). Check the disk below {root}.") from error
+    try:
+        if int(found["format"]) > FORMAT:
+            raise DataTooNew(
+                f"The volume at {root} has format {found['format']}; this version knows {FORMAT}. "
+                "Nothing was touched. Boot the image that wrote it, or a newer one."
+            )
+        return VolumeIdentity(
+            format=int(found["format"]),
+            appliance_id=str(uuid.UUID(found["appliance_id"])),
+            volume_id=str(uuid.UUID(found["volume_id"])),
+            roles=tuple(found["roles"]),
+            created=str(found["created"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise VolumeError(f"{path} is not a volume's identity ({error!r}). Restore it from the backup.") from error
+
+
+def create_identity(root: Path, roles: tuple[str, ...], appliance_id: str | None = None) -> VolumeIdentity:
+    """Make root a volume: write its identity file durably and return it. Without appliance_id, a new one is made.
+
+    Raise FileExistsError if root is a volume already.
+    """
+    identity = VolumeIdentity(
+        format=FORMAT,
+        appliance_id=appliance_id or str(uuid.uuid4()),
+        volume_id=str(uuid.uuid4()),
+        roles=roles,
+        created=clock.now().isoformat(timespec="seconds"),
+    )
+    durable.create_file(root / IDENTITY_FILE, (json.dumps(asdict(identity), indent=1) + "\n").encode())
+    return identity
