@@ -143,9 +143,9 @@ def _efi_partition(folder: Path, root: Path, disk: Path, log: Path, identifiers:
     commands: list[list[str | Path]] = [
         ["mkfs.vfat", "-F", "32", "-n", "ESP", "-i", f"{identifiers.esp_serial:08x}", esp],
         ["mmd", "-i", esp, "::EFI", "::EFI/BOOT", "::EFI/debian"],
-        *(["mcopy", "-i", esp, source, f"::{target}"] for target, source in files.items()),
-        ["dd", f"if={esp}", f"of={disk}", "bs=1M", f"seek={layout.ESP_START_MIB}", "conv=notrunc,sparse"],
     ]
+    commands.extend(["mcopy", "-i", esp, source, f"::{target}"] for target, source in files.items())
+    commands.append(["dd", f"if={esp}", f"of={disk}", "bs=1M", f"seek={layout.ESP_START_MIB}", "conv=notrunc,sparse"])
     for command in commands:
         run_logged(command, log, remedy=_REMEDY)
     grub_cfg.unlink()
