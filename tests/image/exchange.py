@@ -13,26 +13,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, _config, build_role, evt
 from pynetdicom.association import Association
-from pynetdicom.sop_class import (
-    CTImageStorage,
-    StudyRootQueryRetrieveInformationModelGet,
-    Verification,
-)
 
 # Without this pynetdicom decodes a file and encodes it again, and the comparison would be with its own encoding.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 CALLED, CALLING = "PACS", "TESTER"
 _PREAMBLE_BYTES = 132
+_VERIFICATION = UID("1.2.840.10008.1.1")
+_STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 
 
-class ExchangeFailed(Exception):
+class ExchangeError(Exception):
     """The appliance did not take or give what it should."""
 
 
@@ -67,11 +65,20 @@ class Account:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the appliance gave back against the account: UIDs of what is missing and of what is not the same bytes."""
+    """What the appliance gave back against the account.
+
+    UIDs of what is missing and of what is not the same bytes; statuses of retrieves that did not end well.
+    """
 
     compared: int
     missing: tuple[str, ...]
     different: tuple[str, ...]
+    refused: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every acknowledged instance came back, and every instance that came back is what was sent."""
+        return not (self.missing or self.different or self.refused)
 
 
 def read_instance(file: Path) -> Instance:
@@ -84,11 +91,15 @@ def read_instance(file: Path) -> Instance:
 
 
 @contextlib.contextmanager
-def associate(port: int, ae: AE, **options: object) -> Iterator[Association]:
-    """An association with the appliance at port of loopback, released at the end. Raise ExchangeFailed if refused."""
-    assoc = ae.associate("127.0.0.1", port, ae_title=CALLED, **options)  # type: ignore[arg-type]
+def _associate(port: int, ae: AE, *handlers: tuple[Any, Any]) -> Iterator[Association]:
+    """An association with the appliance at port of loopback, released at the end. Raise ExchangeError if refused.
+
+    With a handler, the peer may send CT images to it.
+    """
+    roles = [build_role(CTImageStorage, scp_role=True)] if handlers else None
+    assoc = ae.associate("127.0.0.1", port, ae_title=CALLED, ext_neg=roles, evt_handlers=list(handlers))  # type: ignore[arg-type]
     if not assoc.is_established:
-        raise ExchangeFailed(f"no association with port {port}: {'rejected' if assoc.is_rejected else 'no answer'}")
+        raise ExchangeError(f"no association with port {port}: {'rejected' if assoc.is_rejected else 'no answer'}")
     try:
         yield assoc
     finally:
@@ -99,17 +110,17 @@ def associate(port: int, ae: AE, **options: object) -> Iterator[Association]:
 def echo(port: int) -> int:
     """Send a C-ECHO and return its status."""
     ae = AE(CALLING)
-    ae.add_requested_context(Verification)
-    with associate(port, ae) as assoc:
+    ae.add_requested_context(_VERIFICATION)
+    with _associate(port, ae) as assoc:
         return int(assoc.send_c_echo().Status)
 
 
 def send(port: int, instances: list[Instance], account: Account) -> None:
-    """Send instances in one association; end silently when the peer goes away, raise ExchangeFailed on a refusal."""
+    """Send instances in one association; end silently when the peer goes away, raise ExchangeError on a refusal."""
     ae = AE(CALLING)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     ae.dimse_timeout = ae.network_timeout = 60
-    with associate(port, ae) as assoc:
+    with _associate(port, ae) as assoc:
         for instance in instances:
             account.note_sent(instance)
             try:
@@ -119,14 +130,14 @@ def send(port: int, instances: list[Instance], account: Account) -> None:
             if "Status" not in status:
                 return
             if status.Status != 0x0000:
-                raise ExchangeFailed(f"C-STORE was answered with 0x{status.Status:04X}")
+                raise ExchangeError(f"C-STORE was answered with 0x{status.Status:04X}")
             account.note_acknowledged(instance)
 
 
 def send_until(port: int, batches: list[list[Instance]], account: Account, enough: int, limit_s: float) -> None:
     """Send each batch in an association of its own, all at once, in the background.
 
-    Return while they are still sending, as soon as `enough` more instances were acknowledged. Raise ExchangeFailed
+    Return while they are still sending, as soon as `enough` more instances were acknowledged. Raise ExchangeError
     after limit_s seconds. The senders end when the machine does.
     """
     before = len(account.acknowledged)
@@ -137,37 +148,37 @@ def send_until(port: int, batches: list[list[Instance]], account: Account, enoug
     while len(account.acknowledged) - before < enough:
         if time.monotonic() > deadline or not any(sender.is_alive() for sender in senders):
             got = len(account.acknowledged) - before
-            raise ExchangeFailed(f"only {got} of {enough} instances were acknowledged in {limit_s:.0f} s")
+            raise ExchangeError(f"only {got} of {enough} instances were acknowledged in {limit_s:.0f} s")
         time.sleep(0.01)
 
 
 def _send_quietly(port: int, batch: list[Instance], account: Account) -> None:
-    with contextlib.suppress(ExchangeFailed):
+    with contextlib.suppress(ExchangeError):
         send(port, batch, account)
 
 
-def fetch(port: int, study_instance_uid: str) -> dict[str, str]:
-    """Fetch a study by C-GET: the SHA-256 of each data set's bytes by SOP Instance UID."""
+def fetch(port: int, study_instance_uid: str) -> tuple[dict[str, str], str]:
+    """Fetch a study by C-GET.
+
+    Return the SHA-256 of each data set's bytes by SOP Instance UID, and the final status, "0000" if all went well.
+    """
     received: dict[str, str] = {}
 
-    def take(event: evt.Event) -> int:
+    def take(event: Any) -> int:  # pynetdicom types a request as any of all kinds
         content = event.request.DataSet.getvalue()
         received[str(event.request.AffectedSOPInstanceUID)] = hashlib.sha256(content).hexdigest()
         return 0x0000
 
     ae = AE(CALLING)
-    ae.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
+    ae.add_requested_context(_STUDY_ROOT_GET)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     query = Dataset()
     query.QueryRetrieveLevel = "STUDY"
     query.StudyInstanceUID = study_instance_uid
-    roles = [build_role(CTImageStorage, scp_role=True)]
-    with associate(port, ae, ext_neg=roles, evt_handlers=[(evt.EVT_C_STORE, take)]) as assoc:
-        statuses = [status for status, _ in assoc.send_c_get(query, StudyRootQueryRetrieveInformationModelGet)]
+    with _associate(port, ae, (evt.EVT_C_STORE, take)) as assoc:
+        statuses = [status for status, _ in assoc.send_c_get(query, _STUDY_ROOT_GET)]
     final = statuses[-1].get("Status") if statuses else None
-    if final != 0x0000:
-        raise ExchangeFailed(f"C-GET of a study ended with {final if final is None else hex(final)}")
-    return received
+    return received, "no answer" if final is None else f"{final:04X}"
 
 
 def compare(port: int, account: Account) -> Comparison:
@@ -176,11 +187,14 @@ def compare(port: int, account: Account) -> Comparison:
     What was sent but never acknowledged need not be there; if it is, it must be whole.
     """
     received: dict[str, str] = {}
+    refused: list[str] = []
     for study in sorted({instance.study_instance_uid for instance in account.acknowledged.values()}):
-        with contextlib.suppress(ExchangeFailed):  # what did not come is counted as missing
-            received |= fetch(port, study)
+        parts, status = fetch(port, study)
+        received |= parts
+        if status != "0000":
+            refused.append(status)
     missing = sorted(account.acknowledged.keys() - received.keys())
     different = sorted(
         uid for uid, sha256 in received.items() if uid not in account.sent or account.sent[uid].sha256 != sha256
     )
-    return Comparison(len(received), tuple(missing), tuple(different))
+    return Comparison(len(received), tuple(missing), tuple(different), tuple(refused))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from tests.image.accelerator import accelerator_arguments
+from packer.accelerator import Accelerator
 
 _OVMF = Path("/usr/share/OVMF")
 
@@ -28,6 +28,7 @@ class Hardware:
     """What is plugged in. The system disk is a qcow2 file, data disks are raw files, a seed is an ISO."""
 
     firmware: Firmware
+    accelerator: Accelerator
     cpus: int
     memory_mib: int
     system_disk: Path
@@ -43,7 +44,8 @@ class Hardware:
 
         folder is where UEFI's variables live; data_sockets are the NBD servers of the data disks, in their order.
         """
-        arguments = [*accelerator_arguments(), "-smp", str(self.cpus), "-m", str(self.memory_mib), "-device", "VGA"]
+        arguments = ["-accel", self.accelerator.accel, "-cpu", self.accelerator.cpu, "-device", "VGA"]
+        arguments += ["-smp", str(self.cpus), "-m", str(self.memory_mib)]
         arguments += ["-drive", f"if=none,id=system,format=qcow2,discard=unmap,cache=writeback,file={self.system_disk}"]
         arguments += self._bios() if self.firmware is Firmware.BIOS else self._uefi(folder)
         for number, socket in enumerate(data_sockets, start=1):

@@ -26,7 +26,7 @@ BOOT_LIMIT_S = 300.0
 _GUEST_PORTS = (22, 80, 104, 443, 11112)
 
 
-class MachineFailed(Exception):
+class MachineError(Exception):
     """The machine did not do what it was asked to; the message ends with the end of its serial log."""
 
 
@@ -62,7 +62,7 @@ class Machine:
     def power_on(self) -> None:
         """Start the machine; return at once."""
         if self.is_on:
-            raise MachineFailed("the machine is on already")
+            raise MachineError("the machine is on already")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._boots += 1
         self._disks = [
@@ -84,7 +84,7 @@ class Machine:
         return seconds
 
     def wait_for_ssh(self, limit_s: float = BOOT_LIMIT_S) -> None:
-        """Wait until the administrator can log in. Raise MachineFailed after limit_s seconds or if QEMU ends."""
+        """Wait until the administrator can log in. Raise MachineError after limit_s seconds or if QEMU ends."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             if not self.is_on:
@@ -163,14 +163,14 @@ class Machine:
         """The serial log so far."""
         return self.serial_log.read_text("utf-8", "replace") if self.serial_log.exists() else ""
 
-    def failure(self, message: str) -> MachineFailed:
+    def failure(self, message: str) -> MachineError:
         """An error with the end of the serial log and, if the machine is on, a screen shot."""
         shot = ""
         if self.is_on:
-            with contextlib.suppress(OSError, MachineFailed):
+            with contextlib.suppress(OSError, MachineError):
                 shot = f"\nscreen: {self.screenshot('failure.png')}"
         tail = "\n".join(self.read_serial().splitlines()[-40:])
-        return MachineFailed(f"{message}{shot}\nend of {self.serial_log}:\n{tail}")
+        return MachineError(f"{message}{shot}\nend of {self.serial_log}:\n{tail}")
 
     @property
     def ssh_config(self) -> Path:
@@ -227,5 +227,4 @@ class Machine:
                 link.sendall(json.dumps(request).encode() + b"\n")
                 while (answer := json.loads(answers.readline())).get("return") is None:
                     if "error" in answer:
-                        raise MachineFailed(f"QEMU refuses {command}: {answer['error']['desc']}")
-
+                        raise MachineError(f"QEMU refuses {command}: {answer['error']['desc']}")

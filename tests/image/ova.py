@@ -20,7 +20,7 @@ _MANIFEST_LINE = re.compile(r"SHA256\(([^()]+)\)= ([0-9a-f]{64})")
 _PROCESSORS, _MEMORY, _DISK = 3, 4, 17  # CIM resource types
 
 
-class OvaRejected(Exception):
+class OvaError(Exception):
     """An importer would refuse this OVA."""
 
 
@@ -42,12 +42,12 @@ class Appliance:
 
 
 def unpack(ova: Path, folder: Path) -> Appliance:
-    """Unpack ova into folder and check it against its manifest. Raise OvaRejected if anything is not as it must be."""
+    """Unpack ova into folder and check it against its manifest. Raise OvaError if anything is not as it must be."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(ova, "r:") as archive:
         names = archive.getnames()
         if not names or not names[0].endswith(".ovf"):
-            raise OvaRejected(f"{ova.name}: the first member is not the .ovf but {names[:1]}")
+            raise OvaError(f"{ova.name}: the first member is not the .ovf but {names[:1]}")
         archive.extractall(folder, filter="data")
     _check_manifest(folder, names)
     return _read_ovf(folder / names[0])
@@ -56,20 +56,20 @@ def unpack(ova: Path, folder: Path) -> Appliance:
 def _check_manifest(folder: Path, names: list[str]) -> None:
     manifests = [name for name in names if name.endswith(".mf")]
     if len(manifests) != 1:
-        raise OvaRejected(f"expected one manifest, found {manifests}")
+        raise OvaError(f"expected one manifest, found {manifests}")
     listed: dict[str, str] = {}
     for line in (folder / manifests[0]).read_text("ascii").splitlines():
         match = _MANIFEST_LINE.fullmatch(line)
         if match is None:
-            raise OvaRejected(f"{manifests[0]}: importers don't understand {line!r}")
+            raise OvaError(f"{manifests[0]}: importers don't understand {line!r}")
         listed[match[1]] = match[2]
     expected = set(names) - set(manifests)
     if set(listed) != expected:
-        raise OvaRejected(f"{manifests[0]} lists {sorted(listed)}, the OVA holds {sorted(expected)}")
+        raise OvaError(f"{manifests[0]} lists {sorted(listed)}, the OVA holds {sorted(expected)}")
     for name, digest in listed.items():
         with (folder / name).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise OvaRejected(f"{name} does not have the digest that {manifests[0]} gives")
+                raise OvaError(f"{name} does not have the digest that {manifests[0]} gives")
 
 
 def _read_ovf(ovf: Path) -> Appliance:
@@ -93,17 +93,17 @@ def _read_ovf(ovf: Path) -> Appliance:
 def _read_disk(folder: Path, disk: ET.Element, hrefs: dict[str | None, str | None]) -> Disk:
     href = hrefs.get(disk.get(f"{_OVF}fileRef"))
     if href is None:
-        raise OvaRejected(f"disk {disk.get(f'{_OVF}diskId')} has no file: virt-v2v and Proxmox would not take it")
+        raise OvaError(f"disk {disk.get(f'{_OVF}diskId')} has no file: virt-v2v and Proxmox would not take it")
     unit = disk.get(f"{_OVF}capacityAllocationUnits", "byte").replace(" ", "")
     power = re.fullmatch(r"byte(?:\*2\^(\d+))?", unit)
     if power is None:
-        raise OvaRejected(f"capacityAllocationUnits {unit!r} is not understood by Proxmox")
+        raise OvaError(f"capacityAllocationUnits {unit!r} is not understood by Proxmox")
     return Disk(folder / href, int(disk.get(f"{_OVF}capacity", "0")) * 2 ** int(power[1] or 0))
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The disks as a hypervisor keeps them: a system disk to make overlays of, and the sizes of the data disks."""
+    """The disks as a hypervisor keeps them, raw files: the system disk to make overlays of, the data disks to copy."""
 
     appliance: Appliance
     system_disk: Path
@@ -111,7 +111,7 @@ class Imported:
 
     def system_overlay(self, path: Path) -> Path:
         """A fresh system disk (qcow2 over the imported one, which stays as it is) at path."""
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(self.system_disk), str(path)]
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(self.system_disk), str(path)]
         subprocess.run(command, check=True)
         return path
 
@@ -125,14 +125,15 @@ class Imported:
 
 
 def import_disks(appliance: Appliance, folder: Path) -> Imported:
-    """Convert every VMDK as an importer does, each as large as the OVF says, and throw the VMDKs away."""
+    """Convert every VMDK to a raw, sparse file as large as the OVF says; the VMDKs go."""
     folder.mkdir(parents=True, exist_ok=True)
     converted: list[Path] = []
     for number, disk in enumerate(appliance.disks):
-        kind = "raw" if number else "qcow2"
-        target = folder / f"disk{number}.{kind}"
-        subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", kind, str(disk.vmdk), str(target)], check=True)
-        subprocess.run(["qemu-img", "resize", "-q", "-f", kind, str(target), str(disk.capacity_bytes)], check=True)
+        target = folder / f"disk{number}.raw"
+        subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", str(disk.vmdk), str(target)], check=True)
+        size_bytes = target.stat().st_size
+        if size_bytes != disk.capacity_bytes:
+            raise OvaError(f"{disk.vmdk.name} holds {size_bytes} bytes, the OVF says {disk.capacity_bytes}")
         converted.append(target)
     shutil.rmtree(appliance.disks[0].vmdk.parent)
     return Imported(appliance, converted[0], tuple(converted[1:]))

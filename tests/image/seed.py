@@ -20,7 +20,7 @@ def make_seed(folder: Path, public_key: str, hostname: str) -> Path:
     """Make seed.iso in folder: NoCloud, label cidata, with public_key for the administrator."""
     files = folder / "cidata"
     files.mkdir()
-    user = {"name": ADMINISTRATOR, "ssh_authorized_keys": [public_key]}
+    user = {"name": ADMINISTRATOR, "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": [public_key]}
     # YAML is a superset of JSON, and JSON needs no escaping of our own.
     (files / "user-data").write_text("#cloud-config\n" + json.dumps({"users": [user]}) + "\n", "utf-8")
     (files / "meta-data").write_text(json.dumps({"instance-id": hostname, "local-hostname": hostname}) + "\n", "utf-8")

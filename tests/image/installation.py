@@ -1,0 +1,85 @@
+"""An appliance as a hospital has it: a system disk that can be swapped, data disks that stay, and what it was sent."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from packer.accelerator import Accelerator
+from tests.image.exchange import CALLING, Account, Comparison, compare
+from tests.image.hardware import Firmware, Hardware
+from tests.image.machine import HOST_AS_THE_GUEST_SEES_IT, Machine
+from tests.image.ova import Imported
+from tests.image.seed import make_key, make_seed
+
+DICOM_PORT = 11112
+
+
+@dataclass
+class Installation:
+    """One import of the OVA, its machine and the account of what it acknowledged."""
+
+    machine: Machine
+    imported: Imported
+    account: Account = field(default_factory=Account)
+    _system_disks: itertools.count[int] = field(default_factory=lambda: itertools.count(2))
+
+    @property
+    def data_disks(self) -> tuple[Path, ...]:
+        """The data disks plugged in."""
+        return self.machine.hardware.data_disks
+
+    @property
+    def dicom_port(self) -> int:
+        """The port on 127.0.0.1 that leads to the appliance's."""
+        return self.machine.ports[DICOM_PORT]
+
+    def running(self) -> Machine:
+        """The machine, booted if it was off."""
+        if not self.machine.is_on:
+            self.machine.boot()
+        return self.machine
+
+    def rewire(self, *data_disks: Path) -> None:
+        """Plug other data disks in; the machine must be off."""
+        self.machine.hardware = self.machine.hardware.with_disks(*data_disks)
+
+    def swap_system_disk(self) -> None:
+        """Put a fresh system disk in, as imported and never booted; the machine must be off."""
+        fresh = self.imported.system_overlay(self.machine.folder / f"system{next(self._system_disks)}.qcow2")
+        self.machine.hardware = replace(self.machine.hardware, system_disk=fresh)
+
+    def add_device(self) -> None:
+        """Make the test's application entity known to the appliance."""
+        where = f"--host {HOST_AS_THE_GUEST_SEES_IT} --port 11112"
+        self.machine.ssh(f"sudo pacs device add tester --ae-title {CALLING} {where}")
+
+    def compare(self) -> Comparison:
+        """Fetch back what was acknowledged and compare."""
+        return compare(self.dicom_port, self.account)
+
+
+def install(imported: Imported, folder: Path, firmware: Firmware, accelerator: Accelerator) -> Installation:
+    """Import the OVA once more, into folder, and plug a seed in. The machine is still off."""
+    folder.mkdir(parents=True)
+    key = make_key(folder)
+    hardware = Hardware(
+        firmware=firmware,
+        accelerator=accelerator,
+        cpus=imported.appliance.cpus,
+        memory_mib=imported.appliance.memory_mib,
+        system_disk=imported.system_overlay(folder / "system1.qcow2"),
+        data_disks=tuple(imported.data_copies(folder)),
+        seed=make_seed(folder, key.with_suffix(".pub").read_text("utf-8").strip(), f"pacs-{folder.name}"),
+    )
+    return Installation(Machine(hardware, folder, key), imported)
+
+
+def remove(installation: Installation) -> None:
+    """Take the power away and delete the disks; logs and screen shots stay for whoever looks into a failure."""
+    installation.machine.cut_power()
+    for disk in [*installation.machine.folder.glob("*.qcow2"), *installation.machine.folder.glob("*.raw")]:
+        disk.unlink()
+    shutil.rmtree(installation.machine.folder / "cidata", ignore_errors=True)
