@@ -64,15 +64,17 @@ def read_identity(root: Path) -> VolumeIdentity:
         raise VolumeError(f"{path} is not a volume's identity ({error!r}). Restore it from the backup.") from error
 
 
-def create_identity(root: Path, roles: tuple[str, ...], appliance_id: str | None = None) -> VolumeIdentity:
-    """Make root a volume: write its identity file durably and return it. Without appliance_id, a new one is made.
+def create_identity(
+    root: Path, roles: tuple[str, ...], appliance_id: str | None = None, volume_id: str | None = None
+) -> VolumeIdentity:
+    """Make root a volume: write its identity file durably and return it. Ids that are not given are made.
 
     Raise FileExistsError if root is a volume already.
     """
     identity = VolumeIdentity(
         format=FORMAT,
         appliance_id=appliance_id or str(uuid.uuid4()),
-        volume_id=str(uuid.uuid4()),
+        volume_id=volume_id or str(uuid.uuid4()),
         roles=roles,
         created=clock.now().isoformat(timespec="seconds"),
     )

@@ -1,0 +1,106 @@
+"""Makes volumes of blank disks. May be cut short anywhere and is then done again.
+
+The order makes that safe:
+
+1. The system disk notes that a claim began: the ids and file-system UUIDs chosen, and the disks. A disk met later
+   with one of these UUIDs, or in one of these places with half a file system on it, is known as this claim's.
+2. Each tier's disk: file system, then its identity file.
+3. The state volume: file system, folders, record of the set, and last of all its identity file. A set counts as
+   claimed from here on, and only from here on: until then it is made anew, and nothing can have been stored on it.
+4. The system disk notes that the claim ended.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from pacs.machine import filesystem
+from pacs.machine.policy import Disk
+from pacs.machine.records import SET_FILE, Member, SetRecord, SystemRecord, write_set, write_system
+from pacs.storage import durable
+from pacs.storage.volume import IDENTITY_FILE, create_identity
+
+
+def new_id() -> str:
+    """A new id for an appliance, a volume or a file system."""
+    return str(uuid.uuid4())
+
+
+def claim(disks: Iterable[tuple[Disk, tuple[str, ...]]], earlier: SystemRecord | None, memory: Path) -> SystemRecord:
+    """Claim each disk for its roles. `earlier`: a claim that was cut short; `memory`: the system disk's record."""
+    appliance_id = new_id()
+    chosen = [(disk, new_id(), roles) for disk, roles in disks]
+    members = tuple(
+        Member(new_id(), (role,), fs_uuid, disk.size_bytes) for disk, fs_uuid, roles in chosen for role in roles
+    )
+    hardware = {**(earlier.hardware if earlier else {}), **{fs_uuid: disk.hardware for disk, fs_uuid, _ in chosen}}
+    record = SystemRecord(appliance_id, members, claiming=True, hardware=hardware)
+    write_system(memory, record)
+    for disk, fs_uuid, roles in sorted(chosen, key=lambda one: "state" in one[2]):
+        print(f"Claiming {disk.path} for {' and '.join(roles)}", flush=True)
+        filesystem.make(disk.path, roles[0], fs_uuid)
+        with filesystem.looked_into(disk.path, "rw") as root:
+            own = [member for member in members if member.fs_uuid == fs_uuid]
+            if "state" in roles:
+                make_state(root, own, SetRecord(appliance_id, members))
+            else:
+                make_tier(root, own[0], appliance_id)
+    # mount(8) finds a file system by its UUID through udev's links.
+    filesystem.settle()
+    record = replace(record, claiming=False)
+    write_system(memory, record)
+    return record
+
+
+def make_tier(root: Path, member: Member, appliance_id: str) -> None:
+    """Make root a tier's volume that the service owns."""
+    durable.make_folders(root)
+    create_identity(root, member.roles, appliance_id, member.volume_id)
+    give_tier(root)
+
+
+def give_tier(root: Path) -> None:
+    """Give a tier's volume to the service. Done again at every boot: a claim may have been cut short before it."""
+    _own(root, "pacs", "pacs", 0o750)
+    _own(root / IDENTITY_FILE, "root", "pacs", 0o640)
+    durable.fsync_folder(root)
+
+
+def make_state(root: Path, own: Iterable[Member], record: SetRecord) -> None:
+    """Make root the state volume of a set, with tier 1 as a folder in it if `own` says so. Its identity comes last."""
+    durable.make_folders(root)
+    for member in own:
+        if "tier1" in member.roles:
+            make_tier(root / "tier1", member, record.appliance_id)
+    write_set(root, record)
+    state = next(member for member in own if "state" in member.roles)
+    create_identity(root, state.roles, record.appliance_id, state.volume_id)
+    give_state(root)
+
+
+def give_state(root: Path) -> None:
+    """The folders of a state volume, with their owners. Done again at every boot, as for a tier.
+
+    config/ is sticky: the service writes its settings there, and yet cannot replace the administrators' keys.
+    """
+    folders = [
+        (root, "root", "pacs", 0o751), (root / "config", "root", "pacs", 0o1771),
+        (root / "config/ssh", "root", "root", 0o755), (root / "journal", "pacs", "pacs", 0o750),
+        (root / "identity", "root", "root", 0o700), (root / "postgresql", "postgres", "postgres", 0o700),
+    ]
+    for folder, user, group, mode in folders:
+        durable.make_folders(folder)
+        _own(folder, user, group, mode)
+    for name in (SET_FILE, IDENTITY_FILE):
+        _own(root / name, "root", "pacs", 0o640)
+    durable.fsync_folder(root)
+
+
+def _own(path: Path, user: str, group: str, mode: int) -> None:
+    os.chown(path, pwd.getpwnam(user).pw_uid, pwd.getpwnam(group).pw_gid)
+    path.chmod(mode)

@@ -1,0 +1,92 @@
+"""What the state volume gets once and keeps for its life: the TLS key, and the database's cluster.
+
+Each is made beside its place and then renamed into it, so a loss of power leaves none or a whole one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pacs.errors import DataTooNew, VolumeError
+from pacs.machine.commands import run
+from pacs.storage import durable
+
+POSTGRESQL_VERSION = 17
+_PROGRAMS = Path(f"/usr/lib/postgresql/{POSTGRESQL_VERSION}/bin")
+# Given to a backend of its own, without a server: nothing listens while they run.
+_FIRST_STATEMENTS = "CREATE ROLE pacs LOGIN\nCREATE DATABASE pacs OWNER pacs\n"
+_YEARS = 10
+
+
+def make_tls(folder: Path, host_name: str) -> None:
+    """Make key.pem and a self-signed certificate.pem in folder, unless they are there.
+
+    Self-signed is for the first hours: an operator puts the hospital's own certificate in its place.
+    """
+    if folder.exists():
+        return
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700, parents=True)
+    names = ",".join(f"DNS:{name}" for name in dict.fromkeys((host_name, "pacs", "localhost")))
+    run(
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256",
+        "-days", str(_YEARS * 365), "-subj", f"/CN={host_name}", "-addext", f"subjectAltName={names}",
+        "-keyout", str(unfinished / "key.pem"), "-out", str(unfinished / "certificate.pem"),
+    )
+    _put_in_place(unfinished, folder)
+
+
+def make_cluster(folder: Path) -> None:
+    """Make the database's cluster at folder/<version>/main, with role and database `pacs`, unless it is there.
+
+    Raise DataTooNew if a later PostgreSQL's cluster is there, VolumeError if only an earlier one's is: in neither
+    case may an empty cluster take its place.
+    """
+    target = folder / str(POSTGRESQL_VERSION) / "main"
+    if target.exists():
+        return
+    _refuse_other_versions(folder)
+    unfinished = target.with_name("main.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    shutil.chown(target.parent, "postgres", "postgres")
+    as_postgres = ("runuser", "-u", "postgres", "--")
+    run(
+        *as_postgres, str(_PROGRAMS / "initdb"), "--locale=C", "--encoding=UTF8", "--data-checksums",
+        "--auth-local=peer", "--auth-host=reject", "--username=postgres", "--no-instructions", "-D", str(unfinished),
+    )
+    single = (*as_postgres, str(_PROGRAMS / "postgres"), "--single", "-D", str(unfinished), "-c", "exit_on_error=on")
+    run(*single, "postgres", given=_FIRST_STATEMENTS)
+    run(*as_postgres, str(_PROGRAMS / "initdb"), "--sync-only", "-D", str(unfinished))
+    _put_in_place(unfinished, target)
+    durable.fsync_folder(folder)
+
+
+def _refuse_other_versions(folder: Path) -> None:
+    versions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / "main").exists())
+    if versions and versions[-1] > POSTGRESQL_VERSION:
+        raise DataTooNew(
+            f"The database was written by PostgreSQL {versions[-1]}; this version has {POSTGRESQL_VERSION}. Nothing "
+            "was touched. Boot the image that wrote it, or a newer one."
+        )
+    if versions:
+        raise VolumeError(
+            f"The database was written by PostgreSQL {versions[-1]}, and this version has {POSTGRESQL_VERSION} only. "
+            "Boot the image that wrote it, back up, and restore onto this one."
+        )
+
+
+def _put_in_place(unfinished: Path, target: Path) -> None:
+    for path in unfinished.iterdir():
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                durable.fsync_fd(fd)
+            finally:
+                os.close(fd)
+    durable.fsync_folder(unfinished)
+    unfinished.rename(target)
+    durable.fsync_folder(target.parent)

@@ -1,0 +1,161 @@
+"""What pacs-storage.service does: plan, claim, adopt, mount; and says how it went.
+
+The answer is in /run/pacs-machine/storage.json, for the screen and for the units after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pacs import clock
+from pacs.errors import ForeignVolume, PacsError, VolumeError
+from pacs.machine import claim, filesystem, survey
+from pacs.machine.commands import run
+from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
+from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
+from pacs.storage import durable
+from pacs.storage.volume import read_identity
+
+WAIT_FOR_DISKS_S = 30.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are on this machine; tests have their own."""
+
+    volumes: Path = Path("/srv/pacs")
+    memory: Path = Path("/var/lib/pacs/volumes.json")
+    answer: Path = Path("/run/pacs-machine/storage.json")
+
+    @property
+    def state(self) -> Path:
+        return self.volumes / "state"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How the storage is. Disks are (path, size in bytes)."""
+
+    ready: bool
+    problems: tuple[str, ...] = ()
+    offered: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    appliance_id: str = ""
+    roles: tuple[str, ...] = ()
+
+
+def start(places: Places, types: tuple[str, ...] = ("disk",)) -> Answer:
+    """Bring up the storage as far as it may be. The answer says whether it is ready; it is also written down."""
+    try:
+        answer = _start(places, types)
+    except PacsError as error:
+        answer = Answer(ready=False, problems=(str(error),))
+    places.answer.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    durable.replace_file(places.answer, (json.dumps(asdict(answer), indent=1) + "\n").encode(), 0o644)
+    return answer
+
+
+def read_answer(places: Places) -> Answer | None:
+    """The answer of the last start, or None if there was none since the machine was switched on."""
+    try:
+        found = json.loads(places.answer.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    offered = tuple((str(path), int(size_bytes)) for path, size_bytes in found["offered"])
+    return Answer(**{**found, "offered": offered})
+
+
+def choose(places: Places, appliance_id: str) -> None:
+    """Say which set of volumes this system disk takes at its next start."""
+    known = read_system(places.memory)
+    own = known.members if known and known.appliance_id == appliance_id else ()
+    write_system(places.memory, SystemRecord(appliance_id, own, chosen=True))
+
+
+def _start(places: Places, types: tuple[str, ...]) -> Answer:
+    known = read_system(places.memory)
+    made = _plan(places, known, types)
+    if isinstance(made, Claim):
+        known = claim.claim(made.disks, known, places.memory)
+        offered = made.offered
+        made = _plan(places, known, types)
+        if not isinstance(made, Adopt):
+            raise VolumeError(f"The disks claimed just now cannot be taken: {made}. Look at the kernel's log.")
+        made = replace(made, offered=offered)
+    offered_disks = tuple((disk.path, disk.size_bytes) for disk in made.offered)
+    if isinstance(made, Refuse):
+        return Answer(False, made.problems, offered_disks)
+    if isinstance(made, UseFolders):
+        appliance_id = _use_folders(places, known)
+        return Answer(True, (), offered_disks, ("Runs without volumes, on its system disk.",), appliance_id,
+                      ("state", "tier1", "tier2"))
+    assert isinstance(made, Adopt)
+    _adopt(made, places, known)
+    roles = tuple(sorted({role for member in made.members for role in member.roles}))
+    return Answer(True, (), offered_disks, made.notes, made.appliance_id, roles)
+
+
+def _plan(places: Places, known: SystemRecord | None, types: tuple[str, ...]) -> Plan:
+    """The plan for what is plugged in. Disks of a known set may take a moment to appear."""
+    filesystem.settle()
+    virtual = run("systemd-detect-virt", "--vm", "--quiet", accept=(0, 1)).returncode == 0
+    folders_have_data = bool(known and known.folders) and any(
+        survey.has_data(places.volumes / role, role == "state") for role in ("state", "tier1", "tier2")
+    )
+    situation = Situation(virtual, os.environ.get("PACS_MACHINE_WITHOUT_VOLUMES") == "1", folders_have_data)
+    deadline_s = clock.monotonic_s() + (WAIT_FOR_DISKS_S if known and not known.folders else 0)
+    while True:
+        mount_points = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
+        made = plan(survey.disks(mount_points, types), known, situation)
+        if not isinstance(made, Refuse) or clock.monotonic_s() > deadline_s:
+            return made
+        time.sleep(2)
+
+
+def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> None:
+    """Remember the set, then mount it. What is mounted already, from an earlier start, stays."""
+    record = SystemRecord(made.appliance_id, made.members, chosen=bool(known and known.chosen))
+    if known != record:
+        write_system(places.memory, record)
+    on_state = {member.fs_uuid for member in made.members if "state" in member.roles}
+    for member in sorted(made.members, key=lambda member: "state" not in member.roles):
+        for role in member.roles:
+            _mount(member, role, made, places, member.fs_uuid in on_state)
+
+
+def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: bool) -> None:
+    mount_point = places.volumes / role
+    device = made.disks[member.fs_uuid].path
+    if not filesystem.is_mounted(mount_point):
+        if on_state and role != "state":
+            filesystem.mount_folder(places.state / role, mount_point)
+        else:
+            filesystem.mount(device, member.fs_uuid, mount_point)
+    found = read_identity(mount_point)
+    if (found.appliance_id, found.volume_id) != (made.appliance_id, member.volume_id):
+        filesystem.unmount(mount_point)
+        raise ForeignVolume(f"{mount_point} is volume {found.volume_id} of appliance {found.appliance_id}, not ours. "
+                            "Detach disks that are copies of others and start again.")
+    if not (on_state and role != "state") and filesystem.grow(device):
+        print(f"{device}: the disk has grown, and {role} with it", flush=True)
+    (claim.give_state if role == "state" else claim.give_tier)(mount_point)
+
+
+def _use_folders(places: Places, known: SystemRecord | None) -> str:
+    """Run without volumes: the same folders with the same identity files, on the system disk."""
+    if known is None:
+        members = tuple(Member(claim.new_id(), (role,), "", 0) for role in ("state", "tier1", "tier2"))
+        known = SystemRecord(claim.new_id(), members, folders=True)
+        write_system(places.memory, known)
+    for member in reversed(known.members):  # the state last, as in a claim
+        root = places.volumes / member.roles[0]
+        if not (root / "volume.json").exists():
+            if "state" in member.roles:
+                claim.make_state(root, (member,), SetRecord(known.appliance_id, known.members))
+            else:
+                claim.make_tier(root, member, known.appliance_id)
+    return known.appliance_id

@@ -1,0 +1,137 @@
+"""What is plugged in: every disk that is not the system's, and what is on it. Reads; writes nothing.
+
+(But for the replay of an ext4 journal after a loss of power, on volumes whose identity was read before without it:
+see `_read_volume`.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pacs.errors import VolumeError, VolumeMissing
+from pacs.machine import filesystem
+from pacs.machine.commands import MachineError, output, run
+from pacs.machine.policy import Disk, Volume
+from pacs.machine.records import read_set
+from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
+
+_COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
+# Floppies, memory and network disks: nothing to keep data on.
+_NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
+_ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
+# What a state volume has without ever having stored anything.
+_OF_NO_ACCOUNT = ("lost+found", "identity", "postgresql", IDENTITY_FILE, "volumes.json", "config/ssh")
+
+
+def disks(mount_points: Iterable[Path] = (), types: tuple[str, ...] = ("disk",)) -> list[Disk]:
+    """Every disk but the system's. One mounted at one of mount_points is ours already, and looked at there."""
+    ours = {str(path): path for path in mount_points}
+    listed = json.loads(output("lsblk", "--json", "--bytes", "--output", _COLUMNS))["blockdevices"]
+    found = []
+    for one in listed:
+        if one["type"] not in types or _NEVER.match(one["path"]) or one["ro"] or one["rm"] or not one["size"]:
+            continue
+        mounted = _mounted(one)
+        if all(place in ours for place in mounted):
+            found.append(_look_at(one, ours[mounted[0]] if mounted else None))
+    return found
+
+
+def _mounted(device: dict[str, Any]) -> list[str]:
+    """Where a disk or anything on it is mounted ([SWAP] too)."""
+    places = [place for place in device["mountpoints"] if place]
+    for child in device.get("children", ()):
+        places += _mounted(child)
+    return sorted(set(places))
+
+
+def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
+    path, size_bytes = listed["path"], int(listed["size"])
+    probed = run("blkid", "-p", "-o", "export", path, accept=(0, 2, 8))
+    values = dict(line.split("=", 1) for line in probed.stdout.splitlines() if "=" in line)
+    unsigned = probed.returncode == 2 and not listed.get("children") and not output("wipefs", "-n", path)
+    is_ext4 = values.get("TYPE") == "ext4" and not listed.get("children")
+    volume, problem = None, ""
+    if is_ext4:
+        try:
+            volume = _volume_at(mounted_at) if mounted_at else _read_volume(path, values.get("LABEL", ""))
+        except (VolumeError, MachineError) as error:
+            problem = str(error) if values.get("LABEL", "").startswith("pacs-") else ""
+    return Disk(
+        path, size_bytes, _hardware(path, size_bytes), unsigned=unsigned, blank=unsigned and _begins_with_zeros(path),
+        fs_uuid=values.get("UUID", "") if is_ext4 else "", volume=volume, problem=problem,
+    )
+
+
+def _hardware(path: str, size_bytes: int) -> str:
+    """A name for the disk that stays the same from boot to boot, as long as nobody rewires the machine."""
+    said = run("udevadm", "info", "--query=property", f"--name={path}", accept=range(256)).stdout
+    values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    return " ".join([values.get("ID_PATH") or path, values.get("ID_SERIAL", ""), str(size_bytes)])
+
+
+def _begins_with_zeros(path: str) -> bool:
+    """Whether nothing stands at the start and at the end, where every format we know and many we don't begin."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        start = os.pread(fd, _ZEROS_AT_START_BYTES, 0)
+        size_bytes = os.lseek(fd, 0, os.SEEK_END)
+        end = os.pread(fd, _ZEROS_AT_END_BYTES, max(0, size_bytes - _ZEROS_AT_END_BYTES))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return not any(start) and not any(end)
+
+
+def _read_volume(path: str, label: str) -> Volume | None:
+    """What is on an unmounted ext4 file system; None if it is not ours.
+
+    First without the file system's own journal, so that data newer than this version is refused before a byte is
+    written. But what was written just before a loss of power stands only in that journal: so then with it. Without
+    that second look a volume with an hour's images in it could be taken for an empty one.
+    """
+    with filesystem.looked_into(path, "ro,noload") as root:
+        early = _identity(root)
+    if early is None and not label.startswith("pacs-"):
+        return None
+    with filesystem.looked_into(path, "ro") as root:
+        return _volume_at(root)
+
+
+def _volume_at(root: Path) -> Volume:
+    identity = read_identity(root)
+    is_state = "state" in identity.roles
+    return Volume(identity, has_data(root, is_state), read_set(root) if is_state else None)
+
+
+def _identity(root: Path) -> VolumeIdentity | None:
+    try:
+        return read_identity(root)
+    except VolumeMissing:
+        return None
+
+
+def has_data(root: Path, is_state: bool) -> bool:
+    """Whether anything was ever stored on the volume: any file that claiming and the first boot don't make.
+
+    On a state volume those are its identity, the cluster (an index: what matters in it is journalled first) and
+    administrators' keys; segments of the journal without a record don't count either.
+    """
+    ignored = {root / name for name in _OF_NO_ACCOUNT} if is_state else {root / "lost+found", root / IDENTITY_FILE}
+    if is_state:
+        ignored.add(root / "tier1" / IDENTITY_FILE)
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        folders[:] = [name for name in folders if here / name not in ignored]
+        for name in files:
+            path = here / name
+            empty_segment = is_state and here == root / "journal" and path.stat().st_size == 0
+            if path not in ignored and not empty_segment:
+                return True
+    return False
