@@ -118,7 +118,14 @@ def _fetch(address: str) -> str:
     """Text at `address`, fetched the way the host's apt does it: with its proxy and its certificates."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "InRelease")
-        options = ["-o", f"Acquire::http::Timeout={_TIMEOUT_S}", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1"]
+        options = [
+            "-o",
+            f"Acquire::http::Timeout={_TIMEOUT_S}",
+            "-o",
+            "APT::Sandbox::User=root",
+            "-o",
+            "Acquire::Retries=1",
+        ]
         answer = subprocess.run(
             [_APT_HELPER, *options, "download-file", address, str(target)], capture_output=True, text=True, check=False
         )

@@ -66,7 +66,12 @@ def spoken(seconds: float) -> str:
 
 
 def run_logged(
-    command: Sequence[str | Path], log: Path, *, remedy: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    remedy: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> None:
     """Run `command` with all its output in `log`; on failure BuildError names the log, its last lines and `remedy`.
 

@@ -79,12 +79,17 @@ def _make(folder: Path, log: Path, mirrors: Mirrors | None, identifiers: layout.
     # sh only so that sfdisk gets its script from a file.
     run_logged(["sh", "-c", 'sfdisk --quiet "$0" <"$1"', disk, table], log, remedy=_REMEDY)
     root = folder / "root"
-    run_logged([*_as_root_of_files(), HERE / "pack.sh", archive, root, disk], log, remedy=_REMEDY, env={
-        "ROOT_UUID": identifiers.root,
-        "ROOT_OFFSET_BYTES": str(layout.ROOT_A_START_MIB * layout.MIB),
-        "ROOT_SIZE_KIB": str(layout.ROOT_SIZE_MIB * 1024),
-        "EXT4_FEATURES": layout.EXT4_FEATURES,
-    })
+    run_logged(
+        [*_as_root_of_files(), HERE / "pack.sh", archive, root, disk],
+        log,
+        remedy=_REMEDY,
+        env={
+            "ROOT_UUID": identifiers.root,
+            "ROOT_OFFSET_BYTES": str(layout.ROOT_A_START_MIB * layout.MIB),
+            "ROOT_SIZE_KIB": str(layout.ROOT_SIZE_MIB * 1024),
+            "EXT4_FEATURES": layout.EXT4_FEATURES,
+        },
+    )
     bootloader.install_bios(disk, root / "boot/grub/i386-pc/boot.img", root / "boot/grub/i386-pc/core.img")
     _efi_partition(folder, root, disk, log, identifiers)
     shutil.copyfile(next(root.glob("boot/vmlinuz-*")), folder / "vmlinuz")
@@ -114,12 +119,17 @@ def _bootstrap(archive: Path, log: Path, mirrors: Mirrors | None, identifiers: l
         archive,
         *(mirrors.sources(GUEST_RELEASE) if mirrors else ()),
     ]
-    run_logged(command, log, remedy=_REMEDY, env={
-        "ROOT_UUID": identifiers.root,
-        "ESP_UUID": identifiers.esp,
-        "FILES": str(HERE / "files"),
-        "LC_ALL": "C",
-    })
+    run_logged(
+        command,
+        log,
+        remedy=_REMEDY,
+        env={
+            "ROOT_UUID": identifiers.root,
+            "ESP_UUID": identifiers.esp,
+            "FILES": str(HERE / "files"),
+            "LC_ALL": "C",
+        },
+    )
 
 
 def _as_root_of_files() -> Sequence[str]:

@@ -32,7 +32,9 @@ class Disk:
     def capacity_mib(self) -> int:
         """Capacity in the unit of the descriptor: Proxmox's preview reads no other form than byte * 2^N."""
         if self.capacity_bytes % MIB:
-            raise BuildError(f"Disk {self.name} is not a whole number of MiB.", "Mend its size in packer/base/layout.py.")
+            raise BuildError(
+                f"Disk {self.name} is not a whole number of MiB.", "Mend its size in packer/base/layout.py."
+            )
         return self.capacity_bytes // MIB
 
 

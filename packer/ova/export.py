@@ -63,7 +63,9 @@ class Exported:
         return (self.ova, self.qcow2, self.box, self.sums)
 
 
-def export(system: Path, folder: Path, release: Release, log: Path, data_disks: tuple[DataDisk, ...] = DATA_DISKS) -> Exported:
+def export(
+    system: Path, folder: Path, release: Release, log: Path, data_disks: tuple[DataDisk, ...] = DATA_DISKS
+) -> Exported:
     """Write everything that is released into `folder`, from the qcow2 of the system disk."""
     capacity_bytes = virtual_size_bytes(system)
     ova = export_ova(system, capacity_bytes, folder, release, log, data_disks)

@@ -112,7 +112,18 @@ def convert(source: Path, source_format: str, target: Path, seed: str, log: Path
     `target` must already have its final name: the descriptor inside carries it.
     """
     options = "subformat=streamOptimized,adapter_type=lsilogic"
-    command: list[str | Path] = ["qemu-img", "convert", "-f", source_format, "-O", "vmdk", "-o", options, source, target]
+    command: list[str | Path] = [
+        "qemu-img",
+        "convert",
+        "-f",
+        source_format,
+        "-O",
+        "vmdk",
+        "-o",
+        options,
+        source,
+        target,
+    ]
     run_logged(command, log, remedy=_REMEDY)
     used_bytes = finish(target, seed)
     run_logged(["qemu-img", "compare", "-f", source_format, "-F", "vmdk", source, target], log, remedy=_REMEDY)
