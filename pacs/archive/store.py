@@ -95,17 +95,16 @@ class Store:
         return outcome
 
     def _is_same_content(self, connection: Connection, object_key: int, arrival: Arrival) -> bool:
-        current = rows.current_object(connection, object_key)
-        if current is None or current["transfer_syntax_uid"] == arrival.transfer_syntax_uid:
-            return False  # one encoding and other bytes: other content
-        volume = self.volumes.get(current["volume_id"])
-        if volume is None:
-            return False
-        try:
-            content = b"".join(volume.read(current["path"]))
-        except PacsError:
-            return False
-        offset = part10.decode_file_meta(content[:1024]).dataset_offset
-        return equality.same_content(
-            (content[offset:], current["transfer_syntax_uid"]), (bytes(arrival.dataset), arrival.transfer_syntax_uid)
-        )
+        for copy in rows.good_copies(connection, object_key):
+            if copy["transfer_syntax_uid"] == arrival.transfer_syntax_uid:
+                return False  # one encoding and other bytes: other content
+            try:
+                content = b"".join(self.volumes[copy["volume_id"]].read(copy["path"]))
+            except (KeyError, PacsError):
+                continue
+            offset = part10.decode_file_meta(content[: part10.START_BYTES_MAX]).dataset_offset
+            return equality.same_content(
+                (content[offset:], copy["transfer_syntax_uid"]),
+                (bytes(arrival.dataset), arrival.transfer_syntax_uid),
+            )
+        return False

@@ -102,11 +102,11 @@ def close_association(database: Database, association_key: int) -> None:
         )
 
 
-def current_object(connection: Connection, object_key: int) -> Row | None:
-    """An object's transfer syntax, digest and good copies (volume_id, path), nearest tier first."""
+def good_copies(connection: Connection, object_key: int) -> list[Row]:
+    """An object's good copies, nearest tier first: transfer_syntax_uid, volume_id, path."""
     return connection.execute(
-        "SELECT o.object_key, o.transfer_syntax_uid, o.sha256, c.volume_id::text, c.path"
+        "SELECT o.transfer_syntax_uid, c.volume_id::text, c.path"
         " FROM object o JOIN copy c USING (object_key) JOIN volume v USING (volume_id)"
-        " WHERE o.object_key = %s AND c.state = 'good' ORDER BY v.tier LIMIT 1",
+        " WHERE o.object_key = %s AND c.state = 'good' ORDER BY v.tier",
         (object_key,),
-    ).fetchone()
+    ).fetchall()

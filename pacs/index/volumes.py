@@ -85,9 +85,34 @@ def leaving_copies(connection: Connection, volume_id: str, older_than_s: float) 
     ).fetchall()
 
 
-def delete_copy(connection: Connection, copy_key: int) -> None:
-    """Forget a copy whose file is about to be removed."""
-    connection.execute("DELETE FROM copy WHERE copy_key = %s AND state = 'leaving'", (copy_key,))
+def delete_copy(connection: Connection, copy_key: int) -> bool:
+    """Forget a copy whose file is about to be removed, if another good one is left. True if done."""
+    return (
+        connection.execute(
+            "DELETE FROM copy c WHERE c.copy_key = %s AND c.state = 'leaving' AND EXISTS ("
+            " SELECT FROM copy o WHERE o.object_key = c.object_key AND o.copy_key <> c.copy_key AND o.state = 'good')",
+            (copy_key,),
+        ).rowcount
+        == 1
+    )
+
+
+def revive_copy(connection: Connection, copy_key: int) -> None:
+    """Take a copy that was leaving back into service."""
+    connection.execute(
+        "UPDATE copy SET state = 'good', left_at = NULL WHERE copy_key = %s AND state = 'leaving'", (copy_key,)
+    )
+
+
+def bytes_leaving(connection: Connection, volume_id: str) -> int:
+    """Bytes of files on a volume whose copies have left it."""
+    row = connection.execute(
+        "SELECT coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes FROM copy c JOIN object o USING (object_key)"
+        " WHERE c.volume_id = %s AND c.state = 'leaving'",
+        (volume_id,),
+    ).fetchone()
+    assert row is not None
+    return int(row["size_bytes"])
 
 
 SETTLED = """

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pacs.errors import CannotUnderstand
 from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
+#: No file of this archive has a longer start than this [bytes].
+START_BYTES_MAX = 1024
+
 _PREFIX = bytes(128) + b"DICM"
 
 

@@ -90,6 +90,10 @@ class Volume:
         usage = shutil.disk_usage(self.root)
         return 100 * usage.used / (usage.used + usage.free)
 
+    def used_bytes(self) -> int:
+        """Bytes that are taken on the volume's file system."""
+        return shutil.disk_usage(self.root).used
+
     def receive(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> ReceivedFile:
         """Write chunks to a new temporary file and fsync it. size_bytes, the sum of them, is asked for beforehand.
 
@@ -130,12 +134,31 @@ class Volume:
                     leftover.unlink()
             raise durable.as_volume_error(error, self.root) from error
 
+    def discard(self, received: ReceivedFile) -> None:
+        """Remove a received file that is not to be placed."""
+        with contextlib.suppress(OSError):
+            received.temporary.unlink()
+
+    def fresh_path(self, path: str) -> str:
+        """A path like that of another copy of the object, that was never used."""
+        folder, _, name = path.rpartition("/")
+        return f"{folder}/{name.partition('-')[0]}-{secrets.token_hex(6)}.dcm"
+
     def path_of(self, path: str) -> Path:
         """Where the file is, for a reader that streams it. Raise NotFound if it is not there."""
         found = self.root / path
         if not found.is_file():
             raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.")
         return found
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file at path."""
+        return (self.root / path).is_file()
+
+    def read_start(self, path: str, size_bytes: int) -> bytes:
+        """The file's first bytes, at most size_bytes."""
+        with open(self.path_of(path), "rb") as file:
+            return file.read(size_bytes)
 
     def read(self, path: str) -> Iterator[bytes]:
         """The file's bytes in chunks."""

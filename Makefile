@@ -1,0 +1,65 @@
+# The commands of this project. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Install what tests and `pacs dev` need: Debian packages (says which) and .venv
+	@requirements/ensure-debian requirements/debian-test.txt
+
+$(VENV)/.ready: requirements/development.txt requirements/debian-test.txt pyproject.toml
+	@requirements/ensure-debian requirements/debian-test.txt
+	@echo "setup: Python packages of requirements/development.txt into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/development.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: lint
+lint: setup ## Every linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo | tail -n 3
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/ansible-lint --offline -q
+	@git ls-files -z -- '*.sh' .ci/run requirements/ensure-debian | xargs -0 shellcheck
+	@if command -v packer >/dev/null; then packer fmt -check packer; packer validate -syntax-only packer; \
+	  else echo "lint: packer is not installed here (make appliance installs it); its template was not validated"; fi
+
+.PHONY: test
+test: lint ## Linters, unit, integration and fault tests
+	$(BIN)/pytest -m 'not long'
+
+.PHONY: appliance
+appliance: setup ## Build the OVA, the qcow2 and the Vagrant box into dist/
+	@requirements/ensure-debian requirements/debian-appliance.txt
+	@$(BIN)/python -m packer.build
+
+.PHONY: test-appliance
+test-appliance: setup ## Boot the built OVA in QEMU and test it (builds it if dist/ has none)
+	@ls dist/*.ova >/dev/null 2>&1 || $(MAKE) appliance
+	$(BIN)/pytest -m 'not long' tests/image
+
+.PHONY: test-long
+test-long: setup ## The soaks, the whole matrices and the big numbers
+	@requirements/ensure-debian requirements/debian-test-long.txt
+	$(BIN)/pytest -m long --timeout 7200 tests/unit tests/ovf tests/integration tests/faults tests/roles tests/image
+
+.PHONY: lock
+lock: ## Renew the hash-locked requirements from their .in files
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade requirements/development.in -o requirements/development.txt
+	$(BIN)/uv pip compile -q --python-version 3.13 --python-platform x86_64-unknown-linux-gnu --generate-hashes --upgrade requirements/service.in -o requirements/service.txt
+
+.PHONY: clean
+clean: ## Remove what builds made (not dist/, not the cache)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,136 @@
+"""Restoring a recovery point onto an empty appliance.
+
+    point verified → room checked → objects written and compared → database replaced → copies renewed → state
+
+Objects come first: bytes without rows are harmless, rows without bytes are not. A mark in the data directory keeps
+the services from starting in between; a restore that was killed is simply run again. The appliance keeps its own id
+and its volumes; keys, settings and journal become those of the one that was backed up.
+"""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacs.backup.backup import STATE_FOLDERS
+from pacs.backup.repository import Manifest, Repository
+from pacs.errors import DataTooNew, NotFound, RestoreError
+from pacs.index import database as index
+from pacs.index import recovery
+from pacs.index.database import Database
+from pacs.storage import durable
+from pacs.storage.files import RESERVED_BYTES, Volume
+
+log = logging.getLogger(__name__)
+
+MARK = "restore-unfinished"
+
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of objects.tsv."""
+
+    object_key: int
+    sha256: bytes
+    size_bytes: int
+    tier: int
+    path: str
+
+
+class Restore:
+    """Restores one point of a repository to an instance."""
+
+    def __init__(self, data: Path, database: Database, by_tier: dict[int, Volume], repository: Repository) -> None:
+        self.data, self.database, self.by_tier, self.repository = data, database, by_tier, repository
+
+    def run(self, point: str | None, progress: Progress = lambda done, total, size: None) -> tuple[str, Manifest]:
+        """Restore a point's objects and database, the newest point if none is named; return its name and manifest.
+
+        Raise RestoreError, NotFound or DataTooNew with the reason. `finish` must follow.
+        """
+        if not (self.data / MARK).exists():
+            recovery.require_empty_and_idle(self.database)
+        with self.repository.locked():
+            points = self.repository.points()
+            if not points:
+                raise NotFound(f"The repository at {self.repository.root} has no recovery point that counts.")
+            point = point or points[-1]
+            manifest = self.repository.manifest(point)
+            self._require_known_schema(manifest)
+            dump = self.repository.verified_part(point, manifest, "database.dump")
+            self.repository.verified_part(point, manifest, "state.tar")
+            lines = _read_lines(self.repository.verified_part(point, manifest, "objects.tsv"))
+            tiers = self._place(lines)
+            durable.replace_file(self.data / MARK, point.encode())
+            self._write_objects(lines, tiers, progress)
+            recovery.load(self.database, dump)
+            index.migrate(self.database)
+            recovery.replace_copies(
+                self.database, {tier: (v.volume_id, str(v.root)) for tier, v in self.by_tier.items()}, tiers
+            )
+        log.info("objects and database restored", extra={"point": point, "objects": manifest.objects})
+        return point, manifest
+
+    def finish(self, point: str, manifest: Manifest) -> None:
+        """Restore settings, keys and journal, and take the mark away: the services may start. Root's, as keys are."""
+        archive = self.repository.verified_part(point, manifest, "state.tar")
+        with tarfile.open(archive) as tar:
+            members = [member for member in tar if member.name.split("/")[0] in STATE_FOLDERS]
+            tar.extractall(self.data, members=members, filter="tar")
+        (self.data / MARK).unlink()
+        durable.fsync_folder(self.data)
+
+    def _require_known_schema(self, manifest: Manifest) -> None:
+        if manifest.schema > max(index.known_migrations()):
+            raise DataTooNew(
+                f"The recovery point has schema {manifest.schema} of version {manifest.version}, newer than this "
+                "one's. Nothing was touched. Boot that version's image, or a newer one."
+            )
+
+    def _place(self, lines: list[_Line]) -> dict[int, int]:
+        """Which tier each object goes to: its own, or the next where there is no room. Nothing is written yet."""
+        room = {tier: volume.free_bytes() - RESERVED_BYTES for tier, volume in self.by_tier.items()}
+        tiers = {}
+        for line in lines:
+            if not self.repository.has_object(line.sha256, line.size_bytes):
+                raise RestoreError(
+                    f"Object {line.sha256.hex()} is missing from the repository; the point does not count. Take another."
+                )
+            candidates = sorted(room, key=lambda tier: (tier != line.tier, tier))
+            fitting = next((tier for tier in candidates if room[tier] >= line.size_bytes), None)
+            if fitting is None:
+                needed = sum(each.size_bytes for each in lines) / 1e9
+                raise RestoreError(f"The volumes are too small: {needed:.1f} GB are needed. Enlarge their disks.")
+            room[fitting] -= line.size_bytes
+            tiers[line.object_key] = fitting
+        return tiers
+
+    def _write_objects(self, lines: list[_Line], tiers: dict[int, int], progress: Progress) -> None:
+        written = 0
+        for number, line in enumerate(lines, start=1):
+            volume = self.by_tier[tiers[line.object_key]]
+            if not (volume.has(line.path) and volume.digest_on_disk(line.path) == line.sha256):
+                received = volume.receive(self.repository.read_object(line.sha256), line.size_bytes)
+                if received.sha256 != line.sha256:
+                    volume.discard(received)
+                    raise RestoreError(
+                        f"Object {line.sha256.hex()} is damaged in the repository. Take another point or repository."
+                    )
+                volume.place(received, line.path)
+            written += line.size_bytes
+            progress(number, len(lines), written)
+
+
+def _read_lines(listing: Path) -> list[_Line]:
+    lines = []
+    for text in listing.read_text("ascii").splitlines():
+        key, sha256, size, tier, path = text.split("\t")
+        if tier == "None":
+            raise RestoreError("The point names an object that had no copy when it was made. Take another point.")
+        lines.append(_Line(int(key), bytes.fromhex(sha256), int(size), int(tier), path))
+    return lines

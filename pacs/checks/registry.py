@@ -1,0 +1,14 @@
+"""Every check, by name, in the order that they are shown in."""
+
+from __future__ import annotations
+
+from pacs.checks import backup, conflicts, copies, database, volumes
+from pacs.checks.check import Check
+
+CHECKS: dict[str, Check] = {
+    "database": database.run,
+    "volumes": volumes.run,
+    "copies": copies.run,
+    "conflicts": conflicts.run,
+    "backup": backup.run,
+}

@@ -1,0 +1,217 @@
+"""`pacs dev`: a whole instance in one foreground command, on loopback, with a private PostgreSQL cluster.
+
+It starts the same services as the appliance's units do, as children of its own, and starts again what dies. Its
+children end with it, even when it is killed; a cluster that is left behind is adopted by the next start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from pacs.cli.cluster import Cluster
+from pacs.errors import SettingsError, UsageError
+from pacs.index import database as index
+from pacs.settings import load
+from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
+
+_PR_SET_PDEATHSIG = 1
+_READY_TIMEOUT_S = 60
+_RESTART_DELAY_S = 1.0
+
+
+def dev(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="The data directory; made if it is not there.")] = None,
+    dicom_port: Annotated[int, typer.Option(help="DICOM port on 127.0.0.1; 0 takes a free one.")] = 11112,
+    http_port: Annotated[int, typer.Option(help="HTTP port on 127.0.0.1; 0 takes a free one.")] = 8042,
+) -> None:
+    """Run a whole PACS in the foreground, without root and without a VM, until Ctrl-C.
+
+    It takes associations of any AE title from this machine, called AE title PACS.
+    """
+    folder = (data or context.find_root().obj or Path("pacs-data")).absolute()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with _locked(folder):
+        dicom, http = _listen(dicom_port), _listen(http_port)
+        cluster = Cluster(folder, _unprivileged_user(folder))
+        cluster.start()
+        try:
+            _prepare(folder)
+            _run(folder, dicom, http, stop)
+        finally:
+            cluster.stop()
+
+
+def _prepare(folder: Path) -> None:
+    settings = load(folder)
+    opened = index.Database(settings.conninfo)
+    try:
+        index.migrate(opened)
+    finally:
+        opened.close()
+
+
+def _run(folder: Path, dicom: socket.socket, http: socket.socket, stop: threading.Event) -> None:
+    environment = {**os.environ, "PACS_DATA": str(folder), "PACS_ANY_DEVICE_FROM_LOOPBACK": "1"}
+    services = [
+        _Service("receiver", ["receiver", "run"], environment, dicom),
+        _Service("web", ["web", "run"], environment, http),
+        _Service("worker", ["worker", "run"], environment),
+    ]
+    try:
+        # The volumes of a new instance are made by the first service that opens it: one after the other.
+        for service in services:
+            service.start()
+            service.wait_ready(stop)
+        if not stop.is_set():
+            typer.echo(
+                f"ready dicom={dicom.getsockname()[1]} http={http.getsockname()[1]} "
+                f"aet={load(folder).ae_title} data={folder}"
+            )
+            sys.stdout.flush()
+        while not stop.wait(0.2):
+            for service in services:
+                service.restart_if_dead()
+    finally:
+        for service in reversed(services):
+            service.end()
+
+
+@dataclass
+class _Service:
+    """One child: a `pacs` command."""
+
+    name: str
+    words: list[str]
+    environment: dict[str, str]
+    listening: socket.socket | None = None
+    process: subprocess.Popen[bytes] | None = None
+    notify: socket.socket | None = None
+    not_before: float = field(default=0.0)
+
+    def start(self) -> None:
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(f"\0pacs-dev-{os.getpid()}-{self.name}-{time.monotonic_ns()}")
+        self.notify.settimeout(0.1)
+        environment = {**self.environment, "NOTIFY_SOCKET": "@" + self.notify.getsockname()[1:].decode()}
+        words = [sys.executable, "-m", "pacs.cli.main", *self.words]
+        fds: tuple[int, ...] = ()
+        if self.listening is not None:
+            fds = (self.listening.fileno(),)
+            words += ["--fd", str(fds[0])]
+        self.process = subprocess.Popen(words, env=environment, pass_fds=fds, preexec_fn=_die_with_parent)
+
+    def wait_ready(self, stop: threading.Event) -> None:
+        """Wait until the service says that it is ready. Raise SettingsError if it ends instead."""
+        assert self.process is not None and self.notify is not None
+        ends = time.monotonic() + _READY_TIMEOUT_S
+        while not stop.is_set():
+            try:
+                if b"READY=1" in self.notify.recv(1024):
+                    return
+            except TimeoutError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > ends:
+                raise SettingsError(f"The {self.name} did not start; its message stands above.")
+
+    def restart_if_dead(self) -> None:
+        if self.process is None or self.process.poll() is None or time.monotonic() < self.not_before:
+            return
+        typer.echo(f"the {self.name} ended with {self.process.returncode}; it is started again", err=True)
+        self.not_before = time.monotonic() + _RESTART_DELAY_S
+        if self.notify is not None:
+            self.notify.close()
+        self.start()
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.notify is not None:
+            self.notify.close()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(f"Port {port} cannot be had: {error.strerror}. Take another, or 0 for a free one.") from error
+    listening.listen(128)
+    return listening
+
+
+class _locked:  # noqa: N801: used as a function
+    """The data directory, made if need be, held against a second `pacs dev`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file: IO[bytes] | None = None
+
+    def __enter__(self) -> None:
+        (self.folder / "config").mkdir(parents=True, exist_ok=True)
+        self.file = open(self.folder / "dev.lock", "wb")  # noqa: SIM115: closed when the command ends
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another `pacs dev` runs on {self.folder}. End it, or take another --data.") from None
+        if (self.folder / IDENTITY_FILE).exists():
+            read_identity(self.folder)
+        elif (self.folder / "postgresql").exists():
+            raise SettingsError(f"{self.folder} has a cluster and no {IDENTITY_FILE}. Is it an instance?")
+        else:
+            create_identity(self.folder, ("state",))
+
+    def __exit__(self, *exc: object) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def _unprivileged_user(folder: Path) -> str | None:
+    """As root, who PostgreSQL runs as: it refuses root. Raise SettingsError if that user cannot reach the folder."""
+    if os.geteuid() != 0:
+        return None
+    name = next((each for each in (os.environ.get("SUDO_USER"), "postgres", "nobody") if each and _exists(each)), None)
+    if name is None or name == "root":
+        raise SettingsError("PostgreSQL does not run as root. Start `pacs dev` as an ordinary user.")
+    for parent in reversed([folder, *folder.parents]):
+        if subprocess.run(["test", "-x", str(parent)], user=name, check=False).returncode != 0:
+            raise SettingsError(
+                f"PostgreSQL runs as user {name}, to whom {parent} is closed. "
+                f"Open it (`chmod o+x {parent}`), or take another --data."
+            )
+    return name
+
+
+def _exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

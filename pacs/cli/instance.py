@@ -1,0 +1,69 @@
+"""An opened instance: settings, database, volumes, journal. What every command and service is composed of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacs import settings as settings_table
+from pacs.archive.retrieve import Retrieve
+from pacs.archive.store import Store
+from pacs.archive.volumes import open_volumes
+from pacs.backup.restore import MARK
+from pacs.errors import RestoreError
+from pacs.index import database as index
+from pacs.index.database import Database
+from pacs.settings import Settings
+from pacs.storage.files import Volume
+from pacs.storage.journal import Journal
+from pacs.storage.volume import read_identity
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance with its volumes open; by_tier holds them by tier."""
+
+    settings: Settings
+    database: Database
+    journal: Journal
+    by_tier: dict[int, Volume]
+
+    @property
+    def by_id(self) -> dict[str, Volume]:
+        """The volumes by their id."""
+        return {volume.volume_id: volume for volume in self.by_tier.values()}
+
+    def store(self) -> Store:
+        """The receive path: objects arrive on tier 1."""
+        return Store(self.database, self.by_id, self.by_tier[1], self.settings.object_size_bytes_max)
+
+    def retrieve(self) -> Retrieve:
+        """The way back."""
+        return Retrieve(self.database, self.by_id)
+
+
+@contextmanager
+def open_database(settings: Settings, connections_max: int = 8) -> Iterator[Database]:
+    """The instance's database, its schema checked."""
+    read_identity(settings.data)  # data of a newer version are refused before anything is asked of them
+    database = Database(settings.conninfo, connections_max)
+    try:
+        index.require_current(database)
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def open_instance(data: Path, connections_max: int = 8, in_restore: bool = False) -> Iterator[Instance]:
+    """The instance in `data`, with its volumes. Raise an error of the tree if any of it is not as it should be."""
+    settings = settings_table.load(data)
+    if not in_restore and (data / MARK).exists():
+        raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
+    with open_database(settings, connections_max) as database:
+        roots = {1: settings.tier1_root}
+        if settings.tier2_root != settings.tier1_root:
+            roots[2] = settings.tier2_root
+        yield Instance(settings, database, Journal(data), open_volumes(database, data, roots))

@@ -1,0 +1,36 @@
+"""`pacs check`: is all well?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pacs.checks.check import Result, Subject, run_all, worst
+from pacs.checks.registry import CHECKS
+from pacs.cli.context import data_of
+from pacs.cli.instance import open_instance
+from pacs.errors import PacsError
+
+EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2}  # as Nagios' plug-ins have them
+
+
+def check(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Run every health check: one line each. Ends with 0 if all is well, 1 with a warning, 2 with worse."""
+    data = data_of(context)
+    try:
+        with open_instance(data) as instance:
+            results = run_all(Subject(instance.settings, instance.database, instance.by_tier), CHECKS)
+    except PacsError as error:
+        results = [Result("instance", "critical", str(error), "See the message.")]
+    if as_json:
+        typer.echo(json.dumps([asdict(result) for result in results]))
+    else:
+        for result in results:
+            hint = f"  → {result.hint}" if result.hint else ""
+            typer.echo(f"{result.severity.upper():9}{result.name:12}{result.message}{hint}")
+    raise typer.Exit(EXIT_CODES[worst(results)])

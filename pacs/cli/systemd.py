@@ -1,0 +1,25 @@
+"""What a service says to systemd and gets from it: sockets (sd_listen_fds(3)) and readiness (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+_FIRST_FD = 3
+
+
+def listening_sockets() -> list[socket.socket]:
+    """The listening sockets that systemd has passed to this process; none if it was started otherwise."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    return [socket.socket(fileno=_FIRST_FD + index) for index in range(int(os.environ.get("LISTEN_FDS", "0")))]
+
+
+def notify(state: str) -> None:
+    """Tell systemd a state such as READY=1; nothing where nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect("\0" + address[1:] if address.startswith("@") else address)
+        sender.send(state.encode())

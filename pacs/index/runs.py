@@ -1,0 +1,40 @@
+"""Results of what runs by itself: the worker's passes, reconciliation, backups."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pacs.index.database import Database, Row
+
+
+def record_run(database: Database, kind: str, started_at: datetime, succeeded: bool, result: dict[str, Any]) -> None:
+    """Note that something ran: its kind, when it began, whether it succeeded, and figures of it."""
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO run (kind, started_at, succeeded, result) VALUES (%s, %s, %s, %s)",
+            (kind, started_at, succeeded, json.dumps(result)),
+        )
+
+
+def newest_run(database: Database, kind: str) -> Row | None:
+    """The newest run of a kind: started_at, finished_at, succeeded, result. None if it never ran."""
+    with database.transaction() as connection:
+        return connection.execute(
+            "SELECT started_at, finished_at, succeeded, result FROM run WHERE kind = %s ORDER BY run_key DESC LIMIT 1",
+            (kind,),
+        ).fetchone()
+
+
+def totals(database: Database) -> Row:
+    """Counts for the status page: studies, objects, bytes, unresolved conflicts, copies missing or bad."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM study) AS studies, (SELECT count(*) FROM object) AS objects,"
+            " (SELECT coalesce(sum(size_bytes), 0)::bigint FROM object) AS size_bytes,"
+            " (SELECT count(*) FROM conflict WHERE resolved_at IS NULL) AS conflicts,"
+            " (SELECT count(*) FROM copy WHERE state IN ('missing', 'bad')) AS lost_copies"
+        ).fetchone()
+    assert row is not None
+    return row

@@ -1,0 +1,134 @@
+"""C-FIND as SCP for the patient and study roots (PS3.4 C.4.1, C.6)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.presentation import PresentationContext
+
+from pacs.errors import CannotUnderstand, PacsError
+from pacs.index import query
+from pacs.index.database import Database, Row
+from pacs.model import matching
+from pacs.model.attributes import BY_KEYWORD, Level
+from pacs.net.association import ArchiveAssociation
+from pacs.net.negotiation import PATIENT_ROOTS
+
+log = logging.getLogger(__name__)
+
+SUCCESS, PENDING, CANCELLED = 0x0000, 0xFF00, 0xFE00
+IDENTIFIER_DOES_NOT_MATCH = 0xA900  # PS3.4 Table C.4-1
+
+_LEVELS = {"PATIENT": Level.PATIENT, "STUDY": Level.STUDY, "SERIES": Level.SERIES, "IMAGE": Level.IMAGE}
+
+
+class IdentifierError(CannotUnderstand):
+    """The query's identifier is not one of its information model. Check the querying device."""
+
+    status = IDENTIFIER_DOES_NOT_MATCH
+
+
+def read_identifier(request: Any, context: PresentationContext) -> tuple[Dataset, Level]:
+    """A query's or retrieve's identifier and its level. Raise IdentifierError if it has none that fits the model."""
+    syntax = context.transfer_syntax[0]
+    try:
+        identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        name = str(identifier.get("QueryRetrieveLevel", "")).strip()
+    except Exception as error:
+        raise IdentifierError("The query's identifier cannot be read. Check the querying device.") from error
+    if name not in _LEVELS:
+        raise IdentifierError("The query has no level of PATIENT, STUDY, SERIES or IMAGE. Check the querying device.")
+    level = _LEVELS[name]
+    if level == Level.PATIENT and context.abstract_syntax not in PATIENT_ROOTS:
+        raise IdentifierError("The study root has no PATIENT level. Check the querying device.")
+    return identifier, level
+
+
+def text_of(identifier: Dataset, keyword: str) -> str:
+    """An identifier's value of a keyword as text, several values with backslashes between; empty if there is none."""
+    element = identifier.get(keyword)
+    if element is None:
+        return ""
+    if isinstance(element, (list, tuple)) or type(element).__name__ == "MultiValue":
+        return "\\".join(str(value) for value in element)
+    return str(element)
+
+
+def find_service(database: Database, ae_title: str) -> Any:
+    """The service that answers queries from the index."""
+
+    def serve(assoc: ArchiveAssociation, request: C_FIND, context: PresentationContext) -> None:
+        response = C_FIND()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        context_id = int(context.context_id or 0)
+        response.Status = SUCCESS
+        try:
+            identifier, level = read_identifier(request, context)
+            for answer in answers(database, identifier, level, ae_title):
+                if request.MessageID in assoc.dimse.cancel_req:
+                    response.Status = CANCELLED
+                    break
+                if not assoc.is_established or assoc.acse.is_aborted():
+                    return
+                pending = C_FIND()
+                pending.MessageIDBeingRespondedTo = request.MessageID
+                pending.AffectedSOPClassUID = request.AffectedSOPClassUID
+                pending.Status = PENDING
+                pending.Identifier = BytesIO(encode_identifier(answer, context))
+                assoc.dimse.send_msg(pending, context_id)
+        except PacsError as error:
+            log.warning("query refused with 0x%04X: %s", error.status, error)
+            response.Status, response.ErrorComment = error.status, str(error)[:64]
+        assoc.dimse.send_msg(response, context_id)
+
+    return serve
+
+
+def encode_identifier(ds: Dataset, context: PresentationContext) -> bytes:
+    """An identifier in the context's transfer syntax."""
+    syntax = context.transfer_syntax[0]
+    encoded = encode(ds, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+    if encoded is None:
+        raise CannotUnderstand("An answer could not be encoded. Send the log to the maintainers.")
+    return encoded
+
+
+def answers(database: Database, identifier: Dataset, level: Level, ae_title: str) -> Iterator[Dataset]:
+    """The data sets that answer a query: each key that it asked for, and where the object can be had."""
+    wanted = [keyword for keyword in (keyword_for_tag(element.tag) for element in identifier) if keyword]
+    matches = {}
+    for keyword in wanted:
+        attribute = BY_KEYWORD.get(keyword)
+        match = matching.parse(attribute, text_of(identifier, keyword)) if attribute else None
+        if match is not None:
+            matches[keyword] = match
+    modalities = [value for value in text_of(identifier, "ModalitiesInStudy").split("\\") if value]
+    for row in query.find(database, level, matches, wanted, modalities):
+        yield _answer(row, wanted, level, ae_title)
+
+
+def _answer(row: Row, wanted: list[str], level: Level, ae_title: str) -> Dataset:
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.QueryRetrieveLevel = level.name
+    ds.RetrieveAETitle = ae_title
+    ds.InstanceAvailability = "ONLINE"
+    for keyword in wanted:
+        if keyword in ("SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability"):
+            continue
+        value = row.get(keyword)
+        if dictionary_VR(keyword) == "SQ":
+            setattr(ds, keyword, [])
+        elif isinstance(value, str) and "\\" in value:
+            setattr(ds, keyword, value.split("\\"))
+        else:
+            setattr(ds, keyword, "" if value is None else value)
+    return ds

@@ -1,0 +1,87 @@
+"""The web service: `/healthz` for load balancers and watchers, and one status page. No patient's data on either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from pacs import __version__
+from pacs.checks.check import Result, Subject, run_all, worst
+from pacs.checks.registry import CHECKS
+from pacs.errors import PacsError
+from pacs.index.runs import totals
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def make_app(subject: Subject) -> Starlette:
+    """The application over one instance."""
+    templates = Environment(loader=PackageLoader("pacs.web"), autoescape=select_autoescape(), trim_blocks=True)
+    templates.filters["bytes"] = format_bytes
+
+    async def healthz(request: Request) -> Response:
+        results = await run_in_threadpool(run_all, subject, CHECKS)
+        state = worst(results)
+        return JSONResponse(
+            {"status": state, "version": __version__}, 503 if state == "critical" else 200, headers=_HEADERS
+        )
+
+    async def status(request: Request) -> Response:
+        results = await run_in_threadpool(run_all, subject, CHECKS)
+        counts = await run_in_threadpool(_totals, subject)
+        page = templates.get_template("status.html").render(
+            version=__version__,
+            ae_title=subject.settings.ae_title,
+            results=results,
+            worst=worst(results),
+            counts=counts,
+            tiers=_tiers(subject),
+        )
+        return HTMLResponse(page, headers=_HEADERS)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/", status)])
+
+
+def _totals(subject: Subject) -> dict[str, int] | None:
+    try:
+        return dict(totals(subject.database))
+    except PacsError:
+        return None
+
+
+def _tiers(subject: Subject) -> list[tuple[int, Path, float, int]]:
+    found = []
+    for tier, volume in sorted(subject.by_tier.items()):
+        try:
+            volume.require_present()
+            found.append((tier, volume.root, volume.used_percent(), volume.free_bytes()))
+        except (PacsError, OSError):
+            continue  # its check says so
+    return found
+
+
+def format_bytes(size_bytes: int) -> str:
+    """A size for a person: 1.5 GB."""
+    size = float(size_bytes)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+def all_results(subject: Subject) -> list[Result]:
+    """Every check's result, for those who show them otherwise."""
+    return run_all(subject, CHECKS)
