@@ -1,0 +1,3 @@
+"""The fixtures of all tests, by subject in tests/fix_*.py."""
+
+pytest_plugins = ["tests.fix_instance"]

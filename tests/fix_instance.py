@@ -1,0 +1,193 @@
+"""Instances to test: a private PostgreSQL cluster a session, a fresh database and data directory a test, `pacs dev`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pacs.cli.cluster import Cluster
+from pacs.cli.dev import _unprivileged_user
+from pacs.cli.instance import Instance, open_instance
+from pacs.index import database as index
+from pacs.storage.volume import create_identity
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path, as Unix sockets need it, that PostgreSQL's user can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="pacs-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(short_folder: Path) -> Iterator[Cluster]:
+    """A running PostgreSQL cluster."""
+    data = short_folder / "cluster"
+    data.mkdir()
+    running = Cluster(data, _unprivileged_user(data))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def conninfo(cluster: Cluster) -> Iterator[str]:
+    """The connection string of a new, empty database."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    base = f"host={cluster.sockets} user=pacs"
+    with psycopg.connect(f"{base} dbname=postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    yield f"{base} dbname={name}"
+    with psycopg.connect(f"{base} dbname=postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def new_instance(
+    conninfo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Path]:
+    """Makes an empty instance's data directory whose database is `conninfo`, migrated."""
+
+    def make() -> Path:
+        data = tmp_path / "data"
+        (data / "config").mkdir(parents=True)
+        create_identity(data, ("state",))
+        (data / "config" / "pacs.toml").write_text(f'database = "{conninfo}"\nsettle_s = 0\n')
+        database = index.Database(conninfo)
+        index.migrate(database)
+        database.close()
+        return data
+
+    return make
+
+
+@pytest.fixture
+def instance(new_instance: Callable[[], Path]) -> Iterator[Instance]:
+    """An opened, empty instance with two tiers. Studies settle at once."""
+    with open_instance(new_instance()) as opened:
+        yield opened
+
+
+@dataclass
+class Dev:
+    """A running `pacs dev`."""
+
+    data: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    dicom_port: int = 0
+    http_port: int = 0
+
+    def start(self, timeout_s: float = 90) -> Dev:
+        """Start it and wait for `ready`."""
+        log = (self.data.parent / f"{self.data.name}.log").open("a")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
+            + ["--dicom-port", "0", "--http-port", "0"],
+            stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self.environment}, start_new_session=True,
+        )  # fmt: skip
+        log.close()
+        os.set_blocking(self.process.stdout.fileno(), False)  # type: ignore[union-attr]
+        ends, line = time.monotonic() + timeout_s, ""
+        while "ready" not in line:
+            if self.process.poll() is not None or time.monotonic() > ends:
+                raise AssertionError(f"pacs dev did not get ready: {self.log()[-2000:]}")
+            time.sleep(0.05)
+            line += self.process.stdout.read() or ""  # type: ignore[union-attr]
+        found = re.search(r"ready dicom=(\d+) http=(\d+)", line)
+        assert found is not None
+        self.dicom_port, self.http_port = int(found[1]), int(found[2])
+        return self
+
+    def log(self) -> str:
+        """What it and its services have logged."""
+        return (self.data.parent / f"{self.data.name}.log").read_text()
+
+    def kill_all(self) -> None:
+        """SIGKILL to every process of the instance, PostgreSQL's too, in no order."""
+        assert self.process is not None
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(30)
+
+    def pids(self) -> list[int]:
+        """The processes of this instance: those that name its data directory, and the children of its postmaster."""
+        postmaster = self.data / "postgresql" / "main" / "postmaster.pid"
+        roots = {self.process.pid} if self.process else set()
+        if postmaster.exists():
+            roots.add(int(postmaster.read_text().split()[0]))
+        parents = {}
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+        found = set(roots)
+        while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+            found |= more
+        return sorted(found, reverse=True)
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+
+    def pacs(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a `pacs` command on it."""
+        return subprocess.run(
+            [sys.executable, "-m", "pacs.cli.main", "--data", str(self.data), *words],
+            capture_output=True, text=True, check=check, env={**os.environ, **self.environment},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def new_dev(short_folder: Path) -> Iterator[Callable[..., Dev]]:
+    """Makes instances of `pacs dev`, not yet started; ends them after the test."""
+    made: list[Dev] = []
+
+    def make(**environment: str) -> Dev:
+        made.append(Dev(short_folder / f"dev{uuid.uuid4().hex[:6]}", environment))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+        shutil.rmtree(each.data, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def dev(short_folder: Path) -> Iterator[Dev]:
+    """A running `pacs dev` that a module's tests share."""
+    running = Dev(short_folder / f"dev{uuid.uuid4().hex[:6]}").start()
+    yield running
+    running.stop()
+    shutil.rmtree(running.data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real DICOM files; skips where it isn't."""
+    if not (SHARED_DATA / "MANIFEST.tsv").exists():
+        pytest.skip("../shared/data is not here")
+    return SHARED_DATA
