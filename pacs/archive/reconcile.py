@@ -15,7 +15,7 @@ from pacs import clock
 from pacs.errors import CannotUnderstand
 from pacs.index import store as store_rows
 from pacs.index import volumes as rows
-from pacs.index.database import Database
+from pacs.index.database import Connection, Database
 from pacs.model import part10
 from pacs.model.record import read_record
 from pacs.storage.files import Volume, sha256_in_name
@@ -75,9 +75,7 @@ def _compare(database: Database, row: dict[str, object], size_bytes: int, findin
         _set_state(database, row, "good")
 
 
-def _mark_missing(
-    database: Database, volume: Volume, row: dict[str, object], path: str, findings: Findings
-) -> None:
+def _mark_missing(database: Database, volume: Volume, row: dict[str, object], path: str, findings: Findings) -> None:
     with database.transaction() as connection:
         now = rows.copy_at(connection, volume.volume_id, path)
         if now is None or now["state"] != "good" or volume.has(path):
@@ -109,7 +107,7 @@ def _settle_orphan(database: Database, volume: Volume, path: str, findings: Find
     log.warning("a file without use was put aside at %s", new_path, extra={"path": path})
 
 
-def _index_orphan(connection: store_rows.Connection, volume: Volume, path: str) -> bool:
+def _index_orphan(connection: Connection, volume: Volume, path: str) -> bool:
     """Index a file that has no row; False if it is not whole, or a good copy of its object is there already."""
     sha256 = sha256_in_name(path)
     if sha256 is None or volume.digest_on_disk(path) != sha256:

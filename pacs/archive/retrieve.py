@@ -73,8 +73,12 @@ def transcode(found: Found, transfer_syntax_uid: str) -> bytes:
         buffer = BytesIO()
         ds.file_meta.TransferSyntaxUID = target
         pydicom.dcmwrite(
-            buffer, ds, implicit_vr=target.is_implicit_VR, little_endian=target.is_little_endian,
-            force_encoding=True, enforce_file_format=True,
+            buffer,
+            ds,
+            implicit_vr=target.is_implicit_VR,
+            little_endian=target.is_little_endian,
+            force_encoding=True,
+            enforce_file_format=True,
         )
     except PacsError:
         raise

@@ -71,9 +71,7 @@ class Store:
     def _write(self, record: IndexRecord, arrival: Arrival) -> tuple[ReceivedFile, str]:
         header = part10.encode_file_meta(record.sop_class_uid, record.sop_instance_uid, arrival.transfer_syntax_uid)
         received = self.receiving.receive((header, arrival.dataset), len(header) + len(arrival.dataset))
-        path = object_path(
-            rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), received.sha256
-        )
+        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), received.sha256)
         self.receiving.place(received, path)
         return received, path
 

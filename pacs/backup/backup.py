@@ -16,7 +16,7 @@ from pacs import __version__, clock
 from pacs.backup.repository import FORMAT, PARTS, Manifest, Repository, file_sha256
 from pacs.errors import BackupError, DigestMismatch, NotFound, PacsError
 from pacs.index import recovery
-from pacs.index.database import Database, Row
+from pacs.index.database import Connection, Database, Row
 from pacs.index.runs import record_run
 from pacs.index.store import good_copies
 from pacs.storage import durable
@@ -30,6 +30,10 @@ STATE_FOLDERS = ("config", "identity", "journal")
 
 #: Called with (objects done, objects in all, bytes copied).
 Progress = Callable[[int, int, int], None]
+
+
+def no_progress(_done: int, _total: int, _size_bytes: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Backup:
         self.appliance_id = read_identity(data).appliance_id
         self.root = root
 
-    def run(self, progress: Progress = lambda done, total, size: None) -> Done:
+    def run(self, progress: Progress = no_progress) -> Done:
         """Make a recovery point; note the outcome. Raise BackupError if it did not come about."""
         started = clock.now()
         try:
@@ -135,7 +139,7 @@ class Backup:
                     tar.add(self.data / name, name)
 
 
-def _count(connection: recovery.Connection) -> int:
+def _count(connection: Connection) -> int:
     row = connection.execute("SELECT count(*) AS objects FROM object").fetchone()
     assert row is not None
     return int(row["objects"])

@@ -145,7 +145,11 @@ class Repository:
     def points(self) -> list[str]:
         """Names of the recovery points, oldest first."""
         folder = self.root / "points"
-        return sorted(path.name for path in folder.iterdir() if (path / "manifest.json").exists()) if folder.is_dir() else []
+        return (
+            sorted(path.name for path in folder.iterdir() if (path / "manifest.json").exists())
+            if folder.is_dir()
+            else []
+        )
 
     def manifest(self, point: str) -> Manifest:
         """A recovery point's manifest, its parts' digests not yet compared. Raise RestoreError or DataTooNew."""

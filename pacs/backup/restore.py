@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import logging
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacs.backup.backup import STATE_FOLDERS
+from pacs.backup.backup import STATE_FOLDERS, Progress, no_progress
 from pacs.backup.repository import Manifest, Repository
 from pacs.errors import DataTooNew, NotFound, RestoreError
 from pacs.index import database as index
@@ -27,8 +26,6 @@ from pacs.storage.files import RESERVED_BYTES, Volume
 log = logging.getLogger(__name__)
 
 MARK = "restore-unfinished"
-
-Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Restore:
     def __init__(self, data: Path, database: Database, by_tier: dict[int, Volume], repository: Repository) -> None:
         self.data, self.database, self.by_tier, self.repository = data, database, by_tier, repository
 
-    def run(self, point: str | None, progress: Progress = lambda done, total, size: None) -> tuple[str, Manifest]:
+    def run(self, point: str | None, progress: Progress = no_progress) -> tuple[str, Manifest]:
         """Restore a point's objects and database, the newest point if none is named; return its name and manifest.
 
         Raise RestoreError, NotFound or DataTooNew with the reason. `finish` must follow.
@@ -99,7 +96,7 @@ class Restore:
         for line in lines:
             if not self.repository.has_object(line.sha256, line.size_bytes):
                 raise RestoreError(
-                    f"Object {line.sha256.hex()} is missing from the repository; the point does not count. Take another."
+                    f"Object {line.sha256.hex()} is missing from the repository; the point is void. Take another."
                 )
             candidates = sorted(room, key=lambda tier: (tier != line.tier, tier))
             fitting = next((tier for tier in candidates if room[tier] >= line.size_bytes), None)

@@ -50,7 +50,9 @@ def run_all(subject: Subject, checks: Mapping[str, Check]) -> list[Result]:
         except PacsError as error:
             results.append(Result(name, "critical", str(error), "See the message."))
         except Exception as error:  # a check must not take the others down
-            results.append(Result(name, "critical", f"The check itself failed: {type(error).__name__}.", "See the log."))
+            results.append(
+                Result(name, "critical", f"The check itself failed: {type(error).__name__}.", "See the log.")
+            )
     return results
 
 

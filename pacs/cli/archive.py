@@ -97,9 +97,7 @@ def reconcile_run(context: typer.Context, as_json: AsJson = False) -> None:
     """Compare every file with every row and mend what can be. Ends with 10 if a file is missing or damaged."""
     started = clock.now()
     with open_instance(data_of(context)) as instance:
-        findings = run_reconcile(
-            instance.database, list(instance.by_tier.values()), instance.settings.orphan_age_s
-        )
+        findings = run_reconcile(instance.database, list(instance.by_tier.values()), instance.settings.orphan_age_s)
         record_run(instance.database, "reconcile", started, findings.is_clean, asdict(findings))
     if as_json:
         typer.echo(json.dumps(asdict(findings)))
@@ -121,7 +119,9 @@ def tier_move(
             raise UsageError("There is no tier 2 here.")
         mover = Mover(instance.database, instance.by_tier[1], instance.by_tier[2], instance.settings.settle_s)
         done = mover.run(0, low)
-    typer.echo(f"{done.studies} studies, {done.objects} objects, {done.size_bytes / 1e6:.1f} MB moved; {done.failed} failed.")
+    typer.echo(
+        f"{done.studies} studies, {done.objects} objects, {done.size_bytes / 1e6:.1f} MB moved; {done.failed} failed."
+    )
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

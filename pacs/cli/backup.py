@@ -85,7 +85,7 @@ def restore(
     typer.echo(f"Restored {manifest.objects} objects of {manifest.created}. Start the services, or restart.")
 
 
-class _bar:  # noqa: N801: used as a function
+class _bar:  # noqa: N801 (used as a function)
     """A progress bar on a terminal, nothing elsewhere."""
 
     def __init__(self, what: str) -> None:
@@ -102,5 +102,5 @@ class _bar:  # noqa: N801: used as a function
     def __exit__(self, *exc: object) -> None:
         self.progress.stop()
 
-    def __call__(self, done: int, total: int, size_bytes: int) -> None:
+    def __call__(self, done: int, total: int, _size_bytes: int) -> None:
         self.progress.update(self.task, completed=done, total=total)

@@ -80,11 +80,9 @@ class Cluster:
         # initdb writes PG_VERSION early; so it works in a folder of its own, which gets its name when it is done.
         half = self.folder / "new"
         shutil.rmtree(half, ignore_errors=True)
-        self._run(
-            [self.binaries / "initdb", "-D", half, "-U", "pacs", "--locale=C", "--encoding=UTF8", "--data-checksums"]
-            + ["--auth=trust"],  # over a socket in DIR/run, which only its owner can reach
-            "initdb",
-        )
+        words = ["-U", "pacs", "--locale=C", "--encoding=UTF8", "--data-checksums"]
+        # Trust is over a socket in DIR/run, which only its owner can reach.
+        self._run([self.binaries / "initdb", "-D", half, *words, "--auth=trust"], "initdb")
         half.rename(self.cluster)
 
     def _options(self) -> str:
@@ -134,7 +132,7 @@ class Cluster:
             result = subprocess.run(
                 [str(word) for word in command], stdin=nothing, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 text=True, check=False, timeout=180, start_new_session=True, user=self.user, cwd=self.folder,
-                
+
             )  # fmt: skip
         if result.returncode != 0:
             raise DatabaseUnavailable(f"{what} failed: {result.stderr.strip()[-400:]}")

@@ -167,7 +167,7 @@ def _listen(port: int) -> socket.socket:
     return listening
 
 
-class _locked:  # noqa: N801: used as a function
+class _locked:  # noqa: N801 (used as a function)
     """The data directory, made if need be, held against a second `pacs dev`."""
 
     def __init__(self, folder: Path) -> None:
@@ -176,7 +176,7 @@ class _locked:  # noqa: N801: used as a function
 
     def __enter__(self) -> None:
         (self.folder / "config").mkdir(parents=True, exist_ok=True)
-        self.file = open(self.folder / "dev.lock", "wb")  # noqa: SIM115: closed when the command ends
+        self.file = open(self.folder / "dev.lock", "wb")
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

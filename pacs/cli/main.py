@@ -16,7 +16,9 @@ from pacs import __version__, log
 from pacs.cli import archive, backup, dev, machine, operate, services
 from pacs.errors import PacsError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The PACS appliance.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The PACS appliance."
+)
 for module in (archive, backup, services):
     for name, noun in module.NOUNS.items():
         app.add_typer(noun, name=name)

@@ -17,9 +17,7 @@ from pacs.errors import PacsError
 EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2}  # as Nagios' plug-ins have them
 
 
-def check(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def check(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Run every health check: one line each. Ends with 0 if all is well, 1 with a warning, 2 with worse."""
     data = data_of(context)
     try:

@@ -130,9 +130,7 @@ def _like(pattern: str) -> str:
     return escaped.replace("*", "%").replace("?", "_")
 
 
-def _range_condition(
-    column: str, vr: str, first: str, last: str, name: str, parameters: dict[str, Any]
-) -> str:
+def _range_condition(column: str, vr: str, first: str, last: str, name: str, parameters: dict[str, Any]) -> str:
     conditions = [f"{column} <> ''"]
     if vr == "TM":
         column = f"replace({column}, ':', '')"

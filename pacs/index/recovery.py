@@ -60,7 +60,9 @@ def load(database: Database, source: Path) -> None:
 
 
 def _tool(name: str, words: list[str], error: type[PacsError]) -> None:
-    result = subprocess.run([_find(name), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    result = subprocess.run(
+        [_find(name), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     if result.returncode != 0:
         # Its message may quote a row, and a row is a patient's: only its first words go on.
         raise error(f"{name} failed with {result.returncode}: {result.stderr.strip().splitlines()[-1:]}")
@@ -70,7 +72,9 @@ def _find(name: str) -> str:
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
     found = str(newest[-1]) if newest else shutil.which(name, path=os.environ.get("PATH"))
     if not found:
-        raise SettingsError(f"{name} is not installed. Install PostgreSQL's client: `apt-get install postgresql-client`.")
+        raise SettingsError(
+            f"{name} is not installed. Install PostgreSQL's client: `apt-get install postgresql-client`."
+        )
     return found
 
 

@@ -97,9 +97,7 @@ def open_association(database: Database, session_key: int, calling_ae: str, peer
 def close_association(database: Database, association_key: int) -> None:
     """Note that an association has ended."""
     with database.transaction() as connection:
-        connection.execute(
-            "UPDATE association SET closed_at = now() WHERE association_key = %s", (association_key,)
-        )
+        connection.execute("UPDATE association SET closed_at = now() WHERE association_key = %s", (association_key,))
 
 
 def good_copies(connection: Connection, object_key: int) -> list[Row]:

@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 class Worker:
     """Copies the journal to every volume, and moves settled studies down when tier 1 is full."""
 
-    def __init__(
-        self, settings: Settings, database: Database, journal: Journal, by_tier: dict[int, Volume]
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, journal: Journal, by_tier: dict[int, Volume]) -> None:
         self.settings, self.database, self.journal, self.by_tier = settings, database, journal, by_tier
 
     def run(self, stop: threading.Event) -> None:

@@ -39,12 +39,24 @@ ITEM_DELIMITATION = 0xFFFEE00D
 SEQUENCE_DELIMITATION = 0xFFFEE0DD
 
 # Value representations with a 4-byte length, PS3.5 Table 7.1-1. Unknown ones have it too (PS3.5 6.2.2 note).
-_SHORT_LENGTH_VRS = frozenset(
-    [b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"]
-    + [b"ST", b"TM", b"UI", b"UL", b"US"]
-)
+_SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_KNOWN_VRS = _SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
-_KNOWN_VRS = _SHORT_LENGTH_VRS | {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+_KNOWN_VRS = _SHORT_LENGTH_VRS | {
+    b"OB",
+    b"OD",
+    b"OF",
+    b"OL",
+    b"OV",
+    b"OW",
+    b"SQ",
+    b"SV",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"UV",
+}
 
 
 @dataclass(frozen=True)

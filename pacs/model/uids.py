@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 
 #: Implementation Class UID of this archive (PS3.7 D.3.3.2), for ever the same: it stands in every stored file, and
 #: equal data sets must make equal files.

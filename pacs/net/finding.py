@@ -86,7 +86,8 @@ def find_service(database: Database, ae_title: str) -> Any:
                 assoc.dimse.send_msg(pending, context_id)
         except PacsError as error:
             log.warning("query refused with 0x%04X: %s", error.status, error)
-            response.Status, response.ErrorComment = error.status, str(error)[:64]
+            response.Status = error.status
+            response.ErrorComment = str(error)[:64]  # type: ignore[assignment]
         assoc.dimse.send_msg(response, context_id)
 
     return serve

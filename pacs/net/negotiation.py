@@ -61,6 +61,7 @@ class Negotiation:
         """Handle EVT_REQUESTED: reject the association, or set what is supported for it."""
         assoc = event.assoc
         request = assoc.requestor.primitive
+        assert request is not None
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         try:
             rejection = self._rejection(calling, called, assoc.requestor.address)
@@ -125,8 +126,8 @@ class Negotiation:
 
 def _context(abstract_syntax: str, syntaxes: tuple[str, ...], as_scu: bool) -> PresentationContext:
     context = PresentationContext()
-    context.abstract_syntax = abstract_syntax  # type: ignore[assignment]
-    context.transfer_syntax = list(syntaxes)  # type: ignore[arg-type]
+    context.abstract_syntax = abstract_syntax
+    context.transfer_syntax = list(syntaxes)
     if as_scu:  # for C-GET the requestor may take the SCP's role (PS3.7 D.3.3.4)
         context.scu_role = context.scp_role = True
     return context

@@ -108,10 +108,10 @@ class Receiver:
         log.info("association opened", extra={"calling_ae": calling, "peer": assoc.requestor.address})
 
     def _on_closed(self, event: evt.Event) -> None:
-        key = getattr(event.assoc, "association_key", None)
-        if key is None:
+        assoc = event.assoc
+        if not isinstance(assoc, ArchiveAssociation) or assoc.association_key is None:
             return
-        event.assoc.association_key = None
+        key, assoc.association_key = assoc.association_key, None
         try:
             rows.close_association(self.database, key)
         except PacsError as error:

@@ -76,7 +76,7 @@ class _Exchange:
         response.AffectedSOPClassUID = self.request.AffectedSOPClassUID
         response.Status = status
         if comment:
-            response.ErrorComment = comment[:64]
+            response.ErrorComment = comment[:64]  # type: ignore[assignment]
         if counts is not None:
             if status in (PENDING, CANCELLED):
                 response.NumberOfRemainingSuboperations = counts.remaining
@@ -115,7 +115,9 @@ def move_service(retrieve: Retrieve, database: Database, ae: ApplicationEntity) 
         try:
             destination = device_by_ae_title(database, title)
             if destination is None:
-                log.warning("C-MOVE refused: its destination %r is not a known device. Add it: `pacs device add`.", title)
+                log.warning(
+                    "C-MOVE refused: its destination %r is not a known device. Add it: `pacs device add`.", title
+                )
                 exchange.respond(DESTINATION_UNKNOWN, comment="The move destination is not a known device.")
                 return
             objects = wanted_objects(retrieve, request, context)

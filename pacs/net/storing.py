@@ -25,7 +25,10 @@ def store_service(store: Store) -> Any:
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID
         response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        response.Status, response.ErrorComment = _take(store, assoc, request, context)
+        status, comment = _take(store, assoc, request, context)
+        response.Status = status
+        if comment:
+            response.ErrorComment = comment  # type: ignore[assignment]
         assoc.dimse.send_msg(response, int(context.context_id or 0))
 
     return serve

@@ -31,14 +31,14 @@ def make_app(subject: Subject) -> Starlette:
     templates = Environment(loader=PackageLoader("pacs.web"), autoescape=select_autoescape(), trim_blocks=True)
     templates.filters["bytes"] = format_bytes
 
-    async def healthz(request: Request) -> Response:
+    async def healthz(_request: Request) -> Response:
         results = await run_in_threadpool(run_all, subject, CHECKS)
         state = worst(results)
         return JSONResponse(
             {"status": state, "version": __version__}, 503 if state == "critical" else 200, headers=_HEADERS
         )
 
-    async def status(request: Request) -> Response:
+    async def status(_request: Request) -> Response:
         results = await run_in_threadpool(run_all, subject, CHECKS)
         counts = await run_in_threadpool(_totals, subject)
         page = templates.get_template("status.html").render(
