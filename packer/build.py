@@ -156,20 +156,25 @@ def _alone(build: Path) -> Iterator[None]:
 
 
 def _summary(exported: Exported, dist: Path, release: Release, progress: Progress) -> None:
-    say(f"\nDone in {spoken(progress.elapsed_s)}.\n")
+    say(
+        f"\nDone in {spoken(progress.elapsed_s)}: "
+        + ", ".join(f"{name} {spoken(s)}" for name, s in progress.done)
+        + "\n"
+    )
     for path in exported.files[:-1]:
-        say(
-            f"  {(dist / path.name).stat().st_size / 1e6:7.1f} MB  {dist / path.name}\n              {exported.digests[path.name]}"
-        )
-    stem = release.stem
-    say(f"""
-How to import it (docs/install has a page for each):
-  VMware            File > Deploy OVF Template: {stem}.ova
-  VirtualBox        VBoxManage import {stem}.ova
-  Proxmox           tar xf {stem}.ova && qm importovf 900 {stem}.ovf local-lvm && qm set 900 --net0 virtio,bridge=vmbr0
-  KVM, libvirt      virt-install --import --name pacs --memory 4096 --vcpus 2 --osinfo debian12 --controller scsi,model=virtio-scsi \\
-                      --disk {stem}.qcow2,bus=scsi --disk size=8,bus=scsi --disk size=16,bus=scsi --disk size=32,bus=scsi
-  Vagrant           vagrant up""")
+        finished = dist / path.name
+        say(f"  {finished.stat().st_size / 1e6:7.1f} MB  {finished}\n              {exported.digests[path.name]}")
+    say(_IMPORT.format(stem=release.stem))
+
+
+_IMPORT = """
+How to import it, one line each (docs/install has a page for each):
+  VMware      Deploy OVF Template with {stem}.ova
+  VirtualBox  VBoxManage import {stem}.ova
+  Proxmox     tar xf {stem}.ova && qm importovf 900 {stem}.ovf local-lvm && qm set 900 --net0 virtio,bridge=vmbr0
+  libvirt     virt-install --import --name pacs --memory 4096 --vcpus 2 --osinfo debian11 --disk {stem}.qcow2 \\
+              --disk size=8 --disk size=16 --disk size=32
+  Vagrant     vagrant up"""
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

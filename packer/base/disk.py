@@ -104,6 +104,8 @@ def _bootstrap(archive: Path, log: Path, mirrors: Mirrors | None, identifiers: l
     command: list[str | Path] = [
         "mmdebstrap",
         "--variant=apt",
+        # The guest then installs from the same lists, and sysprep takes them away.
+        "--skip=cleanup/apt/lists",
         "--architectures=amd64",
         f"--include={','.join(names)}",
         "--aptopt=Acquire::Retries 3",

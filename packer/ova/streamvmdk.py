@@ -85,6 +85,14 @@ def content_id(seed: str) -> str:
     return f"{int(hashlib.sha256(seed.encode()).hexdigest(), 16) % 0xFFFFFFFE:08x}"
 
 
+def with_content_id(descriptor: bytes, cid: str) -> bytes:
+    """The descriptor with another content id, of the same length. qemu-img writes one that begins with 0 shorter."""
+    text, count = re.subn(rb"(?m)^CID=[0-9a-f]{1,8}$", f"CID={cid}".encode(), descriptor.rstrip(b"\0"))
+    if count != 1 or len(text) > len(descriptor):
+        raise BuildError("The VMDK's descriptor has no content id, or no room for ours.", _REMEDY)
+    return text.ljust(len(descriptor), b"\0")
+
+
 def finish(path: Path, seed: str) -> int:
     """Give a VMDK of qemu-img the right end and a content id made from `seed`; bytes of the disk that are in use."""
     with path.open("r+b") as stream:
@@ -96,11 +104,8 @@ def finish(path: Path, seed: str) -> int:
         stream.truncate(end + SECTOR_BYTES)
         stream.seek(header.descriptor_offset * SECTOR_BYTES)
         descriptor = stream.read(header.descriptor_size * SECTOR_BYTES)
-        patched, count = re.subn(rb"(?m)^CID=[0-9a-f]{8}$", f"CID={content_id(seed)}".encode(), descriptor)
-        if count != 1:
-            raise BuildError(f"{path.name} has no content id in its descriptor.", _REMEDY)
         stream.seek(header.descriptor_offset * SECTOR_BYTES)
-        stream.write(patched)
+        stream.write(with_content_id(descriptor, content_id(seed)))
         stream.flush()
         os.fsync(stream.fileno())
     return len(offsets) * header.grain * SECTOR_BYTES
