@@ -9,76 +9,62 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pacs import __version__
+from pacs import __version__, log
 from pacs.errors import PacsError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
 from pacs.machine import storage as volumes
 
-machine = typer.Typer(help="The appliance's disks, keys and screen.", no_args_is_help=True)
-
-
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    try:
-        yield
-    except PacsError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
+machine = typer.Typer(
+    help="The appliance's disks, keys and screen.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 
 @machine.command()
 def storage() -> None:
     """Claim blank disks on the first boot, adopt and mount volumes."""
-    with _said_plainly():
-        answer = volumes.start(volumes.Places())
-        for line in (*answer.problems, *answer.notes, *(f"Offered: {path}" for path, _ in answer.offered)):
-            print(line)
-        if not answer.ready:
-            raise VolumeError("The storage is not ready; nothing else starts. The screen says what to do.")
+    answer = volumes.start(volumes.Places())
+    for line in (*answer.problems, *answer.notes, *(f"Offered: {path}" for path, _ in answer.offered)):
+        typer.echo(line)
+    if not answer.ready:
+        raise VolumeError("The storage is not ready; nothing else starts. The screen says what to do.")
 
 
 @machine.command()
 def access() -> None:
     """Have host keys and administrators' keys for SSH."""
-    with _said_plainly():
-        keys.prepare(keys.Keys(), _state())
+    keys.prepare(keys.Keys(), _state())
 
 
 @machine.command()
 def identity() -> None:
     """Have the TLS key and the database's cluster, made on the first boot."""
-    with _said_plainly():
-        state = _state()
-        if state is None:
-            raise VolumeError("The storage is not ready. See: systemctl status pacs-storage")
-        identities.make_tls(state / "identity/tls", socket.gethostname())
-        identities.make_cluster(state / "postgresql")
+    state = _state()
+    if state is None:
+        raise VolumeError("The storage is not ready. See: systemctl status pacs-storage")
+    identities.make_tls(state / "identity/tls", socket.gethostname())
+    identities.make_cluster(state / "postgresql")
 
 
 @machine.command()
 def screen() -> None:
     """Put the state of things on the display."""
-    with _said_plainly():
-        version = os.environ.get("PACS_APPLIANCE_VERSION", __version__)
-        pacs = str(Path(sys.executable).with_name("pacs"))
-        display.show(display.compose(display.gather(version, volumes.read_answer(volumes.Places()), pacs)))
+    version = os.environ.get("PACS_APPLIANCE_VERSION", __version__)
+    pacs = str(Path(sys.executable).with_name("pacs"))
+    display.show(display.compose(display.gather(version, volumes.read_answer(volumes.Places()), pacs)))
 
 
 @machine.command()
 def choose(appliance_id: Annotated[str, typer.Argument(help="The id that the screen shows.")]) -> None:
     """Say which of several sets of volumes this machine takes when it starts next."""
-    with _said_plainly():
-        volumes.choose(volumes.Places(), appliance_id)
-        print("Chosen. Restart the machine for it to count.")
+    volumes.choose(volumes.Places(), appliance_id)
+    typer.echo("Chosen. Restart the machine for it to count.")
 
 
 def _state() -> Path | None:
@@ -86,5 +72,15 @@ def _state() -> Path | None:
     return volumes.Places().state if answer and answer.ready else None
 
 
+def main() -> None:
+    """The entry point of the boot path's units."""
+    log.set_up(to_journal="JOURNAL_STREAM" in os.environ)
+    try:
+        machine()
+    except PacsError as error:
+        typer.echo(f"pacs machine: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    machine()
+    main()

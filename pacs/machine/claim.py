@@ -12,6 +12,7 @@ The order makes that safe:
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import uuid
@@ -24,6 +25,8 @@ from pacs.machine.policy import Disk
 from pacs.machine.records import SET_FILE, Member, SetRecord, SystemRecord, write_set, write_system
 from pacs.storage import durable
 from pacs.storage.volume import IDENTITY_FILE, create_identity
+
+log = logging.getLogger(__name__)
 
 
 def new_id() -> str:
@@ -42,7 +45,7 @@ def claim(disks: Iterable[tuple[Disk, tuple[str, ...]]], earlier: SystemRecord |
     record = SystemRecord(appliance_id, members, claiming=True, hardware=hardware)
     write_system(memory, record)
     for disk, fs_uuid, roles in sorted(chosen, key=lambda one: "state" in one[2]):
-        print(f"Claiming {disk.path} for {' and '.join(roles)}", flush=True)
+        log.info("Claiming %s for %s", disk.path, " and ".join(roles))
         filesystem.make(disk.path, roles[0], fs_uuid)
         with filesystem.looked_into(disk.path, "rw") as root:
             own = [member for member in members if member.fs_uuid == fs_uuid]
@@ -89,9 +92,12 @@ def give_state(root: Path) -> None:
     config/ is sticky: the service writes its settings there, and yet cannot replace the administrators' keys.
     """
     folders = [
-        (root, "root", "pacs", 0o751), (root / "config", "root", "pacs", 0o1771),
-        (root / "config/ssh", "root", "root", 0o755), (root / "journal", "pacs", "pacs", 0o750),
-        (root / "identity", "root", "root", 0o700), (root / "postgresql", "postgres", "postgres", 0o700),
+        (root, "root", "pacs", 0o751),
+        (root / "config", "root", "pacs", 0o1771),
+        (root / "config/ssh", "root", "root", 0o755),
+        (root / "journal", "pacs", "pacs", 0o750),
+        (root / "identity", "root", "root", 0o700),
+        (root / "postgresql", "postgres", "postgres", 0o700),
     ]
     for folder, user, group, mode in folders:
         durable.make_folders(folder)

@@ -28,9 +28,29 @@ _BYTES_PER_INODE = {"state": 16384, "tier1": 32768, "tier2": 32768}
 def make(device: str, role: str, fs_uuid: str) -> None:
     """Make an ext4 file system, labelled pacs-<role>, over whatever is on the device."""
     run(
-        "mkfs.ext4", "-q", "-F", "-L", f"pacs-{role}", "-U", fs_uuid, "-O", FEATURES, "-b", str(BLOCK_BYTES),
-        "-I", "256", "-i", str(_BYTES_PER_INODE[role]), "-m", "1" if role == "state" else "0", "-e", "remount-ro",
-        "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=0", device, str(_blocks_for(device)),
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-L",
+        f"pacs-{role}",
+        "-U",
+        fs_uuid,
+        "-O",
+        FEATURES,
+        "-b",
+        str(BLOCK_BYTES),
+        "-I",
+        "256",
+        "-i",
+        str(_BYTES_PER_INODE[role]),
+        "-m",
+        "1" if role == "state" else "0",
+        "-e",
+        "remount-ro",
+        "-E",
+        "nodiscard,lazy_itable_init=1,lazy_journal_init=0",
+        device,
+        str(_blocks_for(device)),
     )
 
 

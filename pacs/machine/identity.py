@@ -32,9 +32,25 @@ def make_tls(folder: Path, host_name: str) -> None:
     unfinished.mkdir(mode=0o700, parents=True)
     names = ",".join(f"DNS:{name}" for name in dict.fromkeys((host_name, "pacs", "localhost")))
     run(
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256",
-        "-days", str(_YEARS * 365), "-subj", f"/CN={host_name}", "-addext", f"subjectAltName={names}",
-        "-keyout", str(unfinished / "key.pem"), "-out", str(unfinished / "certificate.pem"),
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-sha256",
+        "-days",
+        str(_YEARS * 365),
+        "-subj",
+        f"/CN={host_name}",
+        "-addext",
+        f"subjectAltName={names}",
+        "-keyout",
+        str(unfinished / "key.pem"),
+        "-out",
+        str(unfinished / "certificate.pem"),
     )
     _put_in_place(unfinished, folder)
 
@@ -55,8 +71,17 @@ def make_cluster(folder: Path) -> None:
     shutil.chown(target.parent, "postgres", "postgres")
     as_postgres = ("runuser", "-u", "postgres", "--")
     run(
-        *as_postgres, str(_PROGRAMS / "initdb"), "--locale=C", "--encoding=UTF8", "--data-checksums",
-        "--auth-local=peer", "--auth-host=reject", "--username=postgres", "--no-instructions", "-D", str(unfinished),
+        *as_postgres,
+        str(_PROGRAMS / "initdb"),
+        "--locale=C",
+        "--encoding=UTF8",
+        "--data-checksums",
+        "--auth-local=peer",
+        "--auth-host=reject",
+        "--username=postgres",
+        "--no-instructions",
+        "-D",
+        str(unfinished),
     )
     single = (*as_postgres, str(_PROGRAMS / "postgres"), "--single", "-D", str(unfinished), "-c", "exit_on_error=on")
     run(*single, "postgres", given=_FIRST_STATEMENTS)

@@ -237,7 +237,8 @@ def _twins(disks: list[Disk]) -> tuple[str, ...]:
         "The same volume is attached more than once: "
         + " and ".join(disk.path for disk in disks if disk.fs_uuid == fs_uuid)
         + ". Detach the copy and start again."
-        for fs_uuid, count in counts.items() if count > 1
+        for fs_uuid, count in counts.items()
+        if count > 1
     )
 
 
@@ -258,7 +259,8 @@ def _is_missing(member: Member, appliance_id: str) -> str:
 
 def _which_of(sets: list[_Set]) -> tuple[str, ...]:
     return (
-        "More than one set of volumes is attached: " + "; ".join(one.describe() for one in sets)
+        "More than one set of volumes is attached: "
+        + "; ".join(one.describe() for one in sets)
         + f". Detach those that don't belong here and start again. {_how_to_choose()}",
     )
 

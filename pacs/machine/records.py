@@ -81,7 +81,9 @@ def read_system(path: Path) -> SystemRecord | None:
     try:
         return SystemRecord(**{**found, "members": _members(found["members"])})
     except (KeyError, TypeError, ValueError) as error:
-        raise VolumeError(f"{path} cannot be understood ({error!r}). Import the appliance anew: its disks stay.") from error
+        raise VolumeError(
+            f"{path} cannot be understood ({error!r}). Import the appliance anew: its disks stay."
+        ) from error
 
 
 def write_system(path: Path, record: SystemRecord) -> None:

@@ -117,7 +117,9 @@ def addresses(interfaces: list[dict[str, Any]]) -> tuple[str, ...]:
     """Addresses that others can reach, IPv4 first, out of `ip -json address`."""
     found = [
         (one["family"], one["local"])
-        for interface in interfaces for one in interface.get("addr_info", ()) if one.get("scope") == "global"
+        for interface in interfaces
+        for one in interface.get("addr_info", ())
+        if one.get("scope") == "global"
     ]
     return tuple(address for _, address in sorted(found))
 

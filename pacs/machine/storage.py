@@ -6,6 +6,7 @@ The answer is in /run/pacs-machine/storage.json, for the screen and for the unit
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,8 @@ from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolder
 from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
 from pacs.storage import durable
 from pacs.storage.volume import read_identity
+
+log = logging.getLogger(__name__)
 
 WAIT_FOR_DISKS_S = 30.0
 
@@ -91,8 +94,14 @@ def _start(places: Places, types: tuple[str, ...]) -> Answer:
         return Answer(False, made.problems, offered_disks)
     if isinstance(made, UseFolders):
         appliance_id = _use_folders(places, known)
-        return Answer(True, (), offered_disks, ("Runs without volumes, on its system disk.",), appliance_id,
-                      ("state", "tier1", "tier2"))
+        return Answer(
+            True,
+            (),
+            offered_disks,
+            ("Runs without volumes, on its system disk.",),
+            appliance_id,
+            ("state", "tier1", "tier2"),
+        )
     assert isinstance(made, Adopt)
     _adopt(made, places, known)
     roles = tuple(sorted({role for member in made.members for role in member.roles}))
@@ -138,10 +147,12 @@ def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: boo
     found = read_identity(mount_point)
     if (found.appliance_id, found.volume_id) != (made.appliance_id, member.volume_id):
         filesystem.unmount(mount_point)
-        raise ForeignVolume(f"{mount_point} is volume {found.volume_id} of appliance {found.appliance_id}, not ours. "
-                            "Detach disks that are copies of others and start again.")
+        raise ForeignVolume(
+            f"{mount_point} is volume {found.volume_id} of appliance {found.appliance_id}, not ours. "
+            "Detach disks that are copies of others and start again."
+        )
     if not (on_state and role != "state") and filesystem.grow(device):
-        print(f"{device}: the disk has grown, and {role} with it", flush=True)
+        log.info("%s: the disk has grown, and %s with it", device, role)
     (claim.give_state if role == "state" else claim.give_tier)(mount_point)
 
 

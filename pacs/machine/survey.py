@@ -63,8 +63,14 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
         except (VolumeError, MachineError) as error:
             problem = str(error) if values.get("LABEL", "").startswith("pacs-") else ""
     return Disk(
-        path, size_bytes, _hardware(path, size_bytes), unsigned=unsigned, blank=unsigned and _begins_with_zeros(path),
-        fs_uuid=values.get("UUID", "") if is_ext4 else "", volume=volume, problem=problem,
+        path,
+        size_bytes,
+        _hardware(path, size_bytes),
+        unsigned=unsigned,
+        blank=unsigned and _begins_with_zeros(path),
+        fs_uuid=values.get("UUID", "") if is_ext4 else "",
+        volume=volume,
+        problem=problem,
     )
 
 

@@ -6,6 +6,7 @@ of the host's network is seen or changed, nftables rules included.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -97,7 +98,7 @@ class Container:
         return subprocess.run(["nsenter", "-t", str(self._init), "-n", "--", *command],
                               capture_output=True, text=True, check=False, timeout=300)
 
-    def play(self, playbook: str, variables: Mapping[str, str], *arguments: str) -> str:
+    def play(self, playbook: str, variables: Mapping[str, object], *arguments: str) -> str:
         """Run a playbook against it; return what ansible-playbook printed, raise if it failed."""
         inventory = self.folder / "inventory.yml"
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes"
@@ -107,10 +108,10 @@ class Container:
             f"      ansible_ssh_private_key_file: {self.folder / 'key'}\n"
             f"      ansible_ssh_common_args: {options}\n"
         )
-        extra = [f"--extra-vars={name}={value}" for name, value in variables.items()]
         answer = subprocess.run(
             ["nsenter", "-t", str(self._init), "-n", "--", REPOSITORY / ".venv/bin/ansible-playbook",
-             "-i", inventory, REPOSITORY / "playbooks" / playbook, *extra, *arguments],
+             "-i", inventory, REPOSITORY / "playbooks" / playbook, "--extra-vars", json.dumps(dict(variables)),
+             *arguments],
             cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=900,
             env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
                  "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.folder / "cp")},
