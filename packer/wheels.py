@@ -74,7 +74,7 @@ def _service_wheel(repository: Path, scratch: Path, folder: Path, log: Path, epo
             shutil.copyfile(repository / name, copy / name)
     command: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
     run_logged(
-        [*command, "--no-deps", "--wheel-dir", folder, copy],
+        [*command, "--no-deps", "--no-build-isolation", "--wheel-dir", folder, copy],
         log,
         remedy=_REMEDY,
         env={"SOURCE_DATE_EPOCH": str(epoch_s)},
