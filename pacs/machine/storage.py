@@ -28,11 +28,16 @@ WAIT_FOR_DISKS_S = 30.0
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are on this machine; tests have their own."""
+    """Where things are on this machine; tests have their own.
+
+    disk_types and disks, if given, are the only ones that are looked at: tests use loop devices.
+    """
 
     volumes: Path = Path("/srv/pacs")
     memory: Path = Path("/var/lib/pacs/volumes.json")
     answer: Path = Path("/run/pacs-machine/storage.json")
+    disk_types: tuple[str, ...] = ("disk",)
+    disks: frozenset[str] = frozenset()
 
     @property
     def state(self) -> Path:
@@ -51,10 +56,10 @@ class Answer:
     roles: tuple[str, ...] = ()
 
 
-def start(places: Places, types: tuple[str, ...] = ("disk",)) -> Answer:
+def start(places: Places) -> Answer:
     """Bring up the storage as far as it may be. The answer says whether it is ready; it is also written down."""
     try:
-        answer = _start(places, types)
+        answer = _start(places)
     except PacsError as error:
         answer = Answer(ready=False, problems=(str(error),))
     places.answer.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -79,13 +84,13 @@ def choose(places: Places, appliance_id: str) -> None:
     write_system(places.memory, SystemRecord(appliance_id, own, chosen=True))
 
 
-def _start(places: Places, types: tuple[str, ...]) -> Answer:
+def _start(places: Places) -> Answer:
     known = read_system(places.memory)
-    made = _plan(places, known, types)
+    made = _plan(places, known)
     if isinstance(made, Claim):
         known = claim.claim(made.disks, known, places.memory)
         offered = made.offered
-        made = _plan(places, known, types)
+        made = _plan(places, known)
         if not isinstance(made, Adopt):
             raise VolumeError(f"The disks claimed just now cannot be taken: {made}. Look at the kernel's log.")
         made = replace(made, offered=offered)
@@ -108,7 +113,7 @@ def _start(places: Places, types: tuple[str, ...]) -> Answer:
     return Answer(True, (), offered_disks, made.notes, made.appliance_id, roles)
 
 
-def _plan(places: Places, known: SystemRecord | None, types: tuple[str, ...]) -> Plan:
+def _plan(places: Places, known: SystemRecord | None) -> Plan:
     """The plan for what is plugged in. Disks of a known set may take a moment to appear."""
     filesystem.settle()
     virtual = run("systemd-detect-virt", "--vm", "--quiet", accept=(0, 1)).returncode == 0
@@ -119,7 +124,8 @@ def _plan(places: Places, known: SystemRecord | None, types: tuple[str, ...]) ->
     deadline_s = clock.monotonic_s() + (WAIT_FOR_DISKS_S if known and not known.folders else 0)
     while True:
         mount_points = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
-        made = plan(survey.disks(mount_points, types), known, situation)
+        found = survey.disks(mount_points, places.disk_types, places.disks)
+        made = plan(found, known, situation)
         if not isinstance(made, Refuse) or clock.monotonic_s() > deadline_s:
             return made
         time.sleep(2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,17 @@ _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 _OF_NO_ACCOUNT = ("lost+found", "identity", "postgresql", IDENTITY_FILE, "volumes.json", "config/ssh")
 
 
-def disks(mount_points: Iterable[Path] = (), types: tuple[str, ...] = ("disk",)) -> list[Disk]:
-    """Every disk but the system's. One mounted at one of mount_points is ours already, and looked at there."""
+def disks(mount_points: Iterable[Path], types: Collection[str], only: Collection[str] = ()) -> list[Disk]:
+    """Every disk of these types but the system's, or `only` those of them with these paths.
+
+    One mounted at one of mount_points is ours already, and looked at there.
+    """
     ours = {str(path): path for path in mount_points}
     listed = json.loads(output("lsblk", "--json", "--bytes", "--output", _COLUMNS))["blockdevices"]
     found = []
     for one in listed:
+        if only and one["path"] not in only:
+            continue
         if one["type"] not in types or _NEVER.match(one["path"]) or one["ro"] or one["rm"] or not one["size"]:
             continue
         mounted = _mounted(one)

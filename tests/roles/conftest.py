@@ -1,0 +1,96 @@
+"""The stages of an image, each made once: converged twice, prepared for copying, booted as an appliance."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from packer.wheels import wheelhouse
+from tests.roles.container import Container
+from tests.roles.rootfs import CACHE, REPOSITORY, base
+
+
+@dataclass(frozen=True)
+class Converged:
+    """A container after build.yml ran twice, and what the second run printed."""
+
+    container: Container
+    second_run: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """A container that is switched off, after sysprep and the removal of the build's user."""
+
+    container: Container
+
+    @property
+    def root(self) -> Path:
+        return self.container.root
+
+
+@pytest.fixture(scope="session")
+def converged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converged]:
+    for tool in ("systemd-nspawn", "mmdebstrap", "nsenter"):
+        if not shutil.which(tool):
+            pytest.fail(f"{tool} is missing. `make setup` installs it.")
+    if os.geteuid() != 0:
+        pytest.skip("systemd-nspawn needs root")
+    folder = tmp_path_factory.mktemp("roles")
+    variables = {
+        "appliance_version": "0.0.test",
+        "source_date_epoch": 1700000000,
+        "wheelhouse": str(wheelhouse(REPOSITORY, CACHE, folder, folder / "wheelhouse.log", 1700000000)),
+        "base_update_cache": False,
+    }
+    container = Container(base(), folder)
+    try:
+        container.boot()
+        container.play("build.yml", variables, "--skip-tags", "sysprep")
+        second_run = container.play("build.yml", variables, "--skip-tags", "sysprep")
+        container.play("build.yml", variables, "--tags", "sysprep")
+        yield Converged(container, second_run)
+    finally:
+        container.remove()
+
+
+@pytest.fixture(scope="session")
+def image(converged: Converged) -> Image:
+    container = converged.container
+    container.power_off()
+    subprocess.run(["chroot", container.root, "userdel", "--force", "--remove", "builder"], check=True)
+    (container.root / "etc/sudoers.d/90-builder").unlink()
+    return Image(container)
+
+
+@pytest.fixture(scope="session")
+def image_findings(image: Image) -> dict[str, str]:
+    """What `find` sees in the image before its first boot: path by path, with the contents of small files."""
+    keep = ("etc/machine-id", "etc/hostname", "etc/shadow", "etc/passwd", "etc/pacs/appliance.env", "etc/pacs/built")
+    found = {name: (image.root / name).read_text() for name in keep if (image.root / name).exists()}
+    for path in subprocess.check_output(
+        ["find", image.root, "-xdev", "(", "-type", "f", "-o", "-type", "d", ")", "-printf", "%P\n"], text=True
+    ).splitlines():
+        found.setdefault(path, "")
+    return found
+
+
+@pytest.fixture(scope="session")
+def appliance(image: Image, image_findings: dict[str, str]) -> Container:
+    """The image booted for the first time, with a seed, in folders on its own disk."""
+    container = image.container
+    seed = container.root / "var/lib/cloud/seed/nocloud"
+    seed.mkdir(parents=True)
+    user = {"name": "admin", "ssh_authorized_keys": [(container.folder / "key.pub").read_text().strip()]}
+    setting = {"path": "/etc/pacs/machine.env", "content": "PACS_MACHINE_WITHOUT_VOLUMES=1\n"}
+    (seed / "user-data").write_text("#cloud-config\n" + json.dumps({"users": [user], "write_files": [setting]}) + "\n")
+    (seed / "meta-data").write_text(json.dumps({"instance-id": "roles", "local-hostname": "pacs-roles"}) + "\n")
+    container.boot(timeout_s=120)
+    return container

@@ -1,0 +1,175 @@
+"""The roles, converged on a booted Debian 13 in a container: twice, then prepared, then booted as an appliance."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.roles.conftest import Converged
+from tests.roles.container import Container
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+UNITS = (
+    "pacs-storage.service", "pacs-storage.target", "pacs-access.service", "pacs-identity.service",
+    "postgresql@17-main.service", "pacs-migrate.service", "pacs-dicom.socket", "pacs-receiver@1.service",
+    "pacs-web.service", "pacs-worker.service", "nginx.service", "ssh.service", "nftables.service",
+    "pacs-backup.timer", "pacs-reconcile.timer", "pacs-screen.timer",
+)
+
+ECHO = """
+import sys
+from pynetdicom import AE
+entity = AE("TESTER")
+entity.add_requested_context("1.2.840.10008.1.1")
+association = entity.associate("127.0.0.1", int(sys.argv[1]), ae_title="PACS")
+print(association.send_c_echo().Status)
+association.release()
+"""
+
+
+def test_the_second_run_changes_nothing(converged: Converged) -> None:
+    recap = re.search(r"changed=(\d+) +unreachable=0 +failed=0", converged.second_run)
+    assert recap
+    changed = [line for line in converged.second_run.splitlines() if line.startswith("changed:")]
+    assert recap[1] == "0", changed
+
+
+# The image, before it was ever booted as an appliance
+
+
+def test_users_have_the_numbers_that_stand_on_the_data_disks(image_findings: dict[str, str]) -> None:
+    users = {line.split(":")[0]: line.split(":")[2] for line in image_findings["etc/passwd"].splitlines()}
+    assert users["pacs"] == "2100"
+    assert users["postgres"] == "2101"
+    assert users["admin"] == "2000"
+    assert "builder" not in users
+
+
+def test_nobody_has_a_password(image_findings: dict[str, str]) -> None:
+    fields = [line.split(":")[:2] for line in image_findings["etc/shadow"].splitlines()]
+    assert [name for name, password in fields if not password.startswith(("!", "*"))] == []
+
+
+@pytest.mark.parametrize("pattern", [
+    r"etc/ssh/ssh_host_.*", r"etc/ssl/private/.+", r"var/lib/cloud/.+", r".*/\.ssh/.*", r".*/\.ansible.*",
+    r"var/lib/systemd/random-seed", r"var/lib/systemd/credential\.secret", r"var/log/journal/.+", r"home/builder.*",
+    r"var/lib/apt/lists/.*Packages.*", r"var/cache/apt/archives/.*\.deb", r"srv/pacs/[^/]+/.+", r"opt/pacs/wheelhouse",
+    r"var/lib/postgresql/17/.*", r"var/lib/pacs/.+",
+])
+def test_the_image_is_clean(image_findings: dict[str, str], pattern: str) -> None:
+    assert [path for path in image_findings if re.fullmatch(pattern, path)] == []
+
+
+def test_the_image_knows_no_machine(image_findings: dict[str, str]) -> None:
+    assert image_findings["etc/machine-id"] == ""
+    assert image_findings["etc/pacs/built"] == "2023-11-14T22:13:20Z\n"
+    assert "PACS_APPLIANCE_VERSION=0.0.test" in image_findings["etc/pacs/appliance.env"]
+
+
+# The first boot
+
+
+def test_everything_runs(appliance: Container) -> None:
+    assert appliance.run("systemctl list-units --state=failed --plain --no-legend") == ""
+    assert appliance.state() == "running"
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_is_active(appliance: Container, unit: str) -> None:
+    assert appliance.run(f"systemctl is-active '{unit}'").strip() == "active"
+
+
+def test_systemd_found_no_ordering_cycle(appliance: Container) -> None:
+    assert "ordering cycle" not in appliance.run("journalctl -b --no-pager")
+
+
+def test_nothing_listens_but_what_should(appliance: Container) -> None:
+    rows = appliance.run("ss -Hltn").splitlines()
+    ports = {int(row.split()[3].rsplit(":", 1)[1]) for row in rows if not row.split()[3].startswith("127.")}
+    assert ports == {22, 80, 104, 443, 11112}
+
+
+def test_the_firewall_lets_only_these_in(appliance: Container) -> None:
+    rules = json.loads(appliance.run("nft -j list chain inet pacs services"))["nftables"]
+    ports: set[int] = set()
+    parts = [part for rule in rules if "rule" in rule for part in rule["rule"]["expr"] if "match" in part]
+    for right in (part["match"]["right"] for part in parts):
+        ports.update(right["set"] if isinstance(right, dict) else [right])
+    assert ports == {22, 80, 104, 443, 11112}
+    assert "policy drop" in appliance.run("nft list chain inet pacs input")
+
+
+def test_health_over_http_and_the_rest_over_tls_only(appliance: Container) -> None:
+    health = appliance.from_outside("curl", "-sS", "http://127.0.0.1/healthz")
+    assert json.loads(health.stdout)["status"] in ("ok", "warning")
+    plain = appliance.from_outside("curl", "-sSi", "http://127.0.0.1/")
+    assert "301" in plain.stdout.splitlines()[0]
+    page = appliance.from_outside("curl", "-sSik", "https://127.0.0.1/")
+    assert page.stdout.startswith("HTTP/2 200")
+    assert re.search(r"(?mi)^server: nginx\s*$", page.stdout)
+
+
+def test_dicom_answers_to_devices_it_knows(appliance: Container) -> None:
+    appliance.run("pacs device add tester --ae-title TESTER --host 127.0.0.1 --port 11113")
+    for port in ("104", "11112"):
+        assert appliance.from_outside(sys.executable, "-c", ECHO, port).stdout == "0\n"
+
+
+def test_the_administrator_comes_in_by_key_and_becomes_root(appliance: Container) -> None:
+    assert ssh(appliance, "admin", "sudo id -u").stdout == "0\n"
+    assert "database" in ssh(appliance, "admin", "sudo pacs check").stdout
+
+
+def test_nobody_else_comes_in(appliance: Container) -> None:
+    refused = ssh(appliance, "root", "true")
+    assert refused.returncode == 255
+    assert "Permission denied (publickey)" in refused.stderr
+
+
+def test_the_service_may_do_little(appliance: Container) -> None:
+    for unit in ("pacs-receiver@1", "pacs-web", "pacs-worker"):
+        pid = appliance.run(f"systemctl show -P MainPID {unit}").strip()
+        lines = appliance.run(f"cat /proc/{pid}/status").splitlines()
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        assert status["Uid"].split() == ["2100"] * 4
+        assert int(status["CapBnd"], 16) == 0
+        assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == "2"
+
+
+def test_the_database_logs_no_parameters(appliance: Container) -> None:
+    wanted = {"log_parameter_max_length": "0", "log_parameter_max_length_on_error": "0", "archive_mode": "on",
+              "log_min_error_statement": "panic", "log_error_verbosity": "terse", "data_checksums": "on",
+              "fsync": "on", "synchronous_commit": "on", "listen_addresses": "", "server_encoding": "UTF8",
+              "lc_collate": "C"}
+    asked = "runuser -u postgres -- psql -XAtc \"{}\" pacs"
+    for name, value in wanted.items():
+        sql = "SELECT datcollate FROM pg_database WHERE datname = 'pacs'" if name == "lc_collate" else f"SHOW {name}"
+        assert appliance.run(asked.format(sql)).strip() == value, name
+
+
+def test_the_screen_says_where_and_how_it_is(appliance: Container) -> None:
+    appliance.run("systemctl start pacs-screen.service")
+    text = appliance.run("cat /run/issue.d/pacs.issue")
+    assert "PACS appliance 0.0.test" in text
+    assert "WARNING backup" in text
+
+
+def test_another_boot_keeps_keys_and_everything_comes_up_again(appliance: Container) -> None:
+    before = appliance.run("cat /run/pacs-access/*.pub; cat /srv/pacs/state/volume.json")
+    appliance.power_off()
+    (appliance.root / "home/admin/.ssh/authorized_keys").unlink()  # a new system disk has none
+    appliance.boot(timeout_s=120)
+    assert appliance.run("cat /run/pacs-access/*.pub; cat /srv/pacs/state/volume.json") == before
+    assert ssh(appliance, "admin", "true").returncode == 0
+    assert appliance.run("systemctl list-units --state=failed --plain --no-legend") == ""
+
+
+def ssh(appliance: Container, user: str, command: str) -> subprocess.CompletedProcess[str]:
+    options = ["-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oBatchMode=yes", "-oLogLevel=ERROR"]
+    return appliance.from_outside("ssh", "-i", appliance.folder / "key", *options, f"{user}@127.0.0.1", command)
