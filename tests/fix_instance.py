@@ -60,9 +60,7 @@ def conninfo(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def new_instance(
-    conninfo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], Path]:
+def new_instance(conninfo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
     """Makes an empty instance's data directory whose database is `conninfo`, migrated."""
 
     def make() -> Path:
@@ -91,26 +89,24 @@ class Dev:
 
     data: Path
     environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     dicom_port: int = 0
     http_port: int = 0
 
     def start(self, timeout_s: float = 90) -> Dev:
         """Start it and wait for `ready`."""
-        log = (self.data.parent / f"{self.data.name}.log").open("a")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
-            + ["--dicom-port", "0", "--http-port", "0"],
-            stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self.environment}, start_new_session=True,
-        )  # fmt: skip
-        log.close()
-        os.set_blocking(self.process.stdout.fileno(), False)  # type: ignore[union-attr]
-        ends, line = time.monotonic() + timeout_s, ""
-        while "ready" not in line:
+        before = len(self.log())
+        with self._log_file.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
+                + ["--dicom-port", "0", "--http-port", "0"],
+                stdout=log, stderr=log, env={**os.environ, **self.environment}, start_new_session=True,
+            )  # fmt: skip
+        ends = time.monotonic() + timeout_s
+        while "ready dicom=" not in (line := self.log()[before:]):
             if self.process.poll() is not None or time.monotonic() > ends:
-                raise AssertionError(f"pacs dev did not get ready: {self.log()[-2000:]}")
+                raise AssertionError(f"pacs dev did not get ready: {line[-2000:]}")
             time.sleep(0.05)
-            line += self.process.stdout.read() or ""  # type: ignore[union-attr]
         found = re.search(r"ready dicom=(\d+) http=(\d+)", line)
         assert found is not None
         self.dicom_port, self.http_port = int(found[1]), int(found[2])
@@ -118,7 +114,11 @@ class Dev:
 
     def log(self) -> str:
         """What it and its services have logged."""
-        return (self.data.parent / f"{self.data.name}.log").read_text()
+        return self._log_file.read_text() if self._log_file.exists() else ""
+
+    @property
+    def _log_file(self) -> Path:
+        return self.data.parent / f"{self.data.name}.log"
 
     def kill_all(self) -> None:
         """SIGKILL to every process of the instance, PostgreSQL's too, in no order."""

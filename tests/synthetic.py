@@ -69,12 +69,21 @@ def encode(ds: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> Sy
     ds.file_meta = meta
     buffer = BytesIO()
     pydicom.dcmwrite(
-        buffer, ds, implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian, little_endian=True, enforce_file_format=True
+        buffer,
+        ds,
+        implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
+        little_endian=True,
+        enforce_file_format=True,
     )
     part10 = buffer.getvalue()
     start = 144 + int.from_bytes(part10[140:144], "little")
     return SyntheticObject(
-        str(ds.SOPClassUID), str(ds.SOPInstanceUID), str(ds.StudyInstanceUID), transfer_syntax_uid, part10[start:], part10
+        str(ds.SOPClassUID),
+        str(ds.SOPInstanceUID),
+        str(ds.StudyInstanceUID),
+        transfer_syntax_uid,
+        part10[start:],
+        part10,
     )
 
 

@@ -23,12 +23,23 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _WELL_FORMED.fullmatch(text) is not None
 
 
+# In PS3.6, but not yet in pydicom's table.
+_NEWER_TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
+    "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
+    "1.2.840.10008.1.2.4.112",  # JPEG XL
+    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
+)
+
 #: Every transfer syntax of PS3.6 Table A-1, retired ones too: what once was written is still to be kept. Without
 #: those that are no encoding of a data set over the network: papyrus, encapsulation of XML and MIME.
-TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
-    uid
-    for uid, (name, kind, _info, _retired, _keyword) in UID_dictionary.items()
-    if kind == "Transfer Syntax" and not any(word in name for word in ("Papyrus", "XML Encoding", "MIME", "SMPTE"))
+TRANSFER_SYNTAXES: tuple[str, ...] = (
+    *(
+        uid
+        for uid, (name, kind, _info, _retired, _keyword) in UID_dictionary.items()
+        if kind == "Transfer Syntax" and not any(word in name for word in ("Papyrus", "XML Encoding", "MIME", "SMPTE"))
+    ),
+    *_NEWER_TRANSFER_SYNTAXES,
 )
 
 _KINDS = {uid: kind for uid, (_name, kind, _info, _retired, _keyword) in UID_dictionary.items()}
