@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra  # type: ignore[import-untyped]
 
 from packer.accelerator import Accelerator, choose
 from tests.image.filesystem import RootFilesystem, root_filesystem
@@ -23,6 +22,7 @@ from tests.image.installation import Installation, install, remove
 from tests.image.ova import Imported, import_disks, unpack
 
 _DIST = Path(__file__).parents[2] / "dist"
+_TEST_LIMIT_S = 900  # what a test waits for is a boot or two, on an emulated machine
 _ORDER = ("test_disk", "test_services", "test_security", "test_screen", "test_story", "test_uefi", "test_refusals")
 
 
@@ -33,6 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [item for item in items if item.path.parent == here]
     ours.sort(key=lambda item: (_place(item.path.stem), item.path.stem, item.reportinfo()[1] or 0))
     others = [item for item in items if item.path.parent != here]
+    for item in ours:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TEST_LIMIT_S))
     items[:] = others + ours
 
 
@@ -116,18 +119,13 @@ def uefi_site(installations: dict[Firmware, Installation]) -> Installation:
     return _only(Firmware.UEFI, installations)
 
 
-def testinfra_host(installation: Installation) -> Any:
-    """testinfra's view of a running installation, as root through sudo."""
-    return testinfra.get_host("ssh://appliance", ssh_config=str(installation.machine.ssh_config), sudo=True)
-
-
 @pytest.fixture
 def host(site: Installation) -> Any:
     """testinfra's view of the BIOS machine."""
-    return testinfra_host(site)
+    return site.host()
 
 
 @pytest.fixture
 def uefi_host(uefi_site: Installation) -> Any:
     """testinfra's view of the UEFI machine."""
-    return testinfra_host(uefi_site)
+    return uefi_site.host()

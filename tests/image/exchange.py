@@ -34,6 +34,10 @@ class ExchangeError(Exception):
     """The appliance did not take or give what it should."""
 
 
+class AssociationRefusedError(ExchangeError):
+    """The appliance answered with A-ASSOCIATE-RJ."""
+
+
 @dataclass(frozen=True)
 class Instance:
     """A file to send, its identity and the SHA-256 of its data set's bytes."""
@@ -98,8 +102,10 @@ def _associate(port: int, ae: AE, *handlers: tuple[Any, Any]) -> Iterator[Associ
     """
     roles = [build_role(CTImageStorage, scp_role=True)] if handlers else None
     assoc = ae.associate("127.0.0.1", port, ae_title=CALLED, ext_neg=roles, evt_handlers=list(handlers))  # type: ignore[arg-type]
+    if assoc.is_rejected:
+        raise AssociationRefusedError(f"the association with port {port} was rejected")
     if not assoc.is_established:
-        raise ExchangeError(f"no association with port {port}: {'rejected' if assoc.is_rejected else 'no answer'}")
+        raise ExchangeError(f"no association with port {port}")
     try:
         yield assoc
     finally:

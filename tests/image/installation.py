@@ -6,9 +6,12 @@ import itertools
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import testinfra
 
 from packer.accelerator import Accelerator
-from tests.image.exchange import CALLING, Account, Comparison, compare
+from tests.image.exchange import CALLING, Account, AssociationRefusedError, Comparison, compare, echo
 from tests.image.hardware import Firmware, Hardware
 from tests.image.machine import HOST_AS_THE_GUEST_SEES_IT, Machine
 from tests.image.ova import Imported
@@ -42,6 +45,10 @@ class Installation:
             self.machine.boot()
         return self.machine
 
+    def host(self) -> Any:
+        """testinfra's view of the machine, as root; it must be running."""
+        return testinfra.get_host("ssh://appliance", ssh_config=str(self.machine.ssh_config), sudo=True)
+
     def rewire(self, *data_disks: Path) -> None:
         """Plug other data disks in; the machine must be off."""
         self.machine.hardware = self.machine.hardware.with_disks(*data_disks)
@@ -51,10 +58,40 @@ class Installation:
         fresh = self.imported.system_overlay(self.machine.folder / f"system{next(self._system_disks)}.qcow2")
         self.machine.hardware = replace(self.machine.hardware, system_disk=fresh)
 
+    def plug_in_blank_disk(self, size_bytes: int) -> Path:
+        """Plug in one disk more, all zeros; the machine must be off."""
+        blank = self.machine.folder / f"blank{len(self.data_disks)}.raw"
+        with blank.open("wb") as file:
+            file.truncate(size_bytes)
+        self.rewire(*self.data_disks, blank)
+        return blank
+
+    def unplug(self, disk: Path) -> None:
+        """Take a data disk out; the machine is shut down for it."""
+        self.machine.shut_down()
+        self.rewire(*(other for other in self.data_disks if other != disk))
+
+    def unplug_seed(self) -> None:
+        """Take the seed out; the machine must be off."""
+        self.machine.hardware = replace(self.machine.hardware, seed=None)
+
     def add_device(self) -> None:
         """Make the test's application entity known to the appliance."""
         where = f"--host {HOST_AS_THE_GUEST_SEES_IT} --port 11112"
         self.machine.ssh(f"sudo pacs device add tester --ae-title {CALLING} {where}")
+
+    def refuses_us(self) -> bool:
+        """Whether the appliance rejects an association of the test's application entity."""
+        try:
+            echo(self.dicom_port)
+        except AssociationRefusedError:
+            return True
+        return False
+
+    def forget(self, uids: set[str]) -> None:
+        """Take instances off the account: a test has lost them on purpose."""
+        for uid in uids:
+            self.account.acknowledged.pop(uid, None)
 
     def compare(self) -> Comparison:
         """Fetch back what was acknowledged and compare."""

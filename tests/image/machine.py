@@ -39,12 +39,17 @@ def free_port() -> int:
 
 @dataclass
 class Machine:
-    """One virtual machine, from power on to power off. `folder` holds its sockets, serial log and screen shots."""
+    """One virtual machine, from power on to power off. `folder` holds its sockets, serial log and screen shots.
+
+    Its host key must stay the same over all boots, unless `trusts_any_host_key`: without its volumes an appliance has
+    none to keep.
+    """
 
     hardware: Hardware
     folder: Path
     key: Path
     ports: dict[int, int] = field(default_factory=lambda: {port: free_port() for port in _GUEST_PORTS})
+    trusts_any_host_key: bool = False
     _qemu: subprocess.Popen[bytes] | None = None
     _disks: list[DiskServer] = field(default_factory=list)
     _boots: int = 0
@@ -120,6 +125,14 @@ class Machine:
             raise self.failure(f"{command!r} ended with {result.returncode}: {result.stdout}{result.stderr}")
         return result
 
+    def ssh_without_key(self) -> subprocess.CompletedProcess[str]:
+        """Try to log in with anything but a key, as somebody else would."""
+        options = ["-o", "PreferredAuthentications=password,keyboard-interactive,publickey", "-o", "BatchMode=yes"]
+        options += ["-o", "IdentityFile=none", "-o", "ControlPath=none", "-o", "LogLevel=INFO"]
+        command = ["ssh", *options, "-F", str(self.ssh_config), "appliance", "true"]
+        environment = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+
     def copy_in(self, source: Path, target: str) -> None:
         """Copy a file to target, a path in the administrator's home or /tmp."""
         subprocess.run(["scp", "-q", "-F", str(self.ssh_config), str(source), f"appliance:{target}"], check=True)
@@ -191,8 +204,8 @@ class Machine:
             "IdentityFile": self.key,
             "IdentitiesOnly": "yes",
             "PreferredAuthentications": "publickey",
-            "StrictHostKeyChecking": "accept-new",
-            "UserKnownHostsFile": self.known_hosts,
+            "StrictHostKeyChecking": "no" if self.trusts_any_host_key else "accept-new",
+            "UserKnownHostsFile": "/dev/null" if self.trusts_any_host_key else self.known_hosts,
             "ConnectTimeout": 10,
             "ServerAliveInterval": 5,
             "ServerAliveCountMax": 6,

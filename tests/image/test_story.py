@@ -1,0 +1,119 @@
+"""What the appliance is for: what it acknowledged is there after a power cut, and after its system disk is replaced.
+
+A study goes in through the forwarded DICOM port as the bytes it is, and every byte that was acknowledged is compared
+with what C-GET gives back. `power.py` says what a power cut is here.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.image.exchange import Instance, read_instance, send, send_until
+from tests.image.installation import Installation
+from tests.image.screen import wait_for_screen
+from tests.image.synthetic import ct_study
+
+_SIZES = (512, 256, 64)  # rows and columns, a study and an association each
+_LOAD_LIMIT_S = 180.0
+_KILLS = 20
+_LIBEATMYDATA = Path("/usr/lib/x86_64-linux-gnu/libeatmydata.so")
+
+
+def _batches(folder: Path, seed: int, instances: int) -> list[list[Instance]]:
+    """A study for each association: half a megabyte an instance, as CTs have, down to a few kilobytes."""
+    return [
+        [
+            read_instance(file)
+            for file in ct_study(folder / f"{seed}-{number}", seed * 100 + number, instances, size, size)
+        ]
+        for number, size in enumerate(_SIZES)
+    ]
+
+
+def _cut_under_load(site: Installation, folder: Path, seed: int, enough: int) -> None:
+    """Send on several associations at once and take the power away while they are at it."""
+    batches = _batches(folder, seed, instances=enough + 20)
+    send_until(site.dicom_port, batches, site.account, enough, _LOAD_LIMIT_S)
+    site.machine.cut_power()
+
+
+@pytest.fixture
+def known_site(site: Installation) -> Installation:
+    """The site with our application entity as a known device."""
+    if site.refuses_us():
+        site.add_device()
+    return site
+
+
+def test_a_study_comes_back_bit_for_bit(known_site: Installation, tmp_path: Path) -> None:
+    study = [read_instance(file) for file in ct_study(tmp_path, 1, 20, 256, 256)]
+    before = len(known_site.account.acknowledged)
+    send(known_site.dicom_port, study, known_site.account)
+    assert len(known_site.account.acknowledged) - before == len(study)
+    assert known_site.compare().is_clean
+
+
+def test_what_was_acknowledged_outlives_a_power_cut(known_site: Installation, tmp_path: Path) -> None:
+    _cut_under_load(known_site, tmp_path, seed=2, enough=60)
+    known_site.running()
+    comparison = known_site.compare()
+    assert comparison.is_clean, comparison
+    host = known_site.host()
+    assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
+    assert host.run("pacs check --json").rc == 0
+
+
+def test_a_fresh_system_disk_takes_the_old_data_disks(known_site: Installation, tmp_path: Path) -> None:
+    """Redeploy: another system disk, no seed, one blank disk more. Same host key, same administrator, same images."""
+    site = known_site
+    send(site.dicom_port, [read_instance(file) for file in ct_study(tmp_path, 3, 5, 128, 128)], site.account)
+    site.machine.shut_down()
+    site.swap_system_disk()
+    site.unplug_seed()
+    blank = site.plug_in_blank_disk(size_bytes=4 << 30)
+    site.running()  # would fail on another host key
+    comparison = site.compare()
+    assert comparison.is_clean, comparison
+    host = site.host()
+    assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
+    screen = wait_for_screen(host, "Blank disks that are not used")
+    assert "Blank disks that are not used" in screen, screen
+    assert blank.stat().st_blocks == 0, "a blank disk was only to be offered, and something was written to it"
+    site.unplug(blank)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3 * 3600)
+def test_twenty_power_cuts_lose_nothing(known_site: Installation, tmp_path: Path) -> None:
+    chance = random.Random(20)
+    for kill in range(_KILLS):
+        _cut_under_load(known_site, tmp_path, seed=100 + kill, enough=chance.randrange(20, 200))
+        known_site.running()
+        comparison = known_site.compare()
+        assert comparison.is_clean, f"after {kill + 1} power cuts: {comparison}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_without_fsync_the_power_cut_is_noticed(known_site: Installation, tmp_path: Path) -> None:
+    """The counter-proof: the same cut, the receiver's fsync made a no-op, and the comparison must find what is lost."""
+    site = known_site
+    site.machine.copy_in(_LIBEATMYDATA, "/tmp/libeatmydata.so")
+    drop_in = "/run/systemd/system/pacs-receiver@.service.d"
+    library = "/srv/pacs/libeatmydata.so"
+    site.machine.ssh(
+        f"sudo install -m 0755 /tmp/libeatmydata.so {library} && sudo mkdir -p {drop_in} && "
+        f"printf '[Service]\\nEnvironment=LD_PRELOAD={library}\\n' | sudo tee {drop_in}/no-fsync.conf >/dev/null && "
+        "sudo systemctl daemon-reload && sudo systemctl restart pacs-receiver@1.service"
+    )
+    whole = dict(site.account.acknowledged)
+    _cut_under_load(site, tmp_path, seed=9, enough=100)
+    site.running()
+    comparison = site.compare()
+    lost = set(comparison.missing) | set(comparison.different)
+    assert lost, "nothing was lost without fsync: this test could not see a missing fsync either"
+    assert not lost & whole.keys(), "what was acknowledged with fsync must still be there"
+    site.forget(lost)
