@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, _config, build_role, evt
 from pynetdicom.association import Association
 
+from tests.synthetic import ct_study
+
 # Without this pynetdicom decodes a file and encodes it again, and the comparison would be with its own encoding.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 CALLED, CALLING = "PACS", "TESTER"
-_PREAMBLE_BYTES = 132
 _VERIFICATION = UID("1.2.840.10008.1.1")
 _STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 
@@ -85,13 +85,18 @@ class Comparison:
         return not (self.missing or self.different or self.refused)
 
 
-def read_instance(file: Path) -> Instance:
-    """The instance in a Part 10 file."""
-    content = file.read_bytes()
-    head = dcmread(file, stop_before_pixels=True)
-    start = _PREAMBLE_BYTES + 12 + int(head.file_meta.FileMetaInformationGroupLength)
-    digest = hashlib.sha256(content[start:]).hexdigest()
-    return Instance(file, str(head.StudyInstanceUID), str(head.SOPInstanceUID), digest)
+def make_study(folder: Path, seed: int, instances: int, size: int) -> list[Instance]:
+    """Write a CT study of that many instances, size by size pixels each, to folder. The seed makes its UIDs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        Instance(
+            file=made.write(folder),
+            study_instance_uid=made.study_instance_uid,
+            sop_instance_uid=made.sop_instance_uid,
+            sha256=hashlib.sha256(made.dataset).hexdigest(),
+        )
+        for made in ct_study(seed, instances, size, size)
+    ]
 
 
 @contextlib.contextmanager

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.exchange import read_instance, send
+from tests.image.exchange import make_study, send
 from tests.image.hardware import Firmware
 from tests.image.installation import Installation
 from tests.image.screen import shows, wait_for_screen
-from tests.image.synthetic import ct_study
 
 
 def _have_data(installation: Installation, folder: Path, seed: int) -> None:
@@ -20,7 +19,7 @@ def _have_data(installation: Installation, folder: Path, seed: int) -> None:
         installation.running()
         if installation.refuses_us():
             installation.add_device()
-        study = [read_instance(file) for file in ct_study(folder, seed, 3, 64, 64)]
+        study = make_study(folder, seed, 3, 64)
         send(installation.dicom_port, study, installation.account)
     assert installation.account.acknowledged
     installation.machine.shut_down()

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.exchange import Instance, read_instance, send, send_until
+from tests.image.exchange import Instance, make_study, send, send_until
 from tests.image.installation import Installation
 from tests.image.screen import wait_for_screen
-from tests.image.synthetic import ct_study
 
 _SIZES = (512, 256, 64)  # rows and columns, a study and an association each
 _LOAD_LIMIT_S = 180.0
@@ -24,13 +23,7 @@ _LIBEATMYDATA = Path("/usr/lib/x86_64-linux-gnu/libeatmydata.so")
 
 def _batches(folder: Path, seed: int, instances: int) -> list[list[Instance]]:
     """A study for each association: half a megabyte an instance, as CTs have, down to a few kilobytes."""
-    return [
-        [
-            read_instance(file)
-            for file in ct_study(folder / f"{seed}-{number}", seed * 100 + number, instances, size, size)
-        ]
-        for number, size in enumerate(_SIZES)
-    ]
+    return [make_study(folder / f"{seed}-{size}", seed * 1000 + size, instances, size) for size in _SIZES]
 
 
 def _cut_under_load(site: Installation, folder: Path, seed: int, enough: int) -> None:
@@ -49,7 +42,7 @@ def known_site(site: Installation) -> Installation:
 
 
 def test_a_study_comes_back_bit_for_bit(known_site: Installation, tmp_path: Path) -> None:
-    study = [read_instance(file) for file in ct_study(tmp_path, 1, 20, 256, 256)]
+    study = make_study(tmp_path, 1, 20, 256)
     before = len(known_site.account.acknowledged)
     send(known_site.dicom_port, study, known_site.account)
     assert len(known_site.account.acknowledged) - before == len(study)
@@ -69,7 +62,7 @@ def test_what_was_acknowledged_outlives_a_power_cut(known_site: Installation, tm
 def test_a_fresh_system_disk_takes_the_old_data_disks(known_site: Installation, tmp_path: Path) -> None:
     """Redeploy: another system disk, no seed, one blank disk more. Same host key, same administrator, same images."""
     site = known_site
-    send(site.dicom_port, [read_instance(file) for file in ct_study(tmp_path, 3, 5, 128, 128)], site.account)
+    send(site.dicom_port, make_study(tmp_path, 3, 5, 128), site.account)
     site.machine.shut_down()
     site.swap_system_disk()
     site.unplug_seed()

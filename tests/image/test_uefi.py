@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.image.exchange import read_instance, send
+from tests.image.exchange import make_study, send
 from tests.image.hardware import Firmware
 from tests.image.installation import Installation
-from tests.image.synthetic import ct_study
 
 
 def test_it_booted_under_uefi_and_nothing_failed(uefi_host: Any) -> None:
@@ -27,7 +26,7 @@ def test_volume_is_mounted(uefi_host: Any, name: str) -> None:
 def test_a_study_comes_back_bit_for_bit(uefi_site: Installation, tmp_path: Path) -> None:
     if uefi_site.refuses_us():
         uefi_site.add_device()
-    study = [read_instance(file) for file in ct_study(tmp_path, 5, 10, 128, 128)]
+    study = make_study(tmp_path, 5, 10, 128)
     send(uefi_site.dicom_port, study, uefi_site.account)
     assert {instance.sop_instance_uid for instance in study} <= uefi_site.account.acknowledged.keys()
     assert uefi_site.compare().is_clean
