@@ -11,6 +11,7 @@ It does not look into sequences of defined length, check value representations, 
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -26,11 +27,17 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 #: The deepest nesting that is taken. Real objects stay below 20; readers that recurse die at about 1000.
 DEPTH_MAX = 64
 
-#: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size.
-INFLATED_SIZE_BYTES_MAX = 4 << 30
+#: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size. It is held in
+#: memory, so only one at a time is (_INFLATING).
+INFLATED_SIZE_BYTES_MAX = 1 << 30
+_INFLATING = threading.Lock()
+
+#: The most zeros that are taken for the filling of a sender's last block [bytes].
+PADDING_BYTES_MAX = 1 << 16
 
 #: What writers leave behind a deflate stream: its checksum and length as in gzip, and padding [bytes].
 _DEFLATE_TRAILER_BYTES_MAX = 16
+_INFLATE_STEP_BYTES = 1 << 15
 
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA = 0x7FE00010
@@ -41,22 +48,6 @@ SEQUENCE_DELIMITATION = 0xFFFEE0DD
 # Value representations with a 4-byte length, PS3.5 Table 7.1-1. Unknown ones have it too (PS3.5 6.2.2 note).
 _SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _KNOWN_VRS = _SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-
-_KNOWN_VRS = _SHORT_LENGTH_VRS | {
-    b"OB",
-    b"OD",
-    b"OF",
-    b"OL",
-    b"OV",
-    b"OW",
-    b"SQ",
-    b"SV",
-    b"UC",
-    b"UN",
-    b"UR",
-    b"UT",
-    b"UV",
-}
 
 
 @dataclass(frozen=True)
@@ -84,19 +75,25 @@ def encoding_of(transfer_syntax_uid: str) -> _Encoding:
     return _Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
-def inflate(data: memoryview | bytes, size_bytes_max: int = INFLATED_SIZE_BYTES_MAX) -> bytes:
+def inflate(data: memoryview | bytes, size_bytes_max: int = INFLATED_SIZE_BYTES_MAX) -> bytearray:
     """The data set that a deflated one stands for (PS3.5 A.5: raw deflate).
 
     Raise CannotUnderstand if the stream is broken, cut short, or larger than size_bytes_max when inflated.
     """
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated, view = bytearray(), memoryview(data)
     try:
-        inflated = stream.decompress(data, size_bytes_max)
+        at = 0
+        while at < len(view) and not stream.eof:
+            inflated += stream.decompress(view[at : at + _INFLATE_STEP_BYTES])
+            at += _INFLATE_STEP_BYTES
+            if len(inflated) > size_bytes_max:
+                raise CannotUnderstand("The deflated data set is larger than this archive takes.")
     except zlib.error as error:
         raise CannotUnderstand(f"The deflated data set cannot be inflated: {error}.") from error
     if not stream.eof:
-        raise CannotUnderstand("The deflated data set is cut short, or larger than this archive takes.")
-    if len(stream.unused_data) > _DEFLATE_TRAILER_BYTES_MAX:
+        raise CannotUnderstand("The deflated data set is cut short.")
+    if len(stream.unused_data) + len(view[at:]) > _DEFLATE_TRAILER_BYTES_MAX:
         raise CannotUnderstand("There are bytes behind the end of the deflated data set.")
     return inflated
 
@@ -108,8 +105,12 @@ def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[in
     the last one counts, as in pydicom. Raise CannotUnderstand if the data set is not whole.
     """
     if transfer_syntax_uid in DEFLATED:
-        data = inflate(data)
-    view = memoryview(data)
+        with _INFLATING:
+            return _scan(memoryview(inflate(data)), transfer_syntax_uid, tags)
+    return _scan(memoryview(data), transfer_syntax_uid, tags)
+
+
+def _scan(view: memoryview, transfer_syntax_uid: str, tags: Collection[int]) -> dict[int, bytes]:
     try:
         return _Scanner(view, _encoding_found(view, encoding_of(transfer_syntax_uid)), tags).run()
     except struct.error:
@@ -140,12 +141,13 @@ class _Scanner:
     def run(self) -> dict[int, bytes]:
         at = 0
         while at < self.end:
-            tag, start, length = self._element_header(at, self.encoding)
-            # A private tag's first group is odd and at least 9; groups 0 and 2 are not of a data set (PS3.5 7.1).
-            if tag >> 16 < 0x0004 and not self._is_padding(at):
-                raise CannotUnderstand(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) does not belong in a data set.")
-            if tag >> 16 < 0x0004:
+            if not self.data[at] and self._is_padding(at):
                 break
+            tag, start, length = self._element_header(at, self.encoding)
+            # A private tag's first group is odd and at least 9; groups 0 and 2 are not of a data set (PS3.5 7.1), and
+            # items and delimiters only stand in sequences.
+            if tag >> 16 < 0x0004 or tag >> 16 == 0xFFFE:
+                raise CannotUnderstand(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) does not belong in a data set.")
             if length == UNDEFINED:
                 at = self._skip_undefined(tag, start, self._nested_encoding)
                 continue
@@ -160,8 +162,9 @@ class _Scanner:
         return self.values
 
     def _is_padding(self, at: int) -> bool:
-        """Whether only zeros follow: some devices fill their last block up."""
-        return not any(self.data[at : self.end])
+        """Whether only zeros follow: some devices fill their last block up. An odd number of them is a cut header."""
+        size_bytes = self.end - at
+        return size_bytes % 2 == 0 and size_bytes <= PADDING_BYTES_MAX and not any(self.data[at:])
 
     def _element_header(self, at: int, encoding: _Encoding) -> tuple[int, int, int]:
         """Tag, where the value starts, and its length. What its undefined length nests is in _nested_encoding."""
