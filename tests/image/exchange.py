@@ -26,6 +26,7 @@ from tests.synthetic import ct_study
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 CALLED, CALLING = "PACS", "TESTER"
+_SENDER_LIMIT_S = 120.0
 _VERIFICATION = UID("1.2.840.10008.1.1")
 _STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
 
@@ -78,6 +79,12 @@ class Comparison:
     missing: tuple[str, ...]
     different: tuple[str, ...]
     refused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.compared} came back; {len(self.missing)} missing {self.missing[:3]}, {len(self.different)} "
+            f"different {self.different[:3]}, retrieves refused: {self.refused}"
+        )
 
     @property
     def is_clean(self) -> bool:
@@ -145,11 +152,12 @@ def send(port: int, instances: list[Instance], account: Account) -> None:
             account.note_acknowledged(instance)
 
 
-def send_until(port: int, batches: list[list[Instance]], account: Account, enough: int, limit_s: float) -> None:
+@contextlib.contextmanager
+def sending(port: int, batches: list[list[Instance]], account: Account, enough: int, limit_s: float) -> Iterator[None]:
     """Send each batch in an association of its own, all at once, in the background.
 
-    Return while they are still sending, as soon as `enough` more instances were acknowledged. Raise ExchangeError
-    after limit_s seconds. The senders end when the machine does.
+    The block runs while they are still sending, as soon as `enough` more instances were acknowledged; it is to end
+    the machine, and so the senders. Raise ExchangeError if it takes longer than limit_s seconds.
     """
     before = len(account.acknowledged)
     senders = [threading.Thread(target=_send_quietly, args=(port, batch, account), daemon=True) for batch in batches]
@@ -161,6 +169,11 @@ def send_until(port: int, batches: list[list[Instance]], account: Account, enoug
             got = len(account.acknowledged) - before
             raise ExchangeError(f"only {got} of {enough} instances were acknowledged in {limit_s:.0f} s")
         time.sleep(0.01)
+    yield
+    for sender in senders:  # the last answers may be on their way from our own socket
+        sender.join(_SENDER_LIMIT_S)
+        if sender.is_alive():
+            raise ExchangeError("a sender goes on although the machine is gone")
 
 
 def _send_quietly(port: int, batch: list[Instance], account: Account) -> None:

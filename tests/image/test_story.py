@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.exchange import Instance, make_study, send, send_until
+from tests.image.exchange import Instance, make_study, send, sending
 from tests.image.installation import Installation
 from tests.image.screen import wait_for_screen
 
@@ -29,8 +29,8 @@ def _batches(folder: Path, seed: int, instances: int) -> list[list[Instance]]:
 def _cut_under_load(site: Installation, folder: Path, seed: int, enough: int) -> None:
     """Send on several associations at once and take the power away while they are at it."""
     batches = _batches(folder, seed, instances=enough + 20)
-    send_until(site.dicom_port, batches, site.account, enough, _LOAD_LIMIT_S)
-    site.machine.cut_power()
+    with sending(site.dicom_port, batches, site.account, enough, _LOAD_LIMIT_S):
+        site.machine.cut_power()
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_what_was_acknowledged_outlives_a_power_cut(known_site: Installation, tm
     _cut_under_load(known_site, tmp_path, seed=2, enough=60)
     known_site.running()
     comparison = known_site.compare()
-    assert comparison.is_clean, comparison
+    assert comparison.is_clean, str(comparison)
     host = known_site.host()
     assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
     assert host.run("pacs check --json").rc == 0
@@ -69,7 +69,7 @@ def test_a_fresh_system_disk_takes_the_old_data_disks(known_site: Installation, 
     blank = site.plug_in_blank_disk(size_bytes=4 << 30)
     site.running()  # would fail on another host key
     comparison = site.compare()
-    assert comparison.is_clean, comparison
+    assert comparison.is_clean, str(comparison)
     host = site.host()
     assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
     screen = wait_for_screen(host, "Blank disks that are not used")
