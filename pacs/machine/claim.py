@@ -53,8 +53,6 @@ def claim(disks: Iterable[tuple[Disk, tuple[str, ...]]], earlier: SystemRecord |
                 make_state(root, own, SetRecord(appliance_id, members))
             else:
                 make_tier(root, own[0], appliance_id)
-    # mount(8) finds a file system by its UUID through udev's links.
-    filesystem.settle()
     record = replace(record, claiming=False)
     write_system(memory, record)
     return record

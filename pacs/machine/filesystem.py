@@ -69,8 +69,12 @@ def looked_into(device: str, options: str) -> Iterator[Path]:
         run("umount", str(_PRIVATE))
 
 
-def mount(device: str, fs_uuid: str, mount_point: Path) -> None:
-    """Check and mount a volume by its UUID. A file system with damage that needs a person is left alone."""
+def mount(device: str, mount_point: Path) -> None:
+    """Check and mount a volume. A file system with damage that needs a person is left alone.
+
+    `device` is where the survey found the volume's UUID a moment ago, on the disk itself. `mount UUID=...` would ask
+    caches, which lag behind what is plugged in.
+    """
     # -p: replays the journal and mends what is safe to mend; 1 and 2 mean it did.
     checked = run("e2fsck", "-p", device, accept=range(64))
     if checked.returncode >= 4:
@@ -79,7 +83,7 @@ def mount(device: str, fs_uuid: str, mount_point: Path) -> None:
             f"Make a copy of the disk, then: e2fsck -f {device}"
         )
     mount_point.mkdir(parents=True, exist_ok=True)
-    run("mount", "-t", "ext4", "-o", OPTIONS, f"UUID={fs_uuid}", str(mount_point))
+    run("mount", "-t", "ext4", "-o", OPTIONS, device, str(mount_point))
 
 
 def mount_folder(folder: Path, mount_point: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pacs import clock
 from pacs.errors import ForeignVolume, PacsError, VolumeError
 from pacs.machine import claim, filesystem, survey
-from pacs.machine.commands import run
+from pacs.machine.commands import MachineError, run
 from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
 from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
 from pacs.storage import durable
@@ -108,9 +108,9 @@ def _start(places: Places) -> Answer:
             ("state", "tier1", "tier2"),
         )
     assert isinstance(made, Adopt)
-    _adopt(made, places, known)
+    notes = (*made.notes, *_adopt(made, places, known))
     roles = tuple(sorted({role for member in made.members for role in member.roles}))
-    return Answer(True, (), offered_disks, made.notes, made.appliance_id, roles)
+    return Answer(True, (), offered_disks, notes, made.appliance_id, roles)
 
 
 def _plan(places: Places, known: SystemRecord | None) -> Plan:
@@ -131,8 +131,8 @@ def _plan(places: Places, known: SystemRecord | None) -> Plan:
         time.sleep(2)
 
 
-def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> None:
-    """Remember the set, then mount it. What is mounted already, from an earlier start, stays."""
+def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> list[str]:
+    """Remember the set, then mount it. What is mounted already, from an earlier start, stays. Return notes."""
     record = SystemRecord(made.appliance_id, made.members, chosen=bool(known and known.chosen))
     if known != record:
         write_system(places.memory, record)
@@ -140,16 +140,16 @@ def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> None:
     for member in sorted(made.members, key=lambda member: "state" not in member.roles):
         for role in member.roles:
             _mount(member, role, made, places, member.fs_uuid in on_state)
+    return [note for disk in made.disks.values() if (note := _grow(disk.path))]
 
 
 def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: bool) -> None:
     mount_point = places.volumes / role
-    device = made.disks[member.fs_uuid].path
     if not filesystem.is_mounted(mount_point):
         if on_state and role != "state":
             filesystem.mount_folder(places.state / role, mount_point)
         else:
-            filesystem.mount(device, member.fs_uuid, mount_point)
+            filesystem.mount(made.disks[member.fs_uuid].path, mount_point)
     found = read_identity(mount_point)
     if (found.appliance_id, found.volume_id) != (made.appliance_id, member.volume_id):
         filesystem.unmount(mount_point)
@@ -157,9 +157,17 @@ def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: boo
             f"{mount_point} is volume {found.volume_id} of appliance {found.appliance_id}, not ours. "
             "Detach disks that are copies of others and start again."
         )
-    if not (on_state and role != "state") and filesystem.grow(device):
-        log.info("%s: the disk has grown, and %s with it", device, role)
     (claim.give_state if role == "state" else claim.give_tier)(mount_point)
+
+
+def _grow(device: str) -> str:
+    """Let a volume fill a disk that has grown. That it cannot is no reason not to start: return a note."""
+    try:
+        if filesystem.grow(device):
+            log.info("%s: the disk has grown, and its volume with it", device)
+    except MachineError as error:
+        return f"{device} could not be grown to its disk's size: {error}"
+    return ""
 
 
 def _use_folders(places: Places, known: SystemRecord | None) -> str:
