@@ -6,6 +6,7 @@ Nothing here knows how the OVA was made: what the tests boot is what a hyperviso
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 _OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
 _RASD = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData}"
 _MANIFEST_LINE = re.compile(r"SHA256\(([^()]+)\)= ([0-9a-f]{64})")
+_READ_BYTES = 1 << 20
 _PROCESSORS, _MEMORY, _DISK = 3, 4, 17  # CIM resource types
 
 
@@ -84,7 +86,8 @@ def _read_ovf(ovf: Path) -> Appliance:
             disk_id = item.findtext(f"{_RASD}HostResource", "").rpartition("/")[2]
             place = int(item.findtext(f"{_RASD}AddressOnParent", "0"))
             places.append((place, _read_disk(ovf.parent, disks[disk_id], hrefs)))
-        elif kind in (_PROCESSORS, _MEMORY):
+        elif kind in (_READ_BYTES = 1 << 20
+_PROCESSORS, _MEMORY):
             quantity[kind] = int(item.findtext(f"{_RASD}VirtualQuantity", "0"))
     ordered = tuple(disk for _, disk in sorted(places, key=lambda entry: entry[0]))
     return Appliance(cpus=quantity[_PROCESSORS], memory_mib=quantity[_MEMORY], disks=ordered)
@@ -99,6 +102,23 @@ def _read_disk(folder: Path, disk: ET.Element, hrefs: dict[str | None, str | Non
     if power is None:
         raise OvaError(f"capacityAllocationUnits {unit!r} is not understood by Proxmox")
     return Disk(folder / href, int(disk.get(f"{_OVF}capacity", "0")) * 2 ** int(power[1] or 0))
+
+
+def is_blank(disk: Path) -> bool:
+    """Whether a raw disk holds nothing but zeros. Holes are not read, so it is quick."""
+    with disk.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        position = 0
+        while position < end:
+            try:
+                position = os.lseek(file.fileno(), position, os.SEEK_DATA)
+            except OSError:  # ENXIO: no data behind here
+                return True
+            part = os.pread(file.fileno(), _READ_BYTES, position)
+            if any(part):
+                return False
+            position += len(part)
+    return True
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.image.exchange import Instance, make_study, send, sending
 from tests.image.installation import Installation
+from tests.image.ova import is_blank
 from tests.image.screen import wait_for_screen
 
 _SIZES = (512, 256, 64)  # rows and columns, a study and an association each
@@ -74,7 +75,7 @@ def test_a_fresh_system_disk_takes_the_old_data_disks(known_site: Installation, 
     assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
     screen = wait_for_screen(host, "Blank disks that are not used")
     assert "Blank disks that are not used" in screen, screen
-    assert blank.stat().st_blocks == 0, "a blank disk was only to be offered, and something was written to it"
+    assert is_blank(blank), "a blank disk was only to be offered, and something was written to it"
     site.unplug(blank)
 
 
