@@ -14,7 +14,7 @@ from pacs.model.uids import NON_PATIENT_SOP_CLASSES, is_uid
 #: Values of PatientID that devices send when they know none. They never join two studies into one patient.
 UNKNOWN_PATIENT_IDS = frozenset(["", "0", "UNKNOWN", "UNKNOWN PATIENT", "NONE", "ANONYMOUS"])
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
 
 
@@ -72,7 +72,8 @@ def read_record(data: memoryview | bytes, transfer_syntax_uid: str) -> IndexReco
 def _normalised(value: str, vr: str) -> str | int | None:
     if vr == "IS":
         first = value.split("\\")[0].strip()
-        return int(first) if _INTEGER.fullmatch(first) else None
+        number = int(first) if _INTEGER.fullmatch(first) else None
+        return number if number is not None and -(1 << 31) <= number < 1 << 31 else None  # PS3.5 Table 6.2-1
     if vr == "DA":
         match = _DATE.fullmatch(value)  # ACR-NEMA wrote 1997.04.24
         return "".join(match.groups()) if match else value

@@ -31,19 +31,25 @@ _NEWER_TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
 )
 
-#: Every transfer syntax of PS3.6 Table A-1, retired ones too: what once was written is still to be kept. Without
-#: those that are no encoding of a data set over the network: papyrus, encapsulation of XML and MIME.
-TRANSFER_SYNTAXES: tuple[str, ...] = (
-    *(
-        uid
-        for uid, (name, kind, _info, _retired, _keyword) in UID_dictionary.items()
-        if kind == "Transfer Syntax" and not any(word in name for word in ("Papyrus", "XML Encoding", "MIME", "SMPTE"))
-    ),
-    *_NEWER_TRANSFER_SYNTAXES,
-)
+#: Registered after the edition of PS3.6 that pydicom holds. pynetdicom adds some of these to pydicom's table when it is
+#: imported; what this archive takes must not depend on who imported what first.
+_LATER = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+_KINDS = {uid: row[1] for uid, row in UID_dictionary.items()} | dict.fromkeys(_LATER, "Transfer Syntax")
+_NAMES = {uid: row[0] for uid, row in UID_dictionary.items()} | _LATER
 
-_KINDS = {uid: kind for uid, (_name, kind, _info, _retired, _keyword) in UID_dictionary.items()}
-_NAMES = {uid: name for uid, (name, _kind, _info, _retired, _keyword) in UID_dictionary.items()}
+#: Every transfer syntax of PS3.6 Table A-1, retired ones too: what once was written is still to be kept. Without
+#: those that are no encoding of a data set over the network: papyrus, encapsulation of XML and MIME, live video.
+TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
+    uid
+    for uid, kind in _KINDS.items()
+    if kind == "Transfer Syntax"
+    and not any(word in _NAMES[uid] for word in ("Papyrus", "XML Encoding", "MIME", "SMPTE ST"))
+)
 
 
 def name_of(uid: str) -> str:
