@@ -86,8 +86,7 @@ def _read_ovf(ovf: Path) -> Appliance:
             disk_id = item.findtext(f"{_RASD}HostResource", "").rpartition("/")[2]
             place = int(item.findtext(f"{_RASD}AddressOnParent", "0"))
             places.append((place, _read_disk(ovf.parent, disks[disk_id], hrefs)))
-        elif kind in (_READ_BYTES = 1 << 20
-_PROCESSORS, _MEMORY):
+        elif kind in (_PROCESSORS, _MEMORY):
             quantity[kind] = int(item.findtext(f"{_RASD}VirtualQuantity", "0"))
     ordered = tuple(disk for _, disk in sorted(places, key=lambda entry: entry[0]))
     return Appliance(cpus=quantity[_PROCESSORS], memory_mib=quantity[_MEMORY], disks=ordered)
