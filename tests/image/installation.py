@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,15 @@ class Installation:
     def host(self) -> Any:
         """testinfra's view of the machine, as root; it must be running."""
         return testinfra.get_host("ssh://appliance", ssh_config=str(self.machine.ssh_config), sudo=True)
+
+    def complaints(self) -> list[str]:
+        """What `pacs check` finds amiss, but for the backup: nobody has said where to yet."""
+        checks = json.loads(self.host().run("pacs check --json").stdout)
+        return [
+            f"{check['severity']} {check['name']}: {check['message']}"
+            for check in checks
+            if check["severity"] != "ok" and check["name"] != "backup"
+        ]
 
     def rewire(self, *data_disks: Path) -> None:
         """Plug other data disks in; the machine must be off."""
