@@ -58,10 +58,22 @@ class Cluster:
         self._initialise()
         if not self._answers():
             self._clear_stale_pid()
-            self._control("start", "--wait", "-l", str(self.log), "-o", self._options())
+            self._start_patiently()
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = 'pacs'").fetchone() is None:
                 connection.execute("CREATE DATABASE pacs")
+
+    def _start_patiently(self) -> None:
+        """Start it; after a kill of the postmaster its last children may hold the shared memory for a while yet."""
+        ends = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                self._control("start", "--wait", "-l", str(self.log), "-o", self._options())
+                return
+            except DatabaseUnavailable:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.5)
 
     def stop(self) -> None:
         """End the cluster, its connections too."""

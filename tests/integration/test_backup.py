@@ -69,7 +69,9 @@ def _restore(instance: Instance, repository: Path, point: str | None = None) -> 
 
 def _bytes_of(instance: Instance, study: str) -> dict[str, bytes]:
     retrieve = instance.retrieve()
-    found = {wanted.sop_instance_uid: retrieve.locate(wanted) for wanted in retrieve.wanted({"StudyInstanceUID": [study]})}
+    found = {
+        wanted.sop_instance_uid: retrieve.locate(wanted) for wanted in retrieve.wanted({"StudyInstanceUID": [study]})
+    }
     return {uid: each.path.read_bytes()[each.dataset_offset :] for uid, each in found.items()}
 
 
@@ -108,9 +110,7 @@ def test_the_second_backup_copies_only_what_is_new(instance: Instance, repositor
     assert len(Repository(repository).points()) == 2
 
 
-def test_an_older_point_restores_what_was_then(
-    instance: Instance, second_instance: Instance, repository: Path
-) -> None:
+def test_an_older_point_restores_what_was_then(instance: Instance, second_instance: Instance, repository: Path) -> None:
     _store(instance, ct_study(1, 2))
     first = _backup(instance, repository)
     _store(instance, ct_study(2, 2))
