@@ -14,6 +14,7 @@ from pacs.errors import CannotUnderstand, NotFound, PacsError
 from pacs.index import query, store
 from pacs.index.database import Database
 from pacs.model import part10
+from pacs.model.byteorder import swap_words
 from pacs.storage.files import Volume
 
 
@@ -70,6 +71,8 @@ def transcode(found: Found, transfer_syntax_uid: str) -> bytes:
         source = UID(ds.file_meta.TransferSyntaxUID)
         if source.is_compressed and not source.is_deflated and "PixelData" in ds:
             ds.decompress(generate_instance_uid=False)
+        if source.is_little_endian != target.is_little_endian:
+            swap_words(ds)
         buffer = BytesIO()
         ds.file_meta.TransferSyntaxUID = target
         pydicom.dcmwrite(

@@ -9,10 +9,13 @@ import hashlib
 from io import BytesIO
 
 import pydicom
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from pacs.model.byteorder import swap_words
 
 #: Larger objects are not compared but kept both [bytes]: decoding takes memory.
 SIZE_BYTES_MAX = 256 << 20
@@ -41,16 +44,35 @@ def same_content(one: tuple[bytes, str], other: tuple[bytes, str]) -> bool:
 def _canonical_digest(data: bytes, transfer_syntax_uid: str) -> bytes:
     ds = read_dataset(data, transfer_syntax_uid)
     syntax = UID(transfer_syntax_uid)
+    _make_private_bytes(ds)
     if syntax.is_compressed and not syntax.is_deflated:
         if transfer_syntax_uid not in _LOSSLESS:
             raise ValueError("lossy: its pixels can be no other encoding's")
         ds.decompress(generate_instance_uid=False)
-    ds.remove_private_tags()  # implicit VR cannot say what they are; a difference in them alone is no conflict
+    if not syntax.is_little_endian:
+        swap_words(ds)
+    if "PixelData" in ds:
+        ds["PixelData"].VR = "OB"  # explicit VR says OB or OW, implicit always OW (PS3.5 A.1): it is no content
     buffer = DicomBytesIO()
     buffer.is_implicit_VR, buffer.is_little_endian = False, True
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     write_dataset(buffer, ds)
     return hashlib.sha256(buffer.getvalue()).digest()
+
+
+def _make_private_bytes(ds: Dataset) -> None:
+    """Make private elements UN, with their bytes: implicit VR cannot say what else they are.
+
+    Where their bytes depend on the encoding (in sequences, in big endian) that is one of the false noes.
+    """
+    for tag in list(ds.keys()):
+        raw = ds.get_item(tag)
+        if tag.is_private and isinstance(raw, RawDataElement):
+            ds[tag] = DataElement(tag, "UN", raw.value or b"")
+        elif raw.VR == "SQ" or not tag.is_private:
+            element = ds[tag]
+            for each in element.value if element.VR == "SQ" else ():
+                _make_private_bytes(each)
 
 
 def read_dataset(data: bytes, transfer_syntax_uid: str) -> Dataset:

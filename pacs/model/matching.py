@@ -49,13 +49,16 @@ Match = Single | OneOf | Wildcard | Range
 
 def parse(attribute: Attribute, value: str) -> Match | None:
     """What a query's value of an attribute asks for; None for universal matching (C.2.2.2.3)."""
-    value = value.strip(" \0")
+    value = value.replace("\0", " ").strip()
+    if attribute.vr == "CS":
+        value = value.upper()  # as the index holds them
     if not value or (set(value) == {"*"} and attribute.vr in _WILDCARD_VRS):
         return None
     if attribute.vr in ("DA", "TM"):
         return _date_or_time(attribute.vr, value)
     if "\\" in value:
-        return OneOf(tuple(part.strip(" \0") for part in value.split("\\") if part.strip(" \0")))
+        parts = tuple(part.strip() for part in value.split("\\") if part.strip())
+        return OneOf(parts) if len(parts) > 1 else parse(attribute, "".join(parts))
     if attribute.vr in _WILDCARD_VRS and ("*" in value or "?" in value):
         return Wildcard(value)
     return Single(value)

@@ -61,6 +61,8 @@ def decode_file_meta(start: bytes) -> FileMeta:
             raise CannotUnderstand("The file does not start as one of this archive does.")
         (length,) = struct.unpack_from("<L", start, 140)
         at, end = 144, 144 + length
+        if end > len(start):
+            raise CannotUnderstand("The file's meta information is cut short.")
         values: dict[int, bytes] = {}
         while at < end:
             _group, element, vr, size = struct.unpack_from("<HH2sH", start, at)

@@ -53,7 +53,9 @@ def test_finds_what_is_asked_for_behind_a_sequence(syntax: str) -> None:
         undefined(REFERENCED, "SQ", item(inner, syntax=syntax) * 2, syntax),
         undefined(REFERENCED, "SQ", item(inner, True, syntax) * 2, syntax),
         undefined(REFERENCED, "SQ", b"", syntax),
-        undefined(REFERENCED, "SQ", item(undefined(REFERENCED, "SQ", item(inner, True, syntax), syntax), True, syntax), syntax),
+        undefined(
+            REFERENCED, "SQ", item(undefined(REFERENCED, "SQ", item(inner, True, syntax), syntax), True, syntax), syntax
+        ),
     ):
         data = element(SOP_INSTANCE, "UI", b"1.2.3\0", syntax) + nested + element(NAME, "PN", b"Doe^Jane", syntax)
         assert scan(data, syntax, SCANNED_TAGS) == {SOP_INSTANCE: b"1.2.3\0", NAME: b"Doe^Jane"}
