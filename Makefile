@@ -55,6 +55,10 @@ test-long: setup ## The soaks, the whole matrices and the big numbers
 	@requirements/ensure-debian requirements/debian-test-long.txt
 	$(BIN)/pytest -m long --timeout 7200 tests/unit tests/ovf tests/integration tests/faults tests/roles tests/image
 
+.PHONY: reference
+reference: setup ## Write docs/reference from the code
+	@$(BIN)/python -c "from pathlib import Path; from pacs.settings import reference; p = Path('docs/reference/settings.md'); t = p.read_text(); p.write_text(t[:t.index('| setting')] + reference())"
+
 .PHONY: lock
 lock: ## Renew the hash-locked requirements from their .in files
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade requirements/development.in -o requirements/development.txt

@@ -81,3 +81,12 @@ def load(data: Path, **given: Any) -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise SettingsError(f"Settings cannot be used ({faults}). Correct {path} or the PACS_ environment.") from error
+
+
+def reference() -> str:
+    """The settings table as Markdown, for docs/reference/settings.md."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.is_required() else repr(field.default)
+        lines.append(f"| `{name}` | {f'`{default}`' if default else ''} | {field.description} |")
+    return "\n".join(lines) + "\n"

@@ -47,6 +47,7 @@ def version() -> None:
 
 def main() -> None:
     """The entry point of `pacs`."""
+    os.umask(0o027)  # images, dumps and keys are nobody else's
     try:
         app(standalone_mode=True)
     except PacsError as error:
