@@ -63,6 +63,7 @@ def test_every_variable_of_a_role_is_specified_and_carries_its_name(role: Path) 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
 def test_roles_use_what_ansible_core_brings(role: Path) -> None:
+    """And one action of our own, playbooks/action_plugins/tree.py."""
     for task in tasks_of(role):
         modules = [key for key in task if "." in key]
         assert all(module.startswith("ansible.builtin.") for module in modules), task["name"]
