@@ -70,6 +70,8 @@ class DatabaseUnavailable(TryAgainLater):
 class VolumeError(PacsError):
     """A volume is not what it should be, and is left alone."""
 
+    status = TryAgainLater.status
+    http = 503
     exit_code = 5
 
 

@@ -57,5 +57,9 @@ def _take(
             extra={"calling_ae": assoc.requestor.ae_title, "sop_class": str(request.AffectedSOPClassUID)},
         )
         return error.status, str(error)[:64]  # an LO, PS3.7 Annex C.1
+    except Exception:
+        # Nobody foresaw it, so nobody knows whether another try helps: it failed, and the log says where.
+        log.exception("an object was not stored", extra={"calling_ae": assoc.requestor.ae_title})
+        return PacsError.status, "The archive failed; see its log."
     log.debug("object %s", outcome)
     return SUCCESS, None
