@@ -2,7 +2,7 @@
 
 A file is written under a temporary name in `incoming/`, fsynced, and renamed to its own name, which is used once and
 never again: `objects/<tenant>/<yyyy>/<mm>/<dd>/<study key>/<sha256>-<random>.dcm`. Before a volume is written to, its
-root is compared with the one that was opened, so that a mount that went away is noticed and not written below.
+identity file is compared with the one that was opened, so that a mount that went away is noticed and not written below.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from pathlib import Path
 
 from pacs.errors import NotFound, VolumeFailed, VolumeMissing
 from pacs.storage import durable
-from pacs.storage.volume import VolumeIdentity, read_identity
+from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
 
 CHUNK_SIZE_BYTES = 1 << 20
-#: Room that receiving leaves on a volume [bytes]: the last blocks of a file system are its slowest and most brittle,
-#: and on a volume shared with the database they are the database's.
+#: Room that receiving leaves on a volume [bytes]: on one that is shared with the database it is the database's.
 RESERVED_BYTES = 64 << 20
 
 _NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})-[0-9a-f]{12}\.dcm", re.ASCII)
@@ -62,7 +61,7 @@ class Volume:
         self.identity: VolumeIdentity = read_identity(root)
         if role not in self.identity.roles:
             raise VolumeMissing(f"The volume at {root} is for {', '.join(self.identity.roles)}, not for {role}.")
-        self._device = root.stat().st_dev
+        self._identity_file = _file_id(root / IDENTITY_FILE)
         self._durable_folders: set[Path] = {root}
         self._lock = threading.Lock()
         self._make_durable_folder(root / "incoming")
@@ -75,11 +74,13 @@ class Volume:
     def require_present(self) -> None:
         """Raise VolumeMissing unless the volume that was opened is still mounted at its root."""
         try:
-            if self.root.stat().st_dev == self._device and (self.root / "volume.json").exists():
-                return
+            found = _file_id(self.root / IDENTITY_FILE)
         except OSError:
-            pass
-        raise VolumeMissing(f"The volume at {self.root} is gone. Is its disk attached and mounted?")
+            raise VolumeMissing(f"The volume at {self.root} is gone. Is its disk attached and mounted?") from None
+        if found != self._identity_file:
+            if read_identity(self.root) != self.identity:
+                raise VolumeMissing(f"Another volume came to {self.root}. Attach the disk of {self.volume_id}.")
+            self._identity_file = found
 
     def free_bytes(self) -> int:
         """Bytes that can still be written by the service."""
@@ -115,10 +116,12 @@ class Volume:
                 durable.fsync_fd(fd)
             finally:
                 os.close(fd)
-        except OSError as error:
+        except BaseException as error:  # of the chunks' source, too
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            raise durable.as_volume_error(error, self.root) from error
+            if isinstance(error, OSError):
+                raise durable.as_volume_error(error, self.root) from error
+            raise
         return ReceivedFile(temporary, digest.digest(), written)
 
     def place(self, received: ReceivedFile, path: str) -> None:
@@ -156,21 +159,32 @@ class Volume:
         return (self.root / path).is_file()
 
     def read_start(self, path: str, size_bytes: int) -> bytes:
-        """The file's first bytes, at most size_bytes."""
-        with open(self.path_of(path), "rb") as file:
-            return file.read(size_bytes)
+        """The file's first bytes, at most size_bytes. Raise NotFound or VolumeFailed."""
+        found = self.path_of(path)
+        try:
+            with open(found, "rb") as file:
+                return file.read(size_bytes)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def read(self, path: str) -> Iterator[bytes]:
-        """The file's bytes in chunks."""
-        with open(self.path_of(path), "rb") as file:
-            while chunk := file.read(CHUNK_SIZE_BYTES):
-                yield chunk
+        """The file's bytes in chunks. Raise NotFound or VolumeFailed."""
+        found = self.path_of(path)
+        try:
+            with open(found, "rb") as file:
+                while chunk := file.read(CHUNK_SIZE_BYTES):
+                    yield chunk
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def digest_on_disk(self, path: str) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
-        digest = hashlib.sha256()
-        for chunk in _read_past_cache(self.path_of(path)):
-            digest.update(chunk)
+        digest, found = hashlib.sha256(), self.path_of(path)
+        try:
+            for chunk in _read_past_cache(found):
+                digest.update(chunk)
+        except OSError as error:
+            raise self._unreadable(error) from error
         return digest.digest()
 
     def remove(self, path: str) -> None:
@@ -198,11 +212,14 @@ class Volume:
                     with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
                         yield str(path.relative_to(self.root)), path.stat()
 
+    def _unreadable(self, error: OSError) -> VolumeFailed:
+        return VolumeFailed(f"A file on the volume at {self.root} cannot be read: {error.strerror}. Look at its disk.")
+
     def _make_durable_folder(self, folder: Path) -> None:
         # A folder that another association has just made may not be fsynced in its parent yet. So existence is not
         # enough: a folder counts once this process has fsynced its whole way down from the root.
         with self._lock:
-            if folder in self._durable_folders:
+            if folder in self._durable_folders and folder.is_dir():  # somebody may have tidied up
                 return
         missing = [folder, *(parent for parent in folder.parents if parent.is_relative_to(self.root))]
         for path in reversed(missing):
@@ -215,6 +232,11 @@ class Volume:
             if len(self._durable_folders) > 10_000:
                 self._durable_folders = {self.root}
             self._durable_folders.update(missing)
+
+
+def _file_id(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_ctime_ns  # inode numbers are used again
 
 
 def _write_all(fd: int, data: memoryview) -> None:
@@ -233,8 +255,6 @@ def _read_past_cache(path: Path) -> Iterator[memoryview | bytes]:
     try:
         while size := os.readv(fd, [buffer]):
             yield buffer[:size]
-    except OSError as error:
-        raise VolumeFailed(f"{path.parent} cannot be read: {error.strerror}. Look at its disk.") from error
     finally:
         buffer.close()
         os.close(fd)

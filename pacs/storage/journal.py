@@ -26,18 +26,18 @@ class Journal:
         self.folder = data / "journal"
 
     def append(self, what: str, **details: Any) -> None:
-        """Write one change durably."""
-        durable.make_folders(self.folder)
+        """Write one change durably. Raise VolumeFull or VolumeFailed; then it does not count."""
         now = clock.now()
         line = json.dumps({"at": now.isoformat(timespec="milliseconds"), "what": what, **details}, sort_keys=True)
         segment = self.folder / f"{now:%Y-%m}.jsonl"
         try:
+            durable.make_folders(self.folder)
             fd = os.open(segment, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 # A line that a power cut left half written is ended here, so that it costs only itself.
                 torn = os.fstat(fd).st_size > 0 and os.pread(fd, 1, os.fstat(fd).st_size - 1) != b"\n"
-                os.write(fd, b"\n" * torn + line.encode() + b"\n")
+                _write_all(fd, b"\n" * torn + line.encode() + b"\n")
                 durable.fsync_fd(fd)
             finally:
                 os.close(fd)
@@ -65,10 +65,18 @@ class Journal:
         if not root.is_dir():
             raise VolumeError(f"{root} is not there. Is the volume mounted?")
         copied = 0
-        durable.make_folders(root / "journal")
-        for segment in self.segments():
-            target = root / "journal" / segment.name
-            if not target.exists() or target.stat().st_size != segment.stat().st_size:
-                durable.replace_file(target, segment.read_bytes())
-                copied += 1
+        try:
+            durable.make_folders(root / "journal")
+            for segment in self.segments():
+                target = root / "journal" / segment.name
+                if not target.exists() or target.stat().st_size != segment.stat().st_size:
+                    durable.replace_file(target, segment.read_bytes())
+                    copied += 1
+        except OSError as error:
+            raise durable.as_volume_error(error, root) from error
         return copied
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]

@@ -47,20 +47,26 @@ def read_identity(root: Path) -> VolumeIdentity:
         ) from None
     except (OSError, ValueError) as error:
         raise VolumeError(f"{path} cannot be read ({error}). Check the disk below {root}.") from error
+    number = found.get("format") if isinstance(found, dict) else None
+    if not isinstance(number, int) or number < 1:
+        raise VolumeError(f"{path} is not a volume's identity. Restore it from the backup.")
+    if number > FORMAT:
+        raise DataTooNew(
+            f"The volume at {root} has format {number}; this version knows {FORMAT}. "
+            "Nothing was touched. Boot the image that wrote it, or a newer one."
+        )
     try:
-        if int(found["format"]) > FORMAT:
-            raise DataTooNew(
-                f"The volume at {root} has format {found['format']}; this version knows {FORMAT}. "
-                "Nothing was touched. Boot the image that wrote it, or a newer one."
-            )
+        roles = found["roles"]
+        if not isinstance(roles, list) or not roles or not all(isinstance(role, str) for role in roles):
+            raise ValueError("roles")
         return VolumeIdentity(
-            format=int(found["format"]),
-            appliance_id=str(uuid.UUID(found["appliance_id"])),
-            volume_id=str(uuid.UUID(found["volume_id"])),
-            roles=tuple(found["roles"]),
+            format=number,
+            appliance_id=str(uuid.UUID(str(found["appliance_id"]))),
+            volume_id=str(uuid.UUID(str(found["volume_id"]))),
+            roles=tuple(roles),
             created=str(found["created"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise VolumeError(f"{path} is not a volume's identity ({error!r}). Restore it from the backup.") from error
 
 
