@@ -111,6 +111,8 @@ def _bootstrap(archive: Path, log: Path, mirrors: Mirrors | None, identifiers: l
         "--aptopt=Acquire::Retries 3",
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"',
+        # customize.sh takes it back: on an appliance dpkg syncs what it writes.
+        "--dpkgopt=force-unsafe-io",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
