@@ -12,6 +12,7 @@ from pacs.index.database import Database, Row
 from pacs.index.store import DEFAULT_TENANT
 from pacs.model.attributes import BY_KEYWORD, Attribute, Level
 from pacs.model.matching import Match, OneOf, Range, Single, Wildcard
+from pacs.model.record import integer
 
 _TABLE = {Level.PATIENT: "p", Level.STUDY: "st", Level.SERIES: "se", Level.IMAGE: "o"}
 _FROM = {
@@ -104,25 +105,35 @@ def _columns(level: Level, wanted: Collection[str]) -> str:
 
 def _condition(attribute: Attribute, match: Match, parameters: dict[str, Any]) -> str:
     column = f"{_TABLE[attribute.level]}.{attribute.column}"
-    if attribute.vr == "IS":
-        column += "::text"
-    fold = attribute.vr == "PN"
     name = f"p{len(parameters)}"
-    value = f"%({name})s"
-    if fold:
-        column, value = f"lower({column})", f"lower({value})"
+    fold = _fold if attribute.vr == "PN" else str
     match match:
         case Single(text):
-            parameters[name] = text.rstrip("^") if fold else text
-            return f"{column} = {value}"
+            if attribute.vr == "IS":
+                return _integer_condition(column, (text,), name, parameters)
+            parameters[name] = text.rstrip("^") if attribute.vr == "PN" else text
+            return f"{fold(column)} = {fold(f'%({name})s')}"
         case OneOf(texts):
-            parameters[name] = [text.lower() if fold else text for text in texts]
-            return f"{column} = ANY (%({name})s)"
+            if attribute.vr == "IS":
+                return _integer_condition(column, texts, name, parameters)
+            parameters[name] = list(texts)
+            return f"{fold(column)} IN (SELECT {fold('x')} FROM unnest(%({name})s::text[]) x)"
         case Wildcard(pattern):
             parameters[name] = _like(pattern)
-            return f"{column} LIKE {value}"
+            return f"{fold(column)} LIKE {fold(f'%({name})s')}"
         case Range(first, last):
             return _range_condition(column, attribute.vr, first, last, name, parameters)
+
+
+def _fold(expression: str) -> str:
+    """In small letters by Unicode's rules: the database's own locale is C. As in the index patient_by_name."""
+    return f'lower({expression} COLLATE "und-x-icu")'
+
+
+def _integer_condition(column: str, texts: Collection[str], name: str, parameters: dict[str, Any]) -> str:
+    """Numbers, not their texts, are compared; what is none matches nothing."""
+    parameters[name] = [number for number in map(integer, texts) if number is not None]
+    return f"{column} = ANY (%({name})s::integer[])"
 
 
 def _like(pattern: str) -> str:

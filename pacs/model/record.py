@@ -71,15 +71,19 @@ def read_record(data: memoryview | bytes, transfer_syntax_uid: str) -> IndexReco
 
 def _normalised(value: str, vr: str) -> str | int | None:
     if vr == "IS":
-        first = value.split("\\")[0].strip()
-        number = int(first) if _INTEGER.fullmatch(first) else None
-        return number if number is not None and -(1 << 31) <= number < 1 << 31 else None  # PS3.5 Table 6.2-1
+        return integer(value.split("\\")[0])
     if vr == "DA":
         match = _DATE.fullmatch(value)  # ACR-NEMA wrote 1997.04.24
         return "".join(match.groups()) if match else value
     if vr == "CS":
         return value.upper()
     return value
+
+
+def integer(text: str) -> int | None:
+    """The number that an integer string stands for; None if it is none or out of range (PS3.5 Table 6.2-1)."""
+    number = int(text) if _INTEGER.fullmatch(text.strip()) else None
+    return number if number is not None and -(1 << 31) <= number < 1 << 31 else None
 
 
 def require_match(record: IndexRecord, sop_class_uid: str, sop_instance_uid: str) -> None:
