@@ -25,7 +25,7 @@ from pacs.storage.files import RESERVED_BYTES, Volume
 
 log = logging.getLogger(__name__)
 
-MARK = "restore-unfinished"
+MARK = Path("config", "restore-unfinished")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Restore:
             members = [member for member in tar if member.name.split("/")[0] in STATE_FOLDERS]
             tar.extractall(self.data, members=members, filter="tar")
         (self.data / MARK).unlink()
-        durable.fsync_folder(self.data)
+        durable.fsync_folder((self.data / MARK).parent)
 
     def _require_known_schema(self, manifest: Manifest) -> None:
         if manifest.schema > max(index.known_migrations()):
