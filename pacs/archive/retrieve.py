@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
 from pacs.errors import CannotUnderstand, NotFound, PacsError
@@ -73,16 +74,9 @@ def transcode(found: Found, transfer_syntax_uid: str) -> bytes:
             ds.decompress(generate_instance_uid=False)
         if source.is_little_endian != target.is_little_endian:
             swap_words(ds)
-        buffer = BytesIO()
-        ds.file_meta.TransferSyntaxUID = target
-        pydicom.dcmwrite(
-            buffer,
-            ds,
-            implicit_vr=target.is_implicit_VR,
-            little_endian=target.is_little_endian,
-            force_encoding=True,
-            enforce_file_format=True,
-        )
+        buffer = DicomBytesIO()
+        buffer.is_implicit_VR, buffer.is_little_endian = target.is_implicit_VR, target.is_little_endian
+        write_dataset(buffer, ds)
     except PacsError:
         raise
     except Exception as error:  # codecs raise what they like
@@ -90,10 +84,4 @@ def transcode(found: Found, transfer_syntax_uid: str) -> bytes:
             f"The object cannot be sent in {target.name}: it is stored in another transfer syntax "
             f"and decoding failed ({type(error).__name__}). Let the receiver accept the stored one."
         ) from error
-    return _dataset_bytes(buffer.getvalue())
-
-
-def _dataset_bytes(file: bytes) -> bytes:
-    """What stands behind a Part 10 file's meta information, whose group length dcmwrite has written first."""
-    length = int.from_bytes(file[140:144], "little")
-    return file[144 + length :]
+    return bytes(buffer.getvalue())

@@ -13,10 +13,14 @@ _WORD_SIZE_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
 
 def swap_words(ds: Dataset) -> None:
-    """Turn the words of every byte string in a data set, and in its sequences, round. Raise ValueError for half words.
+    """Turn the words of every byte string in a data set, and in its sequences, round.
 
-    Encapsulated pixel data must have been decompressed before.
+    Encapsulated pixel data must have been decompressed before. Raise ValueError for half words, and for pixels of more
+    than 16 bits: writers of big endian do not agree on the order of their words (PS3.5 8.1.1 says 16-bit words, the
+    least significant first; some wrote one 32-bit word), and wrong pixels are worse than none.
     """
+    if "PixelData" in ds and int(ds.get("BitsAllocated") or 0) > 16:
+        raise ValueError("pixels of more than 16 bits have no agreed order in big endian")
     for element in ds.iterall():
         size = _WORD_SIZE_BYTES.get(str(element.VR))
         if size is None or not element.value:
