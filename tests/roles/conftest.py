@@ -64,7 +64,7 @@ def converged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converged]:
 @pytest.fixture(scope="session")
 def image(converged: Converged) -> Image:
     container = converged.container
-    container.power_off()
+    container.pull_the_plug()
     subprocess.run(["chroot", container.root, "userdel", "--force", "--remove", "builder"], check=True)
     (container.root / "etc/sudoers.d/90-builder").unlink()
     return Image(container)

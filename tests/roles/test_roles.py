@@ -162,7 +162,7 @@ def test_the_screen_says_where_and_how_it_is(appliance: Container) -> None:
 
 def test_another_boot_keeps_keys_and_everything_comes_up_again(appliance: Container) -> None:
     before = appliance.run("cat /run/pacs-access/*.pub; cat /srv/pacs/state/volume.json")
-    appliance.power_off()
+    appliance.pull_the_plug()
     (appliance.root / "home/admin/.ssh/authorized_keys").unlink()  # a new system disk has none
     appliance.boot(timeout_s=120)
     assert appliance.run("cat /run/pacs-access/*.pub; cat /srv/pacs/state/volume.json") == before
