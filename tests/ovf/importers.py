@@ -79,7 +79,7 @@ def _units_bytes(units: str | None, importer: str) -> int:
     found = re.fullmatch(r"byte \* (\d+)\^(\d+)", units)
     if not found:
         raise RefusedError(f"{importer}: can't read the unit {units!r}")
-    return int(found[1]) ** int(found[2])
+    return int(int(found[1]) ** int(found[2]))
 
 
 def _disk_id(item: ET.Element, importer: str, prefix: str = r"ovf:/disk/") -> str:
@@ -224,8 +224,8 @@ def xen_orchestra(members: Mapping[str, bytes]) -> Virtual:
         disk = disks[_disk_id(item, "Xen Orchestra", prefix=r"(?:ovf:)?/disk/")]
         if f"{{{OVF}}}fileRef" not in disk:
             raise RefusedError("Xen Orchestra: a disk without a file has no path")
-        unit = disk.get(f"{{{OVF}}}capacityAllocationUnits")
-        capacity = int(disk[f"{{{OVF}}}capacity"]) * _units_bytes(unit, "Xen Orchestra")
+        disk_unit = disk.get(f"{{{OVF}}}capacityAllocationUnits")
+        capacity = int(disk[f"{{{OVF}}}capacity"]) * _units_bytes(disk_unit, "Xen Orchestra")
         address = int(_needed(item, "rasd:AddressOnParent", "Xen Orchestra"))
         _put(machine, address, files[disk[f"{{{OVF}}}fileRef"]], capacity, "Xen Orchestra")
     machine.nics = [
