@@ -222,9 +222,10 @@ def _as_if_blank(disk: Disk, cut_short: SystemRecord) -> Disk:
     """A disk that a claim was working on when it was cut short: nothing was ever stored on it.
 
     A claim ends with the state volume's identity file, and that one isn't there. Known again by the file system's
-    UUID, which the claim chose, or, cut short inside of mkfs, by the place where it is plugged in.
+    UUID, which this claim or one cut short before it chose, or, cut short inside of mkfs, by the place where it is
+    plugged in.
     """
-    if disk.volume and (disk.volume.has_data or disk.volume.identity.appliance_id != cut_short.appliance_id):
+    if disk.volume and disk.volume.has_data:
         return disk
     if disk.fs_uuid in cut_short.hardware or (disk.unsigned and disk.hardware in cut_short.hardware.values()):
         return replace(disk, blank=True, volume=None, problem="")

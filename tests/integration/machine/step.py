@@ -56,7 +56,7 @@ places = storage.Places(
 answer = storage.start(places)
 out = system / "run/out"
 out.unlink(missing_ok=True)
-if then:
+if then and answer.ready:
     real_run(["sh", "-ec", then], check=True, env={**os.environ, "VOLUMES": str(places.volumes), "OUT": str(out)})
 listed = real_run(["findmnt", "--json", "--output", "TARGET,SOURCE,OPTIONS", "--list"], capture_output=True, check=True)
 mounts = [
@@ -69,7 +69,8 @@ sys.stdout.write(
         {
             "ready": answer.ready,
             "problems": answer.problems,
-            "offered": answer.offered, "notes": answer.notes,
+            "offered": answer.offered,
+            "notes": answer.notes,
             "roles": answer.roles,
             "appliance_id": answer.appliance_id,
             "mounts": mounts,

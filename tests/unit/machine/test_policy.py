@@ -247,6 +247,13 @@ def test_a_claim_cut_short_after_mkfs() -> None:
     assert len(claims(disks, known=known)) == 3
 
 
+def test_a_claim_cut_short_twice() -> None:
+    """The second began anew, with another id, and has not come to what the first had finished."""
+    disks, first = cut_short(2)
+    second = SystemRecord("B", members("B"), claiming=True, hardware={**first.hardware, "uuid-B-tier1": "slot c"})
+    assert len(claims(disks, known=second)) == 3
+
+
 def test_a_claim_that_only_its_note_is_missing_of_counts() -> None:
     disks, known = cut_short(3)
     assert adopted(disks, known).appliance_id == "A"
