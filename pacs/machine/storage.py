@@ -119,6 +119,7 @@ def _start(places: Places) -> Answer:
 
 def _plan(places: Places, known: SystemRecord | None) -> Plan:
     """The plan for what is plugged in. Disks of a known set may take a moment to appear."""
+    filesystem.stop_looking()
     filesystem.settle()
     virtual = run("systemd-detect-virt", "--vm", "--quiet", accept=(0, 1)).returncode == 0
     folders_have_data = bool(known and known.folders) and any(

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.roles.conftest import Converged
+from tests.roles.conftest import Converged, FirstBoot
 from tests.roles.container import Container
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -82,6 +82,11 @@ def test_everything_runs(appliance: Container) -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_unit_is_active(appliance: Container, unit: str) -> None:
     assert appliance.run(f"systemctl is-active '{unit}'").strip() == "active"
+
+
+def test_after_its_first_boot_an_appliance_is_empty(first_boot: FirstBoot) -> None:
+    """So that it gives way when somebody attaches the old disks late."""
+    assert first_boot.volumes_with_data == "[]"
 
 
 def test_systemd_found_no_ordering_cycle(appliance: Container) -> None:
