@@ -1,14 +1,15 @@
 """pynetdicom's association and server, with our services in the place of its own.
 
 What this leans on in pynetdicom 3.0: `Association._serve_request` is called with each DIMSE request on the
-association's own thread, `_accepted_cx` maps context ids to contexts, and `RequestHandler._create_association` makes
-the acceptor. `tests/unit/net/test_association.py` fails when a new release changes that.
+association's own thread, `_accepted_cx` maps context ids to contexts, `RequestHandler._create_association` makes the
+acceptor, and `run_reactor` is its thread's body, which takes its first primitive from `dul.to_user_queue`. `tests/unit/net/test_association.py` fails when a new release changes that.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
@@ -22,6 +23,10 @@ from pacs import clock
 
 log = logging.getLogger(__name__)
 
+_AWAITING_CLOSE = "Sta13"  # PS3.8 Table 9-10
+_ABORT_READ_S = 1.0
+_REQUEST_S = 30.0
+
 #: Serves one DIMSE request: (association, request primitive, its presentation context).
 Service = Callable[["ArchiveAssociation", Any, PresentationContext], None]
 
@@ -31,6 +36,37 @@ class ArchiveAssociation(Association):
 
     services: dict[str, Service]
     association_key: int | None = None
+
+    def run_reactor(self) -> None:
+        """As pynetdicom's, but a connection that ends or sends rubbish before it asks for an association is over.
+
+        pynetdicom would wait for its request until the ACSE timeout, and count it as an association meanwhile: a
+        monitor that only looks whether the port is open would take all of them.
+        """
+        self.dul.start()
+        self._started_dul = True
+        self._dul_ready.wait()
+        if self._is_requested():
+            super().run_reactor()
+            return
+        if self.dul.socket is not None:
+            self.dul.socket.close()
+        self.kill()
+
+    def _is_requested(self) -> bool:
+        """Wait for the first primitive from the peer; False if there will be none."""
+        started = clock.monotonic_s()
+        aborted_at: float | None = None
+        while self.dul.to_user_queue.empty():
+            now = clock.monotonic_s()
+            if self.dul.state_machine.current_state == _AWAITING_CLOSE:
+                aborted_at = aborted_at or now  # its peer has a moment to read why
+            is_closed = self.dul.socket is None or self.dul.socket.socket is None
+            is_over = aborted_at is not None and now - aborted_at > _ABORT_READ_S
+            if is_closed or is_over or not self.dul.is_alive() or now - started > (self.acse_timeout or _REQUEST_S):
+                return False
+            time.sleep(0.002 if now - started < 0.1 else 0.05)
+        return True
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         service = self.services.get(msg.msg_type)

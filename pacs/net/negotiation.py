@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import shlex
 import threading
 
 from pynetdicom import evt
@@ -90,7 +91,7 @@ class Negotiation:
                 "`pacs device add NAME --ae-title %s --host %s --port PORT`.",
                 calling,
                 address,
-                calling,
+                shlex.quote(calling),
                 address,
                 extra={"calling_ae": calling, "peer": address},
             )
