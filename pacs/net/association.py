@@ -2,7 +2,8 @@
 
 What this leans on in pynetdicom 3.0: `Association._serve_request` is called with each DIMSE request on the
 association's own thread, `_accepted_cx` maps context ids to contexts, `RequestHandler._create_association` makes the
-acceptor, and `run_reactor` is its thread's body, which takes its first primitive from `dul.to_user_queue`. `tests/unit/net/test_association.py` fails when a new release changes that.
+acceptor, and `run_reactor` is its thread's body, which takes its first primitive from `dul.to_user_queue`.
+`tests/unit/net/test_association.py` fails when a new release changes that.
 """
 
 from __future__ import annotations
