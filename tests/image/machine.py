@@ -127,11 +127,10 @@ class Machine:
 
     def ssh_without_key(self) -> subprocess.CompletedProcess[str]:
         """Try to log in with anything but a key, as somebody else would."""
-        options = ["-o", "PreferredAuthentications=password,keyboard-interactive,publickey", "-o", "BatchMode=yes"]
-        options += ["-o", "IdentityFile=none", "-o", "ControlPath=none", "-o", "LogLevel=INFO"]
+        options = ["-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"]
+        options += ["-o", "BatchMode=yes", "-o", "ControlPath=none", "-o", "LogLevel=INFO"]
         command = ["ssh", *options, "-F", str(self.ssh_config), "appliance", "true"]
-        environment = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     def copy_in(self, source: Path, target: str) -> None:
         """Copy a file to target, a path in the administrator's home or /tmp."""
