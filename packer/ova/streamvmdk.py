@@ -20,7 +20,6 @@ from packer.errors import BuildError
 from packer.progress import run_logged
 
 SECTOR_BYTES = 512
-FORMAT = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"
 _HEADER = struct.Struct("<4sIIQQQQIQQQ")
 _GRAIN_MARKER_BYTES = 12
 _AT_END = 0xFFFFFFFFFFFFFFFF
