@@ -69,6 +69,12 @@ def looked_into(device: str, options: str) -> Iterator[Path]:
         run("umount", str(_PRIVATE))
 
 
+def stop_looking() -> None:
+    """Unmount what a start that was killed left at the private place."""
+    while is_mounted(_PRIVATE):
+        unmount(_PRIVATE)
+
+
 def mount(device: str, mount_point: Path) -> None:
     """Check and mount a volume. A file system with damage that needs a person is left alone.
 

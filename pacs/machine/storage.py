@@ -1,6 +1,7 @@
 """What pacs-storage.service does: plan, claim, adopt, mount; and says how it went.
 
-The answer is in /run/pacs-machine/storage.json, for the screen and for the units after it.
+The answer is in /run/pacs-machine/storage.json, for the screen and for the units after it; beside it, volumes.env
+overrides the service's settings where there is only one tier.
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ def start(places: Places) -> Answer:
     except PacsError as error:
         answer = Answer(ready=False, problems=(str(error),))
     places.answer.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    one_tier = answer.ready and "tier2" not in answer.roles
+    setting = f"PACS_TIER2={places.volumes / 'tier1'}\n" if one_tier else ""
+    durable.replace_file(places.answer.with_name("volumes.env"), setting.encode(), 0o644)
     durable.replace_file(places.answer, (json.dumps(asdict(answer), indent=1) + "\n").encode(), 0o644)
     return answer
 
@@ -115,6 +119,7 @@ def _start(places: Places) -> Answer:
 
 def _plan(places: Places, known: SystemRecord | None) -> Plan:
     """The plan for what is plugged in. Disks of a known set may take a moment to appear."""
+    filesystem.stop_looking()
     filesystem.settle()
     virtual = run("systemd-detect-virt", "--vm", "--quiet", accept=(0, 1)).returncode == 0
     folders_have_data = bool(known and known.folders) and any(

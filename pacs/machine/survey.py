@@ -132,11 +132,13 @@ def has_data(root: Path, is_state: bool) -> bool:
     """Whether anything was ever stored on the volume: any file that claiming and the first boot don't make.
 
     On a state volume those are its identity, the cluster (an index: what matters in it is journalled first) and
-    administrators' keys; segments of the journal without a record don't count either.
+    administrators' keys; segments of the journal without a record don't count either. Nor does half an identity file,
+    which a loss of power leaves under its temporary name.
     """
     ignored = {root / name for name in _OF_NO_ACCOUNT} if is_state else {root / "lost+found", root / IDENTITY_FILE}
-    if is_state:
-        ignored.add(root / "tier1" / IDENTITY_FILE)
+    roots = (root, root / "tier1") if is_state else (root,)
+    ignored.update(half for folder in roots for half in folder.glob(".volume*.json.*.tmp"))
+    ignored.add(roots[-1] / IDENTITY_FILE)
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         folders[:] = [name for name in folders if here / name not in ignored]

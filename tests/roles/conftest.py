@@ -82,9 +82,29 @@ def image_findings(image: Image) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class FirstBoot:
+    """The image booted for the first time. volumes_with_data: as the machine's policy sees them right after it."""
+
+    container: Container
+    volumes_with_data: str
+
+
+_WHICH_HAVE_DATA = """
+from pathlib import Path
+from pacs.machine.survey import has_data
+print([role for role in ("state", "tier1", "tier2") if has_data(Path("/srv/pacs", role), role == "state")])
+"""
+
+
+@pytest.fixture
+def appliance(first_boot: FirstBoot) -> Container:
+    return first_boot.container
+
+
 @pytest.fixture(scope="session")
-def appliance(image: Image, image_findings: dict[str, str]) -> Container:
-    """The image booted for the first time, with a seed, in folders on its own disk."""
+def first_boot(image: Image, image_findings: dict[str, str]) -> FirstBoot:
+    """With a seed, in folders on its own disk."""
     container = image.container
     seed = container.root / "var/lib/cloud/seed/nocloud"
     seed.mkdir(parents=True)
@@ -93,4 +113,5 @@ def appliance(image: Image, image_findings: dict[str, str]) -> Container:
     (seed / "user-data").write_text("#cloud-config\n" + json.dumps({"users": [user], "write_files": [setting]}) + "\n")
     (seed / "meta-data").write_text(json.dumps({"instance-id": "roles", "local-hostname": "pacs-roles"}) + "\n")
     container.boot(timeout_s=120)
-    return container
+    (container.root / "root/which.py").write_text(_WHICH_HAVE_DATA)
+    return FirstBoot(container, container.run("/opt/pacs/venv/bin/python /root/which.py").strip())

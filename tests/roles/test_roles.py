@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.roles.conftest import Converged
+from tests.roles.conftest import Converged, FirstBoot
 from tests.roles.container import Container
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -84,6 +84,11 @@ def test_unit_is_active(appliance: Container, unit: str) -> None:
     assert appliance.run(f"systemctl is-active '{unit}'").strip() == "active"
 
 
+def test_after_its_first_boot_an_appliance_is_empty(first_boot: FirstBoot) -> None:
+    """So that it gives way when somebody attaches the old disks late."""
+    assert first_boot.volumes_with_data == "[]"
+
+
 def test_systemd_found_no_ordering_cycle(appliance: Container) -> None:
     assert "ordering cycle" not in appliance.run("journalctl -b --no-pager")
 
@@ -153,11 +158,21 @@ def test_the_database_logs_no_parameters(appliance: Container) -> None:
         assert appliance.run(asked.format(sql)).strip() == value, name
 
 
+def test_the_nightly_jobs_run_in_their_sandbox(appliance: Container) -> None:
+    appliance.run("systemctl start pacs-reconcile.service pacs-backup.service")
+    result = appliance.run("systemctl show -P Result pacs-backup.service").strip()
+    assert result == "exec-condition", "nobody has said where to yet"
+    repository = "/srv/pacs/backup"
+    appliance.run(f"install -o pacs -g pacs -m 750 -d {repository}")
+    appliance.run(f"""echo 'backup_repository = "{repository}"' >>/srv/pacs/state/config/pacs.toml""")
+    appliance.run("systemctl start pacs-backup.service")
+    assert appliance.run("pacs backup list").count("objects") == 1
+
+
 def test_the_screen_says_where_and_how_it_is(appliance: Container) -> None:
     appliance.run("systemctl start pacs-screen.service")
     text = appliance.run("cat /run/issue.d/pacs.issue")
     assert "PACS appliance 0.0.test" in text
-    assert "WARNING backup" in text
 
 
 def test_another_boot_keeps_keys_and_everything_comes_up_again(appliance: Container) -> None:

@@ -165,6 +165,8 @@ def test_one_disk_has_no_tier2(rig: Rig) -> None:
     rig.plug("only", 1100)
     assert rig.ready()["roles"] == ["state", "tier1"]
     assert rig.ready()["roles"] == ["state", "tier1"]
+    setting = (rig.folder / "system/run/volumes.env").read_text()
+    assert setting == f"PACS_TIER2={rig.folder}/system/srv/tier1\n"
 
 
 def test_a_new_system_disk_takes_the_old_data_disks(three: Rig) -> None:
