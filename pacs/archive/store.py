@@ -181,4 +181,3 @@ class Arriving:
                 (content[offset:], copy["transfer_syntax_uid"]), (came, self.announced.transfer_syntax_uid)
             )
         return False
-

@@ -1,10 +1,11 @@
 """Reading a data set for what the index needs, as it arrives, without decoding the rest.
 
 The scanner is fed with pieces of any size and keeps no more of them than an element's header or a value that is asked
-for: an object of any size is read in constant memory. It walks the data elements of an encoded data set (PS3.5 chapter 7) from the first byte to the last. It keeps
-the raw values of the attributes that are asked for and skips all others by their length, pixel data too, so its cost
-is the number of elements, not their size. It proves that the data set is whole: every length lies inside the data,
-every sequence and item of undefined length is closed, and the last element ends with the last byte.
+for: an object of any size is read in constant memory. It walks the data elements of an encoded data set (PS3.5
+chapter 7) from the first byte to the last, keeps the raw values of the attributes that are asked for and skips all
+others by their length, pixel data too, so its cost is the number of elements, not their size. It proves that the data
+set is whole: every length lies inside the data, every sequence and item of undefined length is closed, and the last
+element ends with the last byte.
 
 It does not look into sequences of defined length, check value representations, or decode pixels.
 """

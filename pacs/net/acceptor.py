@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID  # noqa: F401  (proves the package is the one we know)
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -25,10 +24,10 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import negotiate_as_acceptor
 
 from pacs import clock
-from pacs.errors import PacsError
 from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.net.association import Association, Message, OpenSink, ReleaseRequested, StoreRequest
+from pacs.net.association import Association, Message, ReleaseRequested
 from pacs.net.negotiation import REJECTED_TOO_MANY, Negotiation
+from pacs.net.storing import Storing
 from pacs.net.upper_layer import ABORT_BY_USER, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
 
@@ -50,15 +49,14 @@ class Acceptor:
         settings: Settings,
         negotiation: Negotiation,
         services: dict[str, Service],
-        open_sink: Callable[[Association], OpenSink],
-        finish_store: Callable[[Association, StoreRequest, Any], None],
+        storing: Callable[[Association], Storing],
         on_opened: Callable[[Association], None],
         on_closed: Callable[[Association], None],
     ) -> None:
         self.settings = settings
         self.negotiation = negotiation
         self.services = services
-        self.open_sink, self.finish_store = open_sink, finish_store
+        self.storing = storing
         self.on_opened, self.on_closed = on_opened, on_closed
         self._open: dict[threading.Thread, UpperLayer] = {}
         self._lock = threading.Lock()
@@ -139,16 +137,11 @@ class Acceptor:
         request = _decode_request(upper_layer.read(header.length))
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         rejection = REJECTED_TOO_MANY if too_many else self.negotiation.rejection(calling, called, peer)
-        if rejection is None:
-            try:
-                supported = self.negotiation.contexts(request.presentation_context_definition_list)
-            except PacsError as error:
-                log.error("association refused: %s", error, extra={"calling_ae": calling})
-                rejection = self.negotiation.CONGESTION
         if rejection is not None:
             upper_layer.send(_encode_rejection(rejection))
             return None
-        roles = {
+        supported = self.negotiation.contexts(request.presentation_context_definition_list)
+        roles: Any = {
             item.sop_class_uid: (item.scu_role, item.scp_role)
             for item in request.user_information
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
@@ -189,14 +182,14 @@ class Acceptor:
 
     def _serve_association(self, assoc: Association) -> None:
         self.on_opened(assoc)
+        storing = self.storing(assoc)
         try:
-            open_sink = self.open_sink(assoc)
             while True:
-                received = assoc.receive(open_sink)
+                received = assoc.receive(storing.open_sink)
                 if isinstance(received, Message):
                     self._serve_message(assoc, received)
                 else:
-                    self.finish_store(assoc, *received)
+                    storing.finish(*received)
         except ReleaseRequested:
             assoc.upper_layer.send_release_response()
         except ConnectionLost as error:
@@ -205,6 +198,7 @@ class Acceptor:
             log.warning("%s", error, extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer})
             assoc.upper_layer.send_abort(*error.abort)
         finally:
+            storing.close()
             self.on_closed(assoc)
 
     def _serve_message(self, assoc: Association, message: Message) -> None:

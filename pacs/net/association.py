@@ -11,13 +11,13 @@ What this leans on in pynetdicom 3.0: `DIMSEMessage.decode_msg`, `message_to_pri
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pynetdicom.dimse import _RQ_TO_MESSAGE, _RSP_TO_MESSAGE
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
@@ -35,6 +35,8 @@ from pacs.net.upper_layer import (
 COMMAND_SIZE_BYTES_MAX = 64 << 10
 IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
+_PDU_SIZE_BYTES_MAX = 1 << 20
+_HAS_DATA_SET = 0x0001
 _NO_DATA_SET = 0x0101
 _C_STORE_RQ = 0x0001
 
@@ -101,9 +103,7 @@ class Association:
         """
         command, context = self._receive_command()
         if _us(command, 0x0100) == _C_STORE_RQ and open_sink is not None:
-            request = StoreRequest(
-                _us(command, 0x0110), _ui(command, 0x0002), _ui(command, 0x1000), context
-            )
+            request = StoreRequest(_us(command, 0x0110), _ui(command, 0x0002), _ui(command, 0x1000), context)
             if _us(command, 0x0800) == _NO_DATA_SET:
                 raise ProtocolError("A C-STORE request came without a data set.")
             sink = open_sink(request)
@@ -125,8 +125,12 @@ class Association:
             message = self.receive()
             if not isinstance(message, Message) or not isinstance(message.primitive, C_CANCEL):
                 raise ProtocolError("A request came before the one before it was answered.", ABORT_UNEXPECTED_PDU)
-            self._cancelled.add(int(message.primitive.MessageIDBeingRespondedTo or 0))
+            self.cancel(int(message.primitive.MessageIDBeingRespondedTo or 0))
         return message_id in self._cancelled
+
+    def cancel(self, message_id: int) -> None:
+        """Note a C-CANCEL of the peer for a request of its own."""
+        self._cancelled.add(message_id)
 
     def _receive_command(self) -> tuple[bytes, PresentationContext]:
         command, context_id = bytearray(), 0
@@ -195,14 +199,16 @@ class Association:
         try:
             return self.accepted[context_id]
         except KeyError:
-            raise ProtocolError(f"A message came in presentation context {context_id}, which is not accepted.") from None
+            raise ProtocolError(
+                f"A message came in presentation context {context_id}, which is not accepted."
+            ) from None
 
     # Sending
 
     def send(self, primitive: Any, context_id: int) -> None:
         """Send a message whose data set, if any, is in memory."""
         kind = _RQ_TO_MESSAGE if primitive.MessageIDBeingRespondedTo is None else _RSP_TO_MESSAGE
-        message = kind[type(primitive)]()  # type: ignore[index]
+        message = kind[type(primitive)]()
         message.primitive_to_message(primitive)
         parts: list[bytes] = []
         for value in message.encode_msg(context_id, min(self.peer_pdu_size_bytes or 65536, 65536)):
@@ -224,21 +230,53 @@ class Association:
         elements.append(_element(0x1000, request.sop_instance_uid.encode("ascii", "replace"), b"\0"))
         command = b"".join(elements)
         command = _element(0x0000, struct.pack("<L", len(command))) + command
-        self.upper_layer.send(data_value_header(int(request.context.context_id or 0), len(command), True, True) + command)
+        self.upper_layer.send(
+            data_value_header(int(request.context.context_id or 0), len(command), True, True) + command
+        )
 
-    def send_store_request(self, request: C_STORE, context_id: int, size_bytes: int, pieces: Any) -> None:
-        """Send a C-STORE request whose data set comes in pieces (bytes), size_bytes in all."""
-        self.send(request, context_id)
-        room = (self.peer_pdu_size_bytes or _BUFFER_SIZE_BYTES) - 6
+    def send_store_request(
+        self,
+        request: StoreRequest,
+        size_bytes: int,
+        pieces: Iterable[bytes],
+        originator: tuple[str, int] | None = None,
+    ) -> None:
+        """Send a C-STORE request (PS3.7 9.3.1.1) whose data set comes in pieces, size_bytes in all.
+
+        originator is the AE title and message id of the C-MOVE that it is part of.
+        """
+        elements = [
+            _element(0x0002, request.sop_class_uid.encode(), b"\0"),
+            _element(0x0100, struct.pack("<H", _C_STORE_RQ)),
+            _element(0x0110, struct.pack("<H", request.message_id)),
+            _element(0x0700, struct.pack("<H", 0)),
+            _element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
+            _element(0x1000, request.sop_instance_uid.encode(), b"\0"),
+        ]
+        if originator is not None:
+            elements += [
+                _element(0x1030, originator[0].encode(), b" "),
+                _element(0x1031, struct.pack("<H", originator[1])),
+            ]
+        self._send_command(elements, request.context)
+        self._send_data_set(int(request.context.context_id or 0), size_bytes, pieces)
+
+    def _send_command(self, elements: list[bytes], context: PresentationContext) -> None:
+        command = b"".join(elements)
+        command = _element(0x0000, struct.pack("<L", len(command))) + command
+        self.upper_layer.send(data_value_header(int(context.context_id or 0), len(command), True, True) + command)
+
+    def _send_data_set(self, context_id: int, size_bytes: int, pieces: Iterable[bytes]) -> None:
+        room = min(self.peer_pdu_size_bytes or _PDU_SIZE_BYTES_MAX, _PDU_SIZE_BYTES_MAX) - 6
         left = size_bytes
         for piece in pieces:
             view = memoryview(piece)
             while view:
                 part, view = view[:room], view[room:]
                 left -= len(part)
-                self.upper_layer.send(data_value_header(context_id, len(part), False, left <= 0), part)
+                self.upper_layer.send(data_value_header(context_id, len(part), False, left == 0), part)
         if left != 0:
-            raise ConnectionLost("A stored file changed its size while it was sent.")
+            raise ConnectionLost("A stored file is not as long as its row says. Run `pacs reconcile run`.")
 
     @property
     def contexts(self) -> list[PresentationContext]:
@@ -246,9 +284,7 @@ class Association:
         return [self.accepted[key] for key in sorted(self.accepted)]
 
 
-def _bounded(
-    target: bytearray, size_bytes_max: int = IDENTIFIER_SIZE_BYTES_MAX
-) -> Callable[[memoryview], None]:
+def _bounded(target: bytearray, size_bytes_max: int = IDENTIFIER_SIZE_BYTES_MAX) -> Callable[[memoryview], None]:
     def write(piece: memoryview) -> None:
         if len(target) + len(piece) > size_bytes_max:
             raise ProtocolError("A command or identifier is longer than this archive takes.")
@@ -295,4 +331,3 @@ def _primitive(command: bytes, identifier: bytes, context_id: int) -> Any:
         return message.message_to_primitive()
     except Exception as error:  # pynetdicom raises what it likes for a command that is none
         raise ProtocolError(f"A command cannot be read ({type(error).__name__}).") from error
-

@@ -214,11 +214,12 @@ class Volume:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def read(self, path: str) -> Iterator[bytes]:
-        """The file's bytes in chunks. Raise NotFound or VolumeFailed."""
+    def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """The file's bytes in chunks, from an offset [bytes]. Raise NotFound or VolumeFailed."""
         found = self.path_of(path)
         try:
-            with open(found, "rb") as file:
+            with open(found, "rb", buffering=0) as file:
+                file.seek(offset)
                 while chunk := file.read(CHUNK_SIZE_BYTES):
                     yield chunk
         except OSError as error:
