@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build the appliance; the exit code."""
     options = _options(arguments)
     logs: Path = options.build / "logs"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C: what runs has a process group of its own, and would go on alone.
+        signal.signal(number, signal.default_int_handler)
     try:
         preflight.check_writable(options.build)
         with _alone(options.build):

@@ -20,6 +20,8 @@ from packer.errors import BuildError
 
 HEARTBEAT_S = 30.0
 _POLL_S = 0.2
+# Packer puts time and builder before every line, Ansible a row of stars behind the name of a task.
+_PACKER_FRAME = re.compile(r"^\d{4}-\d\d-\S+Z:\s+(==> )?qemu\.\w+:\s*|\s*\*{3,}$")
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -108,8 +110,8 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> int:
         now = time.monotonic()
         if now - beat >= HEARTBEAT_S:
             beat = now
-            said = last_lines(log, 1)
-            say(f"      {spoken(now - started)}: {said[0][:110] if said else 'working'}")
+            said = [words for line in last_lines(log, 5) if (words := _PACKER_FRAME.sub("", line))]
+            say(f"      {spoken(now - started)}: {said[-1][:100] if said else 'working'}")
     return code
 
 

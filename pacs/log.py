@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import warnings
 
 #: What may stand in a log record's extra. None of these can identify a patient.
 KEYS = (
@@ -54,4 +55,8 @@ def set_up(to_journal: bool = False, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    # pydicom logs and warns of odd values and quotes them, and a value may be a patient's.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     logging.getLogger("pacs").setLevel(logging.DEBUG if verbose else logging.INFO)

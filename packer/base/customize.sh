@@ -7,6 +7,8 @@ root=$1
 
 echo pacs-appliance >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 pacs-appliance\n::1 localhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
+# mmdebstrap brings the host's /etc/hostname along, with its mode.
+chmod 0644 "$root/etc/hostname" "$root/etc/hosts"
 cat >"$root/etc/fstab" <<FSTAB
 UUID=$ROOT_UUID / ext4 noatime,errors=remount-ro 0 1
 UUID=$ESP_UUID /boot/efi vfat umask=0077,nofail 0 2

@@ -41,7 +41,8 @@ def dev(
 ) -> None:
     """Run a whole PACS in the foreground, without root and without a VM, until Ctrl-C.
 
-    It takes associations of any AE title from this machine, called AE title PACS.
+    It takes associations of any AE title from this machine, called AE title PACS. With
+    PACS_ANY_DEVICE_FROM_LOOPBACK=0 only those of known devices, as the appliance does.
     """
     folder = (data or context.find_root().obj or Path("pacs-data")).absolute()
     stop = threading.Event()
@@ -68,7 +69,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _run(folder: Path, dicom: socket.socket, http: socket.socket, stop: threading.Event) -> None:
-    environment = {**os.environ, "PACS_DATA": str(folder), "PACS_ANY_DEVICE_FROM_LOOPBACK": "1"}
+    environment = {"PACS_ANY_DEVICE_FROM_LOOPBACK": "1", **os.environ, "PACS_DATA": str(folder)}
     services = [
         _Service("receiver", ["receiver", "run"], environment, dicom),
         _Service("web", ["web", "run"], environment, http),

@@ -39,7 +39,12 @@ def storage() -> None:
 @machine.command()
 def access() -> None:
     """Have host keys and administrators' keys for SSH."""
-    keys.prepare(keys.Keys(), _state())
+    try:
+        keys.prepare(keys.Keys(), _state())
+    except (PacsError, OSError) as error:
+        # An administrator must get in most of all when the state volume is in trouble.
+        typer.echo(f"The keys on the state volume cannot be used, others serve until the next boot: {error}", err=True)
+        keys.prepare(keys.Keys(), None)
 
 
 @machine.command()

@@ -57,7 +57,7 @@ def find(
     level: Level,
     matches: Mapping[str, Match],
     wanted: Collection[str],
-    modalities_in_study: Collection[str] = (),
+    modalities_in_study: Match | None = None,
 ) -> Iterator[Row]:
     """The entities of a level that match, as rows of keyword → value, streamed from a cursor.
 
@@ -75,11 +75,9 @@ def find(
         attribute = BY_KEYWORD[keyword]
         if attribute.level <= level:
             conditions.append(_condition(attribute, match, parameters))
-    if modalities_in_study and level >= Level.STUDY:
-        parameters["modalities"] = list(modalities_in_study)
-        conditions.append(
-            "EXISTS (SELECT FROM series x WHERE x.study_key = st.study_key AND x.modality = ANY (%(modalities)s))"
-        )
+    if modalities_in_study is not None and level >= Level.STUDY:
+        modality = _condition(BY_KEYWORD["Modality"], modalities_in_study, parameters, "x")
+        conditions.append(f"EXISTS (SELECT FROM series x WHERE x.study_key = st.study_key AND {modality})")
     statement = (
         f"SELECT {_columns(level, wanted)} FROM {_FROM[level]} WHERE {' AND '.join(conditions)}"
         f" ORDER BY {_TABLE[level]}.{_KEY[level]}"
@@ -103,8 +101,8 @@ def _columns(level: Level, wanted: Collection[str]) -> str:
     return ", ".join(columns)
 
 
-def _condition(attribute: Attribute, match: Match, parameters: dict[str, Any]) -> str:
-    column = f"{_TABLE[attribute.level]}.{attribute.column}"
+def _condition(attribute: Attribute, match: Match, parameters: dict[str, Any], table: str | None = None) -> str:
+    column = f"{table or _TABLE[attribute.level]}.{attribute.column}"
     name = f"p{len(parameters)}"
     fold = _fold if attribute.vr == "PN" else str
     match match:

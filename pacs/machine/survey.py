@@ -57,9 +57,12 @@ def _mounted(device: dict[str, Any]) -> list[str]:
 
 def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
     path, size_bytes = listed["path"], int(listed["size"])
-    probed = run("blkid", "-p", "-o", "export", path, accept=(0, 2, 8))
+    probed = run("blkid", "-p", "-o", "export", path, accept=range(256))
     values = dict(line.split("=", 1) for line in probed.stdout.splitlines() if "=" in line)
-    unsigned = probed.returncode == 2 and not listed.get("children") and not output("wipefs", "-n", path)
+    # A disk that cannot be read is not blank, and no reason not to start with the others.
+    signatures = run("wipefs", "-n", path, accept=range(256))
+    unsigned = probed.returncode == 2 and signatures.returncode == 0 and not signatures.stdout.strip()
+    unsigned = unsigned and not listed.get("children")
     is_ext4 = values.get("TYPE") == "ext4" and not listed.get("children")
     volume, problem = None, ""
     if is_ext4:
@@ -88,16 +91,13 @@ def _hardware(path: str, size_bytes: int) -> str:
 
 def _begins_with_zeros(path: str) -> bool:
     """Whether nothing stands at the start and at the end, where every format we know and many we don't begin."""
-    fd = os.open(path, os.O_RDONLY)
     try:
-        start = os.pread(fd, _ZEROS_AT_START_BYTES, 0)
-        size_bytes = os.lseek(fd, 0, os.SEEK_END)
-        end = os.pread(fd, _ZEROS_AT_END_BYTES, max(0, size_bytes - _ZEROS_AT_END_BYTES))
+        with open(path, "rb") as disk:
+            start = disk.read(_ZEROS_AT_START_BYTES)
+            disk.seek(-_ZEROS_AT_END_BYTES, os.SEEK_END)
+            return not any(start) and not any(disk.read(_ZEROS_AT_END_BYTES))
     except OSError:
         return False
-    finally:
-        os.close(fd)
-    return not any(start) and not any(end)
 
 
 def _read_volume(path: str, label: str) -> Volume | None:

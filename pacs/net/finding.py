@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom import config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, repeater_has_tag
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
@@ -42,6 +46,8 @@ def read_identifier(message: Message) -> tuple[Dataset, Level]:
     syntax = context.transfer_syntax[0]
     try:
         identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        for keyword in (*BY_KEYWORD, "ModalitiesInStudy"):
+            identifier.get(keyword)  # pydicom decodes a value when it is asked for: a bad one is found here
         name = str(identifier.get("QueryRetrieveLevel", "")).strip()
     except Exception as error:
         raise IdentifierError("The query's identifier cannot be read. Check the querying device.") from error
@@ -108,32 +114,47 @@ def encode_identifier(ds: Dataset, context: PresentationContext) -> bytes:
 
 def answers(database: Database, identifier: Dataset, level: Level, ae_title: str) -> Iterator[Dataset]:
     """The data sets that answer a query: each key that it asked for, and where the object can be had."""
-    wanted = [keyword for keyword in (keyword_for_tag(element.tag) for element in identifier) if keyword]
+    keys = _keys(identifier)
     matches = {}
-    for keyword in wanted:
+    for keyword in (key.keyword for key in keys):
         attribute = BY_KEYWORD.get(keyword)
         match = matching.parse(attribute, text_of(identifier, keyword)) if attribute else None
         if match is not None:
             matches[keyword] = match
-    modalities = [value for value in text_of(identifier, "ModalitiesInStudy").split("\\") if value]
-    for row in query.find(database, level, matches, wanted, modalities):
-        yield _answer(row, wanted, level, ae_title)
+    modalities = matching.parse(BY_KEYWORD["Modality"], text_of(identifier, "ModalitiesInStudy"))
+    for row in query.find(database, level, matches, [key.keyword for key in keys], modalities):
+        yield _answer(row, keys, level, ae_title)
 
 
-def _answer(row: Row, wanted: list[str], level: Level, ae_title: str) -> Dataset:
+@dataclass(frozen=True)
+class _Key:
+    """An element that a query asks for; its keyword is empty if PS3.6 has none of that tag."""
+
+    tag: BaseTag
+    vr: str
+    keyword: str
+
+
+def _keys(identifier: Dataset) -> list[_Key]:
+    """What is asked for: tags and VRs only, as pydicom cannot decode every VR without the rest of an object."""
+    keys = []
+    for tag in identifier.keys():  # noqa: SIM118 (iterating a data set decodes its values)
+        if not tag.element or tag.is_private:
+            continue
+        vr = dictionary_VR(tag) if dictionary_has_tag(tag) or repeater_has_tag(tag) else "UN"
+        keys.append(_Key(tag, vr[:2], keyword_for_tag(tag)))  # of "US or SS" the first
+    return keys
+
+
+def _answer(row: Row, keys: list[_Key], level: Level, ae_title: str) -> Dataset:
     ds = Dataset()
+    for key in keys:
+        value = row.get(key.keyword) if key.keyword else None
+        if isinstance(value, str) and "\\" in value:
+            value = value.split("\\")
+        ds.add(DataElement(key.tag, key.vr, [] if key.vr == "SQ" else value, validation_mode=config.IGNORE))
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.QueryRetrieveLevel = level.name
     ds.RetrieveAETitle = ae_title
     ds.InstanceAvailability = "ONLINE"
-    for keyword in wanted:
-        if keyword in ("SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle", "InstanceAvailability"):
-            continue
-        value = row.get(keyword)
-        if dictionary_VR(keyword) == "SQ":
-            setattr(ds, keyword, [])
-        elif isinstance(value, str) and "\\" in value:
-            setattr(ds, keyword, value.split("\\"))
-        else:
-            setattr(ds, keyword, "" if value is None else value)
     return ds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import shlex
 import threading
 
 from pynetdicom.presentation import PresentationContext
@@ -82,7 +83,7 @@ class Negotiation:
                 "`pacs device add NAME --ae-title %s --host %s --port PORT`.",
                 calling,
                 address,
-                calling,
+                shlex.quote(calling),
                 address,
                 extra={"calling_ae": calling, "peer": address},
             )

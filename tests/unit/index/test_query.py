@@ -183,8 +183,9 @@ def test_counts_and_modalities_of_a_study(database: Database) -> None:
     assert row["NumberOfStudyRelatedInstances"] == 4
     assert row["NumberOfPatientRelatedStudies"] == 1
     assert len(list(query.find(database, Level.IMAGE, {}, ["SOPInstanceUID"]))) == 4
-    for modalities, studies in ((["CT"], 1), (["SR", "MR"], 1), (["MR"], 0), ([], 1)):
-        assert len(list(query.find(database, Level.STUDY, {}, ["StudyInstanceUID"], modalities))) == studies
+    for modalities, studies in (("CT", 1), ("SR\\MR", 1), ("MR", 0), ("S*", 1), ("M?", 0), ("*", 1), ("", 1)):
+        match = matching.parse(BY_KEYWORD["Modality"], modalities)
+        assert len(list(query.find(database, Level.STUDY, {}, ["StudyInstanceUID"], match))) == studies, modalities
 
 
 def test_an_object_of_no_patient_is_no_answer_but_can_be_had(database: Database) -> None:

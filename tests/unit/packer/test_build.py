@@ -151,6 +151,35 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def test_the_heartbeat_says_what_is_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("packer.progress.HEARTBEAT_S", 0.1)
+    line = "2026-11-22T00:12:59Z:     qemu.appliance: TASK [base : Install packages] ********"
+    run_logged(["sh", "-c", f"echo '{line}'; sleep 1"], tmp_path / "log", remedy="")
+    assert "s: TASK [base : Install packages]\n" in capsys.readouterr().out
+
+
+def test_a_terminated_build_ends_what_it_started(tmp_path: Path) -> None:
+    """Stopped in its first minute, as CI stops a job: the child goes too, and the exit code says so."""
+    child = tmp_path / "child"
+    code = f"""
+import pathlib, packer.build as build, packer.progress as progress
+command = ["sh", "-c", "echo $$ >{child}; exec sleep 60"]
+build._build = lambda *_: progress.run_logged(command, pathlib.Path("{tmp_path}/log"), remedy="")
+raise SystemExit(build.main(["--build", "{tmp_path}/build"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (child.exists() and child.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Interrupted." in stderr
+    assert not _lives(int(child.read_text()))
+
+
 def test_stages_are_counted_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(2, tmp_path)
     for name in ("one", "two"):
