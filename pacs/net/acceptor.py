@@ -28,13 +28,15 @@ from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAM
 from pacs.net.association import Association, Message, ReleaseRequested
 from pacs.net.negotiation import REJECTED_TOO_MANY, Negotiation
 from pacs.net.storing import Storing
-from pacs.net.upper_layer import ABORT_BY_USER, ConnectionLost, PduType, ProtocolError, UpperLayer
+from pacs.net.upper_layer import ABORT_BY_USER, ABORT_UNEXPECTED_PDU, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: How long a connection may take to ask for an association [s] (the ARTIM timer, PS3.8 9.1.5).
 ARTIM_S = 30.0
+#: Connections that may be open beside the associations: those that have not asked yet, or are being closed.
+CONNECTIONS_BESIDE_MAX = 64
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 #: Serves a request other than C-STORE: (association, message).
@@ -59,6 +61,7 @@ class Acceptor:
         self.storing = storing
         self.on_opened, self.on_closed = on_opened, on_closed
         self._open: dict[threading.Thread, UpperLayer] = {}
+        self._associations = threading.BoundedSemaphore(settings.associations_max)
         self._lock = threading.Lock()
         self._wake, self._wake_end = socket.socketpair()
         self._listener: threading.Thread | None = None
@@ -102,6 +105,9 @@ class Acceptor:
                 except OSError:
                     continue
                 connection.setblocking(True)
+                if len(self._threads()) >= self.settings.associations_max + CONNECTIONS_BESIDE_MAX:
+                    connection.close()
+                    continue
                 thread = threading.Thread(
                     target=self._serve_connection, args=(connection, str(address[0])), name="association", daemon=True
                 )
@@ -111,12 +117,8 @@ class Acceptor:
         upper_layer = UpperLayer(connection, ARTIM_S)
         with self._lock:
             self._open[threading.current_thread()] = upper_layer
-            too_many = len(self._open) > self.settings.associations_max
         try:
-            assoc = self._negotiate(upper_layer, peer, too_many)
-            if assoc is not None:
-                upper_layer.set_timeout(self.settings.network_timeout_s)
-                self._serve_association(assoc)
+            self._serve_request(upper_layer, peer)
         except ConnectionLost:
             log.debug("a connection ended before its association", extra={"peer": peer})
         except ProtocolError as error:
@@ -130,11 +132,26 @@ class Acceptor:
             with self._lock:
                 del self._open[threading.current_thread()]
 
-    def _negotiate(self, upper_layer: UpperLayer, peer: str, too_many: bool) -> Association | None:
+    def _serve_request(self, upper_layer: UpperLayer, peer: str) -> None:
+        # A connection holds an association's place only once it asks for one: watchers that look whether the port is
+        # open hold none.
         header = upper_layer.read_header()
         if header.type != PduType.ASSOCIATE_RQ:
-            raise ProtocolError("The first PDU is no association request.")
+            raise ProtocolError("The first PDU is no association request.", ABORT_UNEXPECTED_PDU)
         request = _decode_request(upper_layer.read(header.length))
+        has_place = self._associations.acquire(blocking=False)
+        try:
+            assoc = self._negotiate(upper_layer, request, peer, not has_place)
+            if assoc is not None:
+                upper_layer.set_timeout(self.settings.network_timeout_s)
+                self._serve_association(assoc)
+        finally:
+            if has_place:
+                self._associations.release()
+
+    def _negotiate(
+        self, upper_layer: UpperLayer, request: A_ASSOCIATE, peer: str, too_many: bool
+    ) -> Association | None:
         calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         rejection = REJECTED_TOO_MANY if too_many else self.negotiation.rejection(calling, called, peer)
         if rejection is not None:
