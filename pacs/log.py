@@ -17,7 +17,7 @@ KEYS = (
     "study_key", "seconds", "path", "point",
 )  # fmt: skip
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class LineFormatter(logging.Formatter):

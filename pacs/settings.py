@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as EnvironmentFault
 
 from pacs.errors import SettingsError
+
+#: The default character repertoire without backslash and control characters, no space at the ends (PS3.5 Table 6.2-1).
+AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"
+_UID = r"^[0-9]+(\.[0-9]+)*$"
 
 
 class Settings(BaseSettings):
@@ -26,11 +31,11 @@ class Settings(BaseSettings):
     database: str = Field(default="", description="libpq connection string; empty: the private cluster in the data.")
     tier1: Path | None = Field(default=None, description="Root of the tier 1 volume; default DATA/tier1.")
     tier2: Path | None = Field(default=None, description="Root of the tier 2 volume; default DATA/tier2.")
-    ae_title: str = Field(default="PACS", max_length=16, description="Called AE title.")
+    ae_title: str = Field(default="PACS", max_length=16, pattern=AE_TITLE, description="Called AE title.")
     any_device_from_loopback: bool = Field(
         default=False, description="Take associations of unknown devices from this machine. `pacs dev` sets it."
     )
-    extra_transfer_syntaxes: tuple[str, ...] = Field(
+    extra_transfer_syntaxes: tuple[Annotated[str, Field(pattern=_UID)], ...] = Field(
         default=(), description="UIDs of private transfer syntaxes to take, beside all of PS3.6."
     )
     associations_max: int = Field(default=64, ge=1, description="Associations at once, in one receiver.")
@@ -72,7 +77,7 @@ def load(data: Path, **given: Any) -> Settings:
         from_file = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         from_file = {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or no UTF-8
         raise SettingsError(f"{path} cannot be read: {error}. Correct it, or remove it for the defaults.") from error
     # pydantic-settings ranks what is passed above the environment; the file must rank below it.
     from_file = {name: value for name, value in from_file.items() if f"PACS_{name.upper()}" not in os.environ}
@@ -81,6 +86,8 @@ def load(data: Path, **given: Any) -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise SettingsError(f"Settings cannot be used ({faults}). Correct {path} or the PACS_ environment.") from error
+    except EnvironmentFault as error:
+        raise SettingsError(f"Settings cannot be used ({error}). Correct the PACS_ environment.") from error
 
 
 def reference() -> str:

@@ -9,20 +9,19 @@ from pacs.errors import NotFound, UsageError
 from pacs.index import devices as rows
 from pacs.index.database import Database
 from pacs.index.devices import Device
+from pacs.settings import AE_TITLE
 from pacs.storage.journal import Journal
-
-# Default character repertoire without backslash and control characters, PS3.5 Table 6.2-1.
-_AE_TITLE = re.compile(r"(?=.*[^ ])[ -\[\]-~]{1,16}", re.ASCII)
 
 
 def add_device(database: Database, journal: Journal, device: Device) -> None:
     """Make a device known. Raise UsageError if its title, port or name cannot be."""
-    if not _AE_TITLE.fullmatch(device.ae_title) or device.ae_title != device.ae_title.strip():
+    if len(device.ae_title) > 16 or not re.fullmatch(AE_TITLE, device.ae_title, re.ASCII):
         raise UsageError("An AE title is 1 to 16 characters, without backslash, no spaces around it. Correct it.")
     if not 1 <= device.port <= 65535:
         raise UsageError("A port is 1 to 65535. Correct it.")
-    if not device.name.strip() or not device.host.strip():
-        raise UsageError("A device has a name and a host. Give both.")
+    for text in (device.name, device.host):
+        if not text.strip() or not text.isprintable():
+            raise UsageError("A device has a name and a host, of printable characters. Give both.")
     rows.require_free(database, device)
     journal.append("device add", **asdict(device))
     rows.add_device(database, device)

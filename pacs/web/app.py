@@ -40,7 +40,8 @@ def make_app(subject: Subject) -> Starlette:
 
     async def status(_request: Request) -> Response:
         results = await run_in_threadpool(run_all, subject, CHECKS)
-        counts = await run_in_threadpool(_totals, subject)
+        is_down = any(result.name == "database" and result.severity == "critical" for result in results)
+        counts = None if is_down else await run_in_threadpool(_totals, subject)
         page = templates.get_template("status.html").render(
             version=__version__,
             ae_title=subject.settings.ae_title,

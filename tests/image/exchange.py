@@ -26,6 +26,7 @@ from tests.synthetic import ct_study
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 CALLED, CALLING = "PACS", "TESTER"
+_ECHO_TIMEOUT_S = 20.0
 _SENDER_LIMIT_S = 120.0
 _VERIFICATION = UID("1.2.840.10008.1.1")
 _STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
@@ -128,6 +129,7 @@ def _associate(port: int, ae: AE, *handlers: tuple[Any, Any]) -> Iterator[Associ
 def echo(port: int) -> int:
     """Send a C-ECHO and return its status."""
     ae = AE(CALLING)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _ECHO_TIMEOUT_S
     ae.add_requested_context(_VERIFICATION)
     with _associate(port, ae) as assoc:
         return int(assoc.send_c_echo().Status)
@@ -205,19 +207,24 @@ def fetch(port: int, study_instance_uid: str) -> tuple[dict[str, str], str]:
     return received, "no answer" if final is None else f"{final:04X}"
 
 
-def compare(port: int, account: Account) -> Comparison:
-    """Fetch every study something was acknowledged of, and compare all that comes back.
+def compare(port: int, account: Account, studies: set[str] | None = None) -> Comparison:
+    """Fetch these studies, or every one something was acknowledged of, and compare all that comes back.
 
     What was sent but never acknowledged need not be there; if it is, it must be whole.
     """
+    wanted = {
+        uid: instance
+        for uid, instance in account.acknowledged.items()
+        if studies is None or instance.study_instance_uid in studies
+    }
     received: dict[str, str] = {}
     refused: list[str] = []
-    for study in sorted({instance.study_instance_uid for instance in account.acknowledged.values()}):
+    for study in sorted({instance.study_instance_uid for instance in wanted.values()}):
         parts, status = fetch(port, study)
         received |= parts
         if status != "0000":
             refused.append(status)
-    missing = sorted(account.acknowledged.keys() - received.keys())
+    missing = sorted(wanted.keys() - received.keys())
     different = sorted(
         uid for uid, sha256 in received.items() if uid not in account.sent or account.sent[uid].sha256 != sha256
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from typing import Any
 import testinfra
 
 from packer.accelerator import Accelerator
-from tests.image.exchange import CALLING, Account, AssociationRefusedError, Comparison, compare, echo
+from tests.image.exchange import CALLING, Account, AssociationRefusedError, Comparison, ExchangeError, compare, echo
 from tests.image.hardware import Firmware, Hardware
-from tests.image.machine import HOST_AS_THE_GUEST_SEES_IT, Machine
+from tests.image.machine import BOOT_LIMIT_S, HOST_AS_THE_GUEST_SEES_IT, Machine
 from tests.image.ova import Imported
 from tests.image.seed import make_key, make_seed
 
@@ -49,6 +51,18 @@ class Installation:
     def host(self) -> Any:
         """testinfra's view of the machine, as root; it must be running."""
         return testinfra.get_host("ssh://appliance", ssh_config=str(self.machine.ssh_config), sudo=True)
+
+    def boot_to_dicom(self, limit_s: float = BOOT_LIMIT_S) -> float:
+        """Power on and wait until the appliance takes associations, no longer; return the seconds that took."""
+        started = time.monotonic()
+        self.machine.power_on()
+        while True:
+            with contextlib.suppress(ExchangeError):
+                echo(self.dicom_port)
+                return time.monotonic() - started
+            if time.monotonic() - started > limit_s or not self.machine.is_on:
+                raise self.machine.failure(f"no association within {limit_s:.0f} s")
+            time.sleep(1)
 
     def complaints(self) -> list[str]:
         """What `pacs check` finds amiss, but for the backup: nobody has said where to yet."""
@@ -103,9 +117,9 @@ class Installation:
         for uid in uids:
             self.account.acknowledged.pop(uid, None)
 
-    def compare(self) -> Comparison:
-        """Fetch back what was acknowledged and compare."""
-        return compare(self.dicom_port, self.account)
+    def compare(self, studies: set[str] | None = None) -> Comparison:
+        """Fetch back what was acknowledged, of these studies or of all, and compare."""
+        return compare(self.dicom_port, self.account, studies)
 
 
 def install(imported: Imported, folder: Path, firmware: Firmware, accelerator: Accelerator) -> Installation:

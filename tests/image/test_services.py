@@ -171,4 +171,4 @@ def test_only_a_known_device_may_associate(site: Installation) -> None:
 
 
 def test_the_clock_is_utc(host: Any) -> None:
-    assert host.check_output("date +%%Z") == "UTC"
+    assert host.check_output("date +%Z") == "UTC"

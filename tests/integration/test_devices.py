@@ -405,7 +405,7 @@ def test_a_get_can_be_cancelled(archive: Dev) -> None:
     assoc.release()
 
 
-# --- C-ECHO, C-STORE from DCMTK -----------------------------------------------------------------------------------------
+# --- C-ECHO, C-STORE from DCMTK --------------------------------------------------------------------------------------
 
 
 def test_dcmtk_verifies_and_stores(archive: Dev, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""Each check tells well from ill; a check that fails is critical and takes no other down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from pacs import clock
+from pacs.checks import backup, copies
+from pacs.checks.check import Result, Subject, run_all, worst
+from pacs.checks.registry import CHECKS
+from pacs.cli.instance import Instance
+from pacs.index.runs import record_run
+
+
+def severity(result: Result) -> str:
+    assert result.message
+    assert result.hint or result.severity == "ok", "what is not well says what to do"
+    return result.severity
+
+
+def test_a_check_that_fails_is_critical_and_takes_no_other_down() -> None:
+    def broken(_subject: Subject) -> Result:
+        raise ZeroDivisionError("Secret^Patient")
+
+    def fine(_subject: Subject) -> Result:
+        return Result("fine", "ok", "well")
+
+    results = run_all(None, {"broken": broken, "fine": fine, "broken too": broken})  # type: ignore[arg-type]
+    assert [(result.name, result.severity) for result in results] == [
+        ("broken", "critical"),
+        ("fine", "ok"),
+        ("broken too", "critical"),
+    ]
+    assert "Secret" not in results[0].message
+    assert worst(results) == "critical"
+    assert worst([]) == "ok"
+    assert worst([Result("a", "warning", ""), Result("b", "ok", "")]) == "warning"
+
+
+def test_the_checks_of_an_instance_through_its_life(instance: Instance, tmp_path: Path) -> None:
+    subject = Subject(instance.settings, instance.database, instance.by_tier)
+    assert [result.name for result in run_all(subject, CHECKS)] == list(CHECKS)
+    assert severity(copies.run(subject)) == "ok"
+
+    started = clock.now()
+    record_run(instance.database, "reconcile", started, True, {"files": 0})
+    assert severity(copies.run(subject)) == "ok"
+    _age(instance, "reconcile", timedelta(days=3))
+    assert severity(copies.run(subject)) == "warning"
+
+    assert severity(backup.run(subject)) == "warning"  # no repository
+    subject = replace(subject, settings=subject.settings.model_copy(update={"backup_repository": tmp_path}))
+    assert severity(backup.run(subject)) == "warning"  # never ran
+    record_run(instance.database, "backup", started, True, {})
+    assert severity(backup.run(subject)) == "ok"
+    _age(instance, "backup", timedelta(hours=27))
+    assert severity(backup.run(subject)) == "critical"
+    record_run(instance.database, "backup", started, True, {})
+    on_tier = subject.settings.model_copy(update={"backup_repository": instance.by_tier[2].root / "backup"})
+    assert severity(backup.run(replace(subject, settings=on_tier))) == "warning"
+    record_run(instance.database, "backup", started, False, {"error": "full"})
+    assert severity(backup.run(subject)) == "critical"
+
+    (instance.by_tier[1].root / "volume.json").rename(tmp_path / "away.json")
+    results = {result.name: severity(result) for result in run_all(subject, CHECKS)}
+    assert results["volumes"] == "critical"
+    assert results["database"] == "ok"
+
+
+def _age(instance: Instance, kind: str, age: timedelta) -> None:
+    with instance.database.transaction() as connection:
+        connection.execute("UPDATE run SET finished_at = now() - %s WHERE kind = %s", (age, kind))
