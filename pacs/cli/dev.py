@@ -176,8 +176,11 @@ class _locked:  # noqa: N801 (used as a function)
         self.file: IO[bytes] | None = None
 
     def __enter__(self) -> None:
-        (self.folder / "config").mkdir(parents=True, exist_ok=True)
-        self.file = open(self.folder / "dev.lock", "wb")
+        try:
+            (self.folder / "config").mkdir(parents=True, exist_ok=True)
+            self.file = open(self.folder / "dev.lock", "wb")
+        except OSError as error:
+            raise UsageError(f"{self.folder} cannot be used: {error.strerror}. Take another --data.") from error
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

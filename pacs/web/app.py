@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +18,8 @@ from pacs.checks.check import Result, Subject, run_all, worst
 from pacs.checks.registry import CHECKS
 from pacs.errors import PacsError
 from pacs.index.runs import totals
+
+CHECKS_TIMEOUT_S = 10
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -32,15 +36,15 @@ def make_app(subject: Subject) -> Starlette:
     templates.filters["bytes"] = format_bytes
 
     async def healthz(_request: Request) -> Response:
-        results = await run_in_threadpool(run_all, subject, CHECKS)
+        results = await _results(subject)
         state = worst(results)
         return JSONResponse(
             {"status": state, "version": __version__}, 503 if state == "critical" else 200, headers=_HEADERS
         )
 
     async def status(_request: Request) -> Response:
-        results = await run_in_threadpool(run_all, subject, CHECKS)
-        is_down = any(result.name == "database" and result.severity == "critical" for result in results)
+        results = await _results(subject)
+        is_down = any(result.name in ("database", "checks") and result.severity == "critical" for result in results)
         counts = None if is_down else await run_in_threadpool(_totals, subject)
         page = templates.get_template("status.html").render(
             version=__version__,
@@ -53,6 +57,16 @@ def make_app(subject: Subject) -> Starlette:
         return HTMLResponse(page, headers=_HEADERS)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/", status)])
+
+
+async def _results(subject: Subject) -> list[Result]:
+    """Every check's result; one critical result if they do not end, as with a database that hangs."""
+    try:
+        with anyio.fail_after(CHECKS_TIMEOUT_S):
+            return await anyio.to_thread.run_sync(run_all, subject, CHECKS, abandon_on_cancel=True)
+    except TimeoutError:
+        message = f"They did not end within {CHECKS_TIMEOUT_S} seconds."
+        return [Result("checks", "critical", message, "See `systemctl status postgresql@17-main`, and the disks.")]
 
 
 def _totals(subject: Subject) -> dict[str, int] | None:

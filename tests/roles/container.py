@@ -96,13 +96,15 @@ class Container:
         return subprocess.run(["nsenter", "-t", str(self._init), "-n", "--", *command],
                               capture_output=True, text=True, check=False, timeout=300)
 
-    def play(self, playbook: str, variables: Mapping[str, object], *arguments: str) -> str:
+    def play(
+        self, playbook: str, variables: Mapping[str, object], *arguments: str, user: str = "builder"
+    ) -> str:
         """Run a playbook against it; return what ansible-playbook printed, raise if it failed."""
         inventory = self.folder / "inventory.yml"
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes"
         inventory.write_text(
-            "all:\n  hosts:\n    container:\n"
-            "      ansible_host: 127.0.0.1\n      ansible_user: builder\n"
+            "appliance:\n  hosts:\n    container:\n"
+            f"      ansible_host: 127.0.0.1\n      ansible_user: {user}\n"
             f"      ansible_ssh_private_key_file: {self.folder / 'key'}\n"
             f"      ansible_ssh_common_args: {options}\n"
         )

@@ -175,6 +175,15 @@ def test_the_screen_says_where_and_how_it_is(appliance: Container) -> None:
     assert "PACS appliance 0.0.test" in text
 
 
+def test_configuring_a_running_appliance_changes_nothing_but_what_was_changed(appliance: Container) -> None:
+    variables = {"base_update_cache": False, "appliance_live": True, "base_journal_max_size": "600M"}
+    printed = appliance.play("configure.yml", variables, user="admin")
+    changed = re.findall(r"TASK \[([^]]+)\] \*+\n(?:.*\n)??changed:", printed)
+    assert changed == ["base : Install users, network, journal and session settings"], printed
+    assert "600M" in appliance.run("cat /etc/systemd/journald.conf.d/pacs.conf")
+    assert appliance.run("systemctl is-active pacs-receiver@1 systemd-networkd").split() == ["active", "active"]
+
+
 def test_another_boot_keeps_keys_and_everything_comes_up_again(appliance: Container) -> None:
     before = appliance.run("cat /run/pacs-access/*.pub; cat /srv/pacs/state/volume.json")
     appliance.pull_the_plug()

@@ -21,7 +21,8 @@ def test_a_tls_key_is_made_once(tmp_path: Path) -> None:
     make_tls(folder, "pacs-2")
     assert (folder / "key.pem").read_bytes() == key
     assert (folder / "key.pem").stat().st_mode & 0o077 == 0
-    command = ["openssl", "x509", "-in", folder / "certificate.pem", "-noout", "-subject", "-ext", "subjectAltName"]
+    certificate = str(folder / "certificate.pem")
+    command = ["openssl", "x509", "-in", certificate, "-noout", "-subject", "-ext", "subjectAltName"]
     said = subprocess.check_output(command, text=True)
     assert "pacs-1" in said
     assert "DNS:localhost" in said
