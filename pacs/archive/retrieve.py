@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,21 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """Where the bytes of an object are: its file, and where its data set starts in it [bytes]."""
+    """Where the bytes of an object are: its file, where its data set starts in it and how long it is [bytes]."""
 
-    path: Path
+    volume: Volume
+    path_on_volume: str
     dataset_offset: int
+    dataset_size_bytes: int
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.volume.path_of(self.path_on_volume)
+
+    def read(self) -> Iterator[bytes]:
+        """The data set's bytes in pieces."""
+        return self.volume.read(self.path_on_volume, self.dataset_offset)
 
 
 class Retrieve:
@@ -57,7 +68,8 @@ class Retrieve:
             volume = self.volumes.get(copy["volume_id"])
             if volume is not None and volume.has(copy["path"]):
                 start = volume.read_start(copy["path"], part10.START_BYTES_MAX)
-                return Found(volume.path_of(copy["path"]), part10.decode_file_meta(start).dataset_offset)
+                offset = part10.decode_file_meta(start).dataset_offset
+                return Found(volume, copy["path"], offset, wanted.size_bytes - offset)
         raise NotFound("No good copy of the object is at hand. Run `pacs reconcile run`, and look at its volumes.")
 
 

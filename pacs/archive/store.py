@@ -1,6 +1,6 @@
 """Storing an object: the order of steps that makes a success an archive's promise.
 
-    scan → temporary file → fsync → rename → fsync of its folders → one call, one commit → the answer
+    pieces → scanned, and into a temporary file → fsync → rename → fsync of its folders → one call, one commit → answer
 
 A file whose row was surely not made is removed at once. Where the outcome is unknown (the database went away in the
 middle) the file stays, and reconciliation decides. A duplicate removes its own file only, as no path is used twice.
@@ -12,11 +12,14 @@ import logging
 from dataclasses import dataclass
 
 from pacs import clock
-from pacs.errors import CannotUnderstand, DatabaseUnavailable, PacsError
+from pacs.errors import CannotUnderstand, PacsError
 from pacs.index import store as rows
-from pacs.index.database import Connection, Database
+from pacs.index.database import Connection, Database, Session
 from pacs.model import equality, part10
-from pacs.model.record import IndexRecord, read_record, require_match, study_key
+from pacs.model.attributes import SCANNED_TAGS
+from pacs.model.dataset import Scanner
+from pacs.model.record import IndexRecord, make_record, require_match, study_key
+from pacs.model.uids import is_uid
 from pacs.storage.files import ReceivedFile, Volume, object_path
 
 log = logging.getLogger(__name__)
@@ -24,9 +27,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Arrival:
-    """An object as it came: its encoded data set, and what the message that brought it said."""
+    """An object that is whole in memory, and what the message that brought it said."""
 
     dataset: bytes | memoryview
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    association_key: int | None = None
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What the message that brings an object says of it, before its data set comes."""
+
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
@@ -43,47 +56,106 @@ class Store:
         self.size_bytes_max = size_bytes_max
 
     def store(self, arrival: Arrival) -> str:
-        """Store an object. Return 'stored', 'duplicate', 'same content' or 'conflict': in each case it is safe.
+        """Store an object that is whole in memory; see Arriving.finish."""
+        session = Session(self.database)
+        announced = Announced(
+            arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid, arrival.association_key
+        )
+        try:
+            arriving = self.begin(announced, session)
+            arriving.write(memoryview(arrival.dataset))
+            return arriving.finish()
+        finally:
+            session.close()
+
+    def begin(self, announced: Announced, session: Session) -> Arriving:
+        """Begin to take an object in. Raises nothing: what is wrong is told by `finish`."""
+        return Arriving(self, announced, session)
+
+
+class Arriving:
+    """An object on its way in. Pieces are written, then `finish` says what became of it, or `abandon` forgets it."""
+
+    def __init__(self, store: Store, announced: Announced, session: Session) -> None:
+        self.store, self.announced, self.session = store, announced, session
+        self._error: PacsError | None = None
+        self._size_bytes = 0
+        try:
+            if not (is_uid(announced.sop_class_uid) and is_uid(announced.sop_instance_uid)):
+                raise CannotUnderstand("The message's SOP Class UID or SOP Instance UID is not a UID.")
+            self._incoming = store.receiving.begin()
+            self._scanner = Scanner(announced.transfer_syntax_uid, SCANNED_TAGS)
+            header = part10.encode_file_meta(
+                announced.sop_class_uid, announced.sop_instance_uid, announced.transfer_syntax_uid
+            )
+            self._header_size_bytes = len(header)
+            self._incoming.write(header)
+        except PacsError as error:
+            self._fail(error)
+
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes of the data set. After an error the rest is let pass by."""
+        if self._error is not None:
+            return
+        self._size_bytes += len(piece)
+        try:
+            if self._size_bytes > self.store.size_bytes_max:
+                raise CannotUnderstand("The object is larger than this archive takes. See object_size_bytes_max.")
+            self._scanner.feed(piece)
+            self._incoming.write(piece)
+        except PacsError as error:
+            self._fail(error)
+
+    def abandon(self) -> None:
+        """Forget the object: nothing is left of it."""
+        if self._error is None:
+            self._fail(CannotUnderstand("The object was cut off on its way."))
+
+    def finish(self) -> str:
+        """Return 'stored', 'duplicate', 'same content' or 'conflict': in each case the object is safe.
 
         Raise an error of the tree with the DIMSE status to answer; then nothing of the object is kept, or the
         outcome is unknown and reconciliation will find its file.
         """
-        if len(arrival.dataset) > self.size_bytes_max:
-            raise CannotUnderstand("The object is larger than this archive takes. See object_size_bytes_max.")
-        record = read_record(arrival.dataset, arrival.transfer_syntax_uid)
-        require_match(record, arrival.sop_class_uid, arrival.sop_instance_uid)
-        path = ""
+        if self._error is not None:
+            raise self._error
         try:
-            with self.database.transaction() as connection:
-                connection.execute("SELECT")  # with no database, nothing is written
-                received, path = self._write(record, arrival)
-                outcome = self._insert(connection, record, arrival, received, path)
-        except DatabaseUnavailable:
-            raise  # was it committed? The file stays, and reconciliation decides.
+            record = make_record(self._scanner.finish())
+            require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
+            with self.session.connection() as connection:  # with no database, nothing gets a name
+                received = self._incoming.finish()
+                return self._place_and_insert(connection, record, received)
+        except BaseException:
+            self._incoming.abandon()
+            raise
+
+    def _fail(self, error: PacsError) -> None:
+        self._error = error
+        if hasattr(self, "_incoming"):
+            self._incoming.abandon()
+
+    def _place_and_insert(self, connection: Connection, record: IndexRecord, received: ReceivedFile) -> str:
+        receiving = self.store.receiving
+        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), received.sha256)
+        receiving.place(received, path)
+        file = rows.StoredFile(receiving.volume_id, path, received.sha256, received.size_bytes)
+        try:
+            outcome = self._insert(connection, record, file)
         except Exception:
-            if path:
-                self.receiving.remove(path)
+            # A broken connection leaves open whether it was committed: the file stays, and reconciliation decides.
+            if not (connection.closed or connection.broken):
+                receiving.remove(path)
             raise
         if outcome not in ("stored", "conflict"):
-            self.receiving.remove(path)
+            receiving.remove(path)
         return outcome
 
-    def _write(self, record: IndexRecord, arrival: Arrival) -> tuple[ReceivedFile, str]:
-        header = part10.encode_file_meta(record.sop_class_uid, record.sop_instance_uid, arrival.transfer_syntax_uid)
-        received = self.receiving.receive((header, arrival.dataset), len(header) + len(arrival.dataset))
-        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), received.sha256)
-        self.receiving.place(received, path)
-        return received, path
-
-    def _insert(
-        self, connection: Connection, record: IndexRecord, arrival: Arrival, received: ReceivedFile, path: str
-    ) -> str:
-        file = rows.StoredFile(self.receiving.volume_id, path, received.sha256, received.size_bytes)
-        syntax, association = arrival.transfer_syntax_uid, arrival.association_key
+    def _insert(self, connection: Connection, record: IndexRecord, file: rows.StoredFile) -> str:
+        syntax, association = self.announced.transfer_syntax_uid, self.announced.association_key
         outcome, object_key = rows.store(connection, record, syntax, file, association)
         if outcome != "other":
             return outcome
-        if self._is_same_content(connection, object_key, arrival):
+        if self._is_same_content(connection, object_key, file):
             rows.note_same_content(connection, object_key, association)
             return "same content"
         outcome, object_key = rows.store(connection, record, syntax, file, association, keep_beside=True)
@@ -92,17 +164,20 @@ class Store:
             return "conflict"
         return outcome
 
-    def _is_same_content(self, connection: Connection, object_key: int, arrival: Arrival) -> bool:
+    def _is_same_content(self, connection: Connection, object_key: int, file: rows.StoredFile) -> bool:
+        """Whether the object that is here and the one that came hold the same, in two encodings."""
+        if file.size_bytes > equality.SIZE_BYTES_MAX:
+            return False
         for copy in rows.good_copies(connection, object_key):
-            if copy["transfer_syntax_uid"] == arrival.transfer_syntax_uid:
+            if copy["transfer_syntax_uid"] == self.announced.transfer_syntax_uid:
                 return False  # one encoding and other bytes: other content
             try:
-                content = b"".join(self.volumes[copy["volume_id"]].read(copy["path"]))
+                content = b"".join(self.store.volumes[copy["volume_id"]].read(copy["path"]))
+                offset = part10.decode_file_meta(content[: part10.START_BYTES_MAX]).dataset_offset
             except (KeyError, PacsError):
                 continue
-            offset = part10.decode_file_meta(content[: part10.START_BYTES_MAX]).dataset_offset
+            came = b"".join(self.store.receiving.read(file.path))[self._header_size_bytes :]
             return equality.same_content(
-                (content[offset:], copy["transfer_syntax_uid"]),
-                (bytes(arrival.dataset), arrival.transfer_syntax_uid),
+                (content[offset:], copy["transfer_syntax_uid"]), (came, self.announced.transfer_syntax_uid)
             )
         return False

@@ -8,6 +8,7 @@ was migrated further than this version knows is refused before anything is writt
 from __future__ import annotations
 
 import logging
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -71,6 +72,46 @@ class Database:
             )
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"The database does not answer: {error}.") from error
+
+
+class Session:
+    """One connection that a thread keeps, each statement its own transaction: the receive path's one round trip.
+
+    Not for use by several threads.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """The connection, made anew if it is gone. Raise DatabaseUnavailable if there is none to be had, or it breaks
+        in the block; then the outcome of its last statement is unknown."""
+        connection = self._living()
+        try:
+            yield connection
+        except psycopg.OperationalError as error:
+            self.close()
+            raise DatabaseUnavailable(
+                f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."
+            ) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _living(self) -> Connection:
+        if self._connection is not None and not self._connection.closed:
+            # A connection at rest that has something to read has lost its server. This costs no round trip.
+            if not select.select([self._connection.fileno()], [], [], 0)[0]:
+                return self._connection
+            self.close()
+        self._connection = self._database.autocommit_connection()
+        self._connection.prepare_threshold = 0
+        return self._connection
 
 
 def known_migrations() -> dict[int, tuple[str, str]]:

@@ -1,9 +1,11 @@
-"""Reading a data set for what the index needs, without decoding the rest.
+"""Reading a data set for what the index needs, as it arrives, without decoding the rest.
 
-The scanner walks the data elements of an encoded data set (PS3.5 chapter 7) from the first byte to the last. It keeps
-the raw values of the attributes that are asked for and skips all others by their length, pixel data too, so its cost
-is the number of elements, not their size. It proves that the data set is whole: every length lies inside the data,
-every sequence and item of undefined length is closed, and the last element ends with the last byte.
+The scanner is fed with pieces of any size and keeps no more of them than an element's header or a value that is asked
+for: an object of any size is read in constant memory. It walks the data elements of an encoded data set (PS3.5
+chapter 7) from the first byte to the last, keeps the raw values of the attributes that are asked for and skips all
+others by their length, pixel data too, so its cost is the number of elements, not their size. It proves that the data
+set is whole: every length lies inside the data, every sequence and item of undefined length is closed, and the last
+element ends with the last byte.
 
 It does not look into sequences of defined length, check value representations, or decode pixels.
 """
@@ -11,9 +13,8 @@ It does not look into sequences of defined length, check value representations, 
 from __future__ import annotations
 
 import struct
-import threading
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pacs.errors import CannotUnderstand
@@ -27,10 +28,11 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 #: The deepest nesting that is taken. Real objects stay below 20; readers that recurse die at about 1000.
 DEPTH_MAX = 64
 
-#: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size. It is held in
-#: memory, so only one at a time is (_INFLATING).
-INFLATED_SIZE_BYTES_MAX = 1 << 30
-_INFLATING = threading.Lock()
+#: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size.
+INFLATED_SIZE_BYTES_MAX = 4 << 30
+
+#: The longest value that is kept for the index [bytes]; a longer one counts as empty.
+VALUE_SIZE_BYTES_MAX = 64 << 10
 
 #: The most zeros that are taken for the filling of a sender's last block [bytes].
 PADDING_BYTES_MAX = 1 << 16
@@ -75,46 +77,224 @@ def encoding_of(transfer_syntax_uid: str) -> _Encoding:
     return _Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
-def inflate(data: memoryview | bytes, size_bytes_max: int = INFLATED_SIZE_BYTES_MAX) -> bytearray:
-    """The data set that a deflated one stands for (PS3.5 A.5: raw deflate).
-
-    Raise CannotUnderstand if the stream is broken, cut short, or larger than size_bytes_max when inflated.
-    """
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated, view = bytearray(), memoryview(data)
-    try:
-        at = 0
-        while at < len(view) and not stream.eof:
-            inflated += stream.decompress(view[at : at + _INFLATE_STEP_BYTES])
-            at += _INFLATE_STEP_BYTES
-            if len(inflated) > size_bytes_max:
-                raise CannotUnderstand("The deflated data set is larger than this archive takes.")
-    except zlib.error as error:
-        raise CannotUnderstand(f"The deflated data set cannot be inflated: {error}.") from error
-    if not stream.eof:
-        raise CannotUnderstand("The deflated data set is cut short.")
-    if len(stream.unused_data) + len(view[at:]) > _DEFLATE_TRAILER_BYTES_MAX:
-        raise CannotUnderstand("There are bytes behind the end of the deflated data set.")
-    return inflated
-
-
 def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[int]) -> dict[int, bytes]:
-    """The raw values of the top-level elements in `tags` that an encoded data set has, by tag.
+    """The raw values of the top-level elements in `tags` that a whole encoded data set has, by tag. See Scanner."""
+    scanner = Scanner(transfer_syntax_uid, tags)
+    scanner.feed(memoryview(data))
+    return scanner.finish()
 
-    The data are bytes as they came over the network: no preamble, no file meta information. Where a tag stands twice
-    the last one counts, as in pydicom. Raise CannotUnderstand if the data set is not whole.
+
+class Scanner:
+    """Scans one encoded data set: bytes as they come over the network, no preamble, no file meta information.
+
+    Where a tag stands twice the last one counts, as in pydicom. `feed` and `finish` raise CannotUnderstand if the data
+    set is not whole; after that the scanner is done.
     """
-    if transfer_syntax_uid in DEFLATED:
-        with _INFLATING:
-            return _scan(memoryview(inflate(data)), transfer_syntax_uid, tags)
-    return _scan(memoryview(data), transfer_syntax_uid, tags)
+
+    def __init__(
+        self, transfer_syntax_uid: str, tags: Collection[int], inflated_size_bytes_max: int = INFLATED_SIZE_BYTES_MAX
+    ) -> None:
+        inflating = transfer_syntax_uid in DEFLATED
+        self._inflation = _Inflation(self._walk, inflated_size_bytes_max) if inflating else None
+        self._walker = _Walker(encoding_of(transfer_syntax_uid), tags)
+
+    def feed(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        if self._inflation is not None:
+            self._inflation.feed(data)
+        else:
+            self._walker.feed(data)
+
+    def finish(self) -> dict[int, bytes]:
+        """The values found, by tag, when all bytes were fed."""
+        if self._inflation is not None:
+            self._inflation.finish()
+        return self._walker.finish()
+
+    def _walk(self, data: bytes) -> None:
+        self._walker.feed(memoryview(data))
 
 
-def _scan(view: memoryview, transfer_syntax_uid: str, tags: Collection[int]) -> dict[int, bytes]:
-    try:
-        return _Scanner(view, _encoding_found(view, encoding_of(transfer_syntax_uid)), tags).run()
-    except struct.error:
-        raise CannotUnderstand("The data set is cut short in the middle of an element.") from None
+class _Inflation:
+    """Inflates a raw deflate stream (PS3.5 A.5) in steps, whatever it grows to."""
+
+    def __init__(self, give: Callable[[bytes], None], size_bytes_max: int) -> None:
+        self.give = give
+        self.left = size_bytes_max
+        self.stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.trailer_bytes = 0
+
+    def feed(self, data: memoryview | bytes) -> None:
+        while len(data) and not self.stream.eof:
+            try:
+                inflated = self.stream.decompress(data, _INFLATE_STEP_BYTES)
+            except zlib.error as error:
+                raise CannotUnderstand(f"The deflated data set cannot be inflated: {error}.") from error
+            data = b"" if self.stream.eof else self.stream.unconsumed_tail
+            self.left -= len(inflated)
+            if self.left < 0:
+                raise CannotUnderstand("The deflated data set is larger than this archive takes.")
+            self.give(inflated)
+            if self.stream.eof:
+                data = self.stream.unused_data
+        self.trailer_bytes += len(data)
+        if self.trailer_bytes > _DEFLATE_TRAILER_BYTES_MAX:
+            raise CannotUnderstand("There are bytes behind the end of the deflated data set.")
+
+    def finish(self) -> None:
+        if not self.stream.eof:
+            raise CannotUnderstand("The deflated data set is cut short.")
+
+
+_MORE = -1  # a step that needs more bytes than there are yet
+
+
+class _Walker:
+    """Walks elements as their bytes come. A step parses one header and says where the next begins, often far ahead."""
+
+    def __init__(self, encoding: _Encoding, tags: Collection[int]) -> None:
+        self.encoding = encoding
+        self.tags = tags
+        self.values: dict[int, bytes] = {}
+        self._is_first = True
+        self._pending = b""  # the start of a header or of a wanted value
+        self._skip_bytes = 0  # of the element that is under way
+        self._element = (0, 0)  # its tag and length
+        self._padding_bytes = 0
+        # Sequences of undefined length that are open, as (encoding, whether items come next). A stack of our own, as
+        # a hostile data set may nest deeper than Python recurses.
+        self._levels: list[tuple[_Encoding, bool]] = []
+        self._in_fragments = False
+
+    def feed(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        if self._skip_bytes >= len(data):
+            self._skip_bytes -= len(data)
+            return
+        data = data[self._skip_bytes :]
+        self._skip_bytes = 0
+        if self._pending:
+            data, self._pending = memoryview(self._pending + bytes(data)), b""
+        at, end = 0, len(data)
+        while at < end:
+            if self._padding_bytes:
+                at = self._step_padding(data, at)
+            elif self._levels:
+                at = self._step_nested(data, at)
+            else:
+                at = self._step(data, at)
+            if at <= _MORE:
+                self._pending = bytes(data[_MORE - at :])
+                return
+        self._skip_bytes = at - end
+
+    def finish(self) -> dict[int, bytes]:
+        """The values, if every element was closed."""
+        tag, length = self._element
+        if self._skip_bytes:
+            raise CannotUnderstand(
+                f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) is cut short: {length} bytes said, "
+                f"{length - self._skip_bytes} there."
+            )
+        if self._pending or self._levels or self._padding_bytes % 2:
+            raise CannotUnderstand("The data set is cut short in the middle of an element.")
+        return self.values
+
+    def _step(self, data: memoryview, at: int) -> int:
+        """An element of the data set itself."""
+        if len(data) - at < 8:
+            # Too short for a header: zeros at the very end are padding, which only finish can tell.
+            return _more(at) if any(data[at:]) or len(data) - at < 2 else self._step_padding(data, at)
+        if self._is_first:
+            self._is_first = False
+            self.encoding = _encoding_found(data[at : at + 8], self.encoding)
+        if not data[at] and not data[at + 1] and not any(data[at : at + 8]):
+            return self._step_padding(data, at)
+        header = _header(data, at, self.encoding)
+        if header is None:
+            return _more(at)
+        tag, start, length, nested = header
+        # A private tag's first group is odd and at least 9; groups 0 and 2 are not of a data set (PS3.5 7.1), and
+        # items and delimiters only stand in sequences.
+        if tag >> 16 < 0x0004 or tag >> 16 == 0xFFFE:
+            raise CannotUnderstand(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) does not belong in a data set.")
+        if length == UNDEFINED:
+            self._levels.append((nested, True))
+            self._in_fragments = tag == PIXEL_DATA
+            return start
+        self._element = (tag, length)
+        if tag in self.tags and length <= VALUE_SIZE_BYTES_MAX:
+            if start + length > len(data):
+                return _more(at)
+            self.values[tag] = bytes(data[start : start + length])
+        return start + length
+
+    def _step_padding(self, data: memoryview, at: int) -> int:
+        """Zeros to the end: some devices fill their last block up. An odd number of them is a cut header."""
+        self._padding_bytes += len(data) - at
+        if any(data[at:]) or self._padding_bytes > PADDING_BYTES_MAX:
+            raise CannotUnderstand("Element (0000,0000) does not belong in a data set.")
+        return len(data)
+
+    def _step_nested(self, data: memoryview, at: int) -> int:
+        encoding, of_items = self._levels[-1]
+        if len(data) - at < 8:
+            return _more(at)
+        return self._step_item(data, at, encoding) if of_items else self._step_in_item(data, at, encoding)
+
+    def _step_item(self, data: memoryview, at: int, encoding: _Encoding) -> int:
+        tag, length = encoding.tag(data, at), encoding.length(data, at + 4)
+        if tag == SEQUENCE_DELIMITATION:
+            self._levels.pop()
+        elif tag != ITEM:
+            raise CannotUnderstand(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) stands where a sequence's item should.")
+        elif length != UNDEFINED:
+            self._element = (tag, length)
+            return at + 8 + length
+        elif self._in_fragments and len(self._levels) == 1:
+            raise CannotUnderstand("A fragment of the pixel data has no length.")
+        else:
+            self._levels.append((encoding, False))
+            if len(self._levels) > 2 * DEPTH_MAX:
+                raise CannotUnderstand(f"Sequences are nested deeper than {DEPTH_MAX} levels.")
+        return at + 8
+
+    def _step_in_item(self, data: memoryview, at: int, encoding: _Encoding) -> int:
+        header = _header(data, at, encoding)
+        if header is None:
+            return _more(at)
+        tag, start, length, nested = header
+        if tag == ITEM_DELIMITATION:
+            self._levels.pop()
+            return start
+        if length == UNDEFINED:
+            self._levels.append((nested, True))
+            return start
+        self._element = (tag, length)
+        return start + length
+
+
+def _more(at: int) -> int:
+    """What a step gives that needs more bytes: where it began, as a negative number."""
+    return _MORE - at
+
+
+def _header(data: memoryview, at: int, encoding: _Encoding) -> tuple[int, int, int, _Encoding] | None:
+    """An element's tag, where its value starts, its length, and how what it nests is encoded; None: more bytes."""
+    tag = encoding.tag(data, at)
+    if not encoding.explicit or tag >> 16 == 0xFFFE:
+        return tag, at + 8, encoding.length(data, at + 4), encoding
+    vr = bytes(data[at + 4 : at + 6])
+    if vr in _SHORT_LENGTH_VRS:
+        return tag, at + 8, int(struct.unpack_from(encoding.endian + "H", data, at + 6)[0]), encoding
+    if not (vr.isalpha() and vr.isupper()):
+        raise CannotUnderstand(
+            f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) has no value representation. "
+            "Is the data set in the transfer syntax that was negotiated?"
+        )
+    if len(data) - at < 12:
+        return None
+    return tag, at + 12, encoding.length(data, at + 8), _IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
 
 
 def _encoding_found(data: memoryview, said: _Encoding) -> _Encoding:
@@ -123,110 +303,8 @@ def _encoding_found(data: memoryview, said: _Encoding) -> _Encoding:
     Devices that write implicit where they said explicit, and the other way round, exist; pydicom and DCMTK read
     them, and so do we. The bytes stay as they came.
     """
-    if said.endian == ">" or len(data) < 8:
+    if said.endian == ">":
         return said
     vr = bytes(data[4:6])
     looks_explicit = vr.isalpha() and vr.isupper() and vr in _KNOWN_VRS
     return said if looks_explicit == said.explicit else _Encoding(looks_explicit, "<")
-
-
-class _Scanner:
-    def __init__(self, data: memoryview, encoding: _Encoding, tags: Collection[int]) -> None:
-        self.data = data
-        self.end = len(data)
-        self.encoding = encoding
-        self.tags = tags
-        self.values: dict[int, bytes] = {}
-
-    def run(self) -> dict[int, bytes]:
-        at = 0
-        while at < self.end:
-            if not self.data[at] and self._is_padding(at):
-                break
-            tag, start, length = self._element_header(at, self.encoding)
-            # A private tag's first group is odd and at least 9; groups 0 and 2 are not of a data set (PS3.5 7.1), and
-            # items and delimiters only stand in sequences.
-            if tag >> 16 < 0x0004 or tag >> 16 == 0xFFFE:
-                raise CannotUnderstand(f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) does not belong in a data set.")
-            if length == UNDEFINED:
-                at = self._skip_undefined(tag, start, self._nested_encoding)
-                continue
-            at = start + length
-            if at > self.end:
-                raise CannotUnderstand(
-                    f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) is cut short: {length} bytes said, "
-                    f"{self.end - start} there."
-                )
-            if tag in self.tags:
-                self.values[tag] = bytes(self.data[start:at])
-        return self.values
-
-    def _is_padding(self, at: int) -> bool:
-        """Whether only zeros follow: some devices fill their last block up. An odd number of them is a cut header."""
-        size_bytes = self.end - at
-        return size_bytes % 2 == 0 and size_bytes <= PADDING_BYTES_MAX and not any(self.data[at:])
-
-    def _element_header(self, at: int, encoding: _Encoding) -> tuple[int, int, int]:
-        """Tag, where the value starts, and its length. What its undefined length nests is in _nested_encoding."""
-        tag = encoding.tag(self.data, at)
-        self._nested_encoding = encoding
-        if not encoding.explicit or tag >> 16 == 0xFFFE:
-            return tag, at + 8, encoding.length(self.data, at + 4)
-        vr = bytes(self.data[at + 4 : at + 6])
-        if vr in _SHORT_LENGTH_VRS:
-            return tag, at + 8, int(struct.unpack_from(encoding.endian + "H", self.data, at + 6)[0])
-        if not (vr.isalpha() and vr.isupper()):
-            raise CannotUnderstand(
-                f"Element ({tag >> 16:04X},{tag & 0xFFFF:04X}) has no value representation. "
-                "Is the data set in the transfer syntax that was negotiated?"
-            )
-        if vr == b"UN":
-            self._nested_encoding = _IMPLICIT  # PS3.5 6.2.2 note 4
-        return tag, at + 12, encoding.length(self.data, at + 8)
-
-    def _skip_undefined(self, tag: int, at: int, encoding: _Encoding) -> int:
-        """Where an element of undefined length ends: a sequence (PS3.5 7.5) or fragments (PS3.5 A.4).
-
-        Walks with a stack of its own, as a hostile data set may nest deeper than Python recurses. Each entry is the
-        encoding of a level's elements, or None for a level of items.
-        """
-        levels: list[tuple[_Encoding, bool]] = [(encoding, True)]
-        while levels:
-            encoding, of_items = levels[-1]
-            if of_items:
-                at = self._next_item(at, encoding, levels, fragments=tag == PIXEL_DATA and len(levels) == 1)
-            else:
-                at = self._next_nested_element(at, encoding, levels)
-        return at
-
-    def _next_item(self, at: int, encoding: _Encoding, levels: list[tuple[_Encoding, bool]], fragments: bool) -> int:
-        tag = encoding.tag(self.data, at)
-        length = encoding.length(self.data, at + 4)
-        at += 8
-        if tag == SEQUENCE_DELIMITATION:
-            levels.pop()
-        elif tag != ITEM:
-            raise CannotUnderstand(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) stands where a sequence's item should.")
-        elif length != UNDEFINED:
-            at += length
-        elif fragments:
-            raise CannotUnderstand("A fragment of the pixel data has no length.")
-        else:
-            levels.append((encoding, False))
-            if len(levels) > 2 * DEPTH_MAX:
-                raise CannotUnderstand(f"Sequences are nested deeper than {DEPTH_MAX} levels.")
-        if at > self.end:
-            raise CannotUnderstand("An item of a sequence is cut short.")
-        return at
-
-    def _next_nested_element(self, at: int, encoding: _Encoding, levels: list[tuple[_Encoding, bool]]) -> int:
-        tag, start, length = self._element_header(at, encoding)
-        if tag == ITEM_DELIMITATION:
-            levels.pop()
-            return start
-        if length == UNDEFINED:
-            levels.append((self._nested_encoding, True))
-            return start
-        if start + length > self.end:
-            raise CannotUnderstand("An element in a sequence is cut short.")
-        return start + length

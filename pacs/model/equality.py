@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pacs.model.byteorder import swap_words
 
 #: Larger objects are not compared but kept both [bytes]: decoding takes memory.
-SIZE_BYTES_MAX = 256 << 20
+SIZE_BYTES_MAX = 16 << 20
 
 _LOSSLESS = frozenset(
     [

@@ -44,10 +44,17 @@ class IndexRecord:
 def read_record(data: memoryview | bytes, transfer_syntax_uid: str) -> IndexRecord:
     """The index's record of an encoded data set.
 
-    An object that belongs to no patient (a color palette, say) is kept as a study of its own under its own UID.
-    Raise CannotUnderstand if the data set is not whole, or one of its four UIDs is missing or is none.
+    Raise CannotUnderstand if the data set is not whole, or `make_record` does.
     """
-    raw = dataset.scan(data, transfer_syntax_uid, SCANNED_TAGS)
+    return make_record(dataset.scan(data, transfer_syntax_uid, SCANNED_TAGS))
+
+
+def make_record(raw: dict[int, bytes]) -> IndexRecord:
+    """The index's record of what the scanner found of SCANNED_TAGS.
+
+    An object that belongs to no patient (a color palette, say) is kept as a study of its own under its own UID.
+    Raise CannotUnderstand if one of its four UIDs is missing or is none.
+    """
     encodings = text.encodings_of(raw.get(SPECIFIC_CHARACTER_SET, b""))
     values: dict[str, str | int | None] = {}
     for attribute in ATTRIBUTES:

@@ -1,151 +1,333 @@
-"""pynetdicom's association and server, with our services in the place of its own.
+"""An association: DIMSE messages over the upper layer, on one thread, without a queue or a poll.
 
-What this leans on in pynetdicom 3.0: `Association._serve_request` is called with each DIMSE request on the
-association's own thread, `_accepted_cx` maps context ids to contexts, `RequestHandler._create_association` makes the
-acceptor, and `run_reactor` is its thread's body, which takes its first primitive from `dul.to_user_queue`.
-`tests/unit/net/test_association.py` fails when a new release changes that.
+pynetdicom encodes and decodes the commands and knows the messages; reading, sending and the order of things are
+ours. The object that a C-STORE request brings goes straight from the socket to whoever takes it (`Sink`), in pieces
+of at most one buffer, whatever its size.
+
+What this leans on in pynetdicom 3.0: `DIMSEMessage.decode_msg`, `message_to_primitive`, `primitive_to_message` and
+`encode_msg`. `tests/unit/net/test_association.py` fails when a new release changes that.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
-import time
-from collections.abc import Callable
-from copy import deepcopy
-from typing import Any, cast
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from pynetdicom.ae import ApplicationEntity
-from pynetdicom.association import Association
+from pynetdicom.dimse import _RQ_TO_MESSAGE, _RSP_TO_MESSAGE
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from pacs import clock
+from pacs.net.upper_layer import (
+    ABORT_UNEXPECTED_PDU,
+    ConnectionLost,
+    PduHeader,
+    PduType,
+    ProtocolError,
+    UpperLayer,
+    data_value_header,
+)
 
-log = logging.getLogger(__name__)
+#: The longest command set, and the longest identifier of a query, that is taken [bytes].
+COMMAND_SIZE_BYTES_MAX = 64 << 10
+IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
+_BUFFER_SIZE_BYTES = 256 << 10
+_PDU_SIZE_BYTES_MAX = 1 << 20
+_HAS_DATA_SET = 0x0001
+_NO_DATA_SET = 0x0101
+_C_STORE_RQ = 0x0001
 
-_AWAITING_CLOSE = "Sta13"  # PS3.8 Table 9-10
-_ABORT_READ_S = 1.0
-_REQUEST_S = 30.0
 
-#: Serves one DIMSE request: (association, request primitive, its presentation context).
-Service = Callable[["ArchiveAssociation", Any, PresentationContext], None]
+class Sink(Protocol):
+    """Takes a data set that arrives in pieces. `write` must not raise for what is wrong with the object: its turn to
+    say so is the answer."""
+
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes; they are overwritten when this returns."""
 
 
-class ArchiveAssociation(Association):
-    """An association that the archive has accepted."""
+@dataclass(frozen=True)
+class StoreRequest:
+    """What the command of a C-STORE request says (PS3.7 9.3.1)."""
 
-    services: dict[str, Service]
-    association_key: int | None = None
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    context: PresentationContext
 
-    def run_reactor(self) -> None:
-        """As pynetdicom's, but a connection that ends or sends rubbish before it asks for an association is over.
 
-        pynetdicom would wait for its request until the ACSE timeout, and count it as an association meanwhile: a
-        monitor that only looks whether the port is open would take all of them.
+@dataclass
+class Message:
+    """A whole DIMSE message other than a C-STORE request: pynetdicom's primitive, and its context."""
+
+    primitive: Any
+    context: PresentationContext
+
+
+class ReleaseRequested(Exception):
+    """The peer asks for the association's release."""
+
+
+class Aborted(ConnectionLost):
+    """The peer aborted the association."""
+
+
+#: Called with a C-STORE request's command; gives the sink for its data set.
+OpenSink = Callable[[StoreRequest], Sink]
+
+
+@dataclass
+class Association:
+    """An established association, as acceptor or requestor."""
+
+    upper_layer: UpperLayer
+    accepted: dict[int, PresentationContext]
+    calling_ae: str
+    called_ae: str
+    peer: str
+    peer_pdu_size_bytes: int
+    key: int | None = None
+    _cancelled: set[int] = field(default_factory=set)
+    _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
+    _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not
+
+    # Receiving
+
+    def receive(self, open_sink: OpenSink | None = None) -> Message | tuple[StoreRequest, Sink]:
+        """Wait for the next message; a C-STORE request's data set has gone into its sink when this returns.
+
+        Raise ReleaseRequested, Aborted, ConnectionLost or ProtocolError.
         """
-        self.dul.start()
-        self._started_dul = True
-        self._dul_ready.wait()
-        if self._is_requested():
-            super().run_reactor()
-            return
-        if self.dul.socket is not None:
-            self.dul.socket.close()
-        self.kill()
+        command, context = self._receive_command()
+        if _us(command, 0x0100) == _C_STORE_RQ and open_sink is not None:
+            request = StoreRequest(_us(command, 0x0110), _ui(command, 0x0002), _ui(command, 0x1000), context)
+            if _us(command, 0x0800) == _NO_DATA_SET:
+                raise ProtocolError("A C-STORE request came without a data set.")
+            sink = open_sink(request)
+            self._receive_data_set(int(context.context_id or 0), sink.write)
+            return request, sink
+        identifier = bytearray()
+        if _us(command, 0x0800) != _NO_DATA_SET:
+            self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
+        elif self._pending_bytes:
+            raise ProtocolError("Two messages came in one PDU.")
+        return Message(_primitive(command, bytes(identifier), int(context.context_id or 0)), context)
 
-    def _is_requested(self) -> bool:
-        """Wait for the first primitive from the peer; False if there will be none."""
-        started = clock.monotonic_s()
-        aborted_at: float | None = None
-        while self.dul.to_user_queue.empty():
-            now = clock.monotonic_s()
-            if self.dul.state_machine.current_state == _AWAITING_CLOSE:
-                aborted_at = aborted_at or now  # its peer has a moment to read why
-            is_closed = self.dul.socket is None or self.dul.socket.socket is None
-            is_over = aborted_at is not None and now - aborted_at > _ABORT_READ_S
-            if is_closed or is_over or not self.dul.is_alive() or now - started > (self.acse_timeout or _REQUEST_S):
-                return False
-            time.sleep(0.002 if now - started < 0.1 else 0.05)
-        return True
+    def is_cancelled(self, message_id: int) -> bool:
+        """Whether the peer has sent a C-CANCEL for a request of its own. Looks, but does not wait.
 
-    def _serve_request(self, msg: Any, context_id: int) -> None:
-        service = self.services.get(msg.msg_type)
-        context = self._accepted_cx.get(context_id)
-        if service is None or context is None or not msg.is_valid_request:
-            super()._serve_request(msg, context_id)
-            return
-        self.dimse.cancel_req = {}
-        self._is_paused = True  # the service reads what the peer sends meanwhile
+        Raise what `receive` does, if something else came.
+        """
+        while self.upper_layer.has_input():
+            message = self.receive()
+            if not isinstance(message, Message) or not isinstance(message.primitive, C_CANCEL):
+                raise ProtocolError("A request came before the one before it was answered.", ABORT_UNEXPECTED_PDU)
+            self.cancel(int(message.primitive.MessageIDBeingRespondedTo or 0))
+        return message_id in self._cancelled
+
+    def cancel(self, message_id: int) -> None:
+        """Note a C-CANCEL of the peer for a request of its own."""
+        self._cancelled.add(message_id)
+
+    def _receive_command(self) -> tuple[bytes, PresentationContext]:
+        command, context_id = bytearray(), 0
+        write = _bounded(command, COMMAND_SIZE_BYTES_MAX)
+        while True:
+            header = self._next_data_pdu()
+            left = header.length
+            while left:
+                size, context_id, control = self._data_value(left)
+                left -= size + 6
+                if not control & 1:
+                    raise ProtocolError("A data set came without a command.", ABORT_UNEXPECTED_PDU)
+                self._read_value(size, write)
+                if control & 2:
+                    if left:
+                        self._pending_bytes = left
+                    return bytes(command), self._context(context_id)
+
+    def _receive_data_set(self, context_id: int, write: Callable[[memoryview], None]) -> None:
+        left, self._pending_bytes = self._pending_bytes, 0
+        while True:
+            if not left:
+                left = self._next_data_pdu().length
+            while left:
+                size, found, control = self._data_value(left)
+                left -= size + 6
+                if control & 1 or found != context_id:
+                    raise ProtocolError("A data set was interrupted by something else.", ABORT_UNEXPECTED_PDU)
+                self._read_value(size, write)
+                if control & 2:
+                    if left:
+                        raise ProtocolError("Two messages came in one PDU.")
+                    return
+
+    def _next_data_pdu(self) -> PduHeader:
+        header = self.upper_layer.read_header()
+        if header.type == PduType.P_DATA_TF:
+            return header
+        if header.type == PduType.RELEASE_RQ:
+            self.upper_layer.read(header.length)
+            raise ReleaseRequested
+        if header.type == PduType.ABORT:
+            raise Aborted("The peer aborted the association.")
+        raise ProtocolError(f"A PDU of type {header.type} came in an established association.", ABORT_UNEXPECTED_PDU)
+
+    def _data_value(self, left: int) -> tuple[int, int, int]:
+        """Size of the value [bytes], context id and control header of the next presentation data value."""
+        if left < 6:
+            raise ProtocolError("A presentation data value is cut short.")
+        head = memoryview(self._buffer)[:6]
+        self.upper_layer.read_into(head)
+        length, context_id, control = struct.unpack(">LBB", head)
+        if length < 2 or length + 4 > left:
+            raise ProtocolError("A presentation data value is longer than its PDU.")
+        return length - 2, context_id, control
+
+    def _read_value(self, size: int, write: Callable[[memoryview], None]) -> None:
+        buffer = memoryview(self._buffer)
+        while size:
+            piece = buffer[: min(size, len(buffer))]
+            self.upper_layer.read_into(piece)
+            write(piece)
+            size -= len(piece)
+
+    def _context(self, context_id: int) -> PresentationContext:
         try:
-            service(self, msg, context)
-        except Exception:
-            log.exception("a request failed unforeseen; the association is aborted", extra={"request": msg.msg_type})
-            self.abort()
-        finally:
-            self._is_paused = False
-            self.dimse.cancel_req = {}
+            return self.accepted[context_id]
+        except KeyError:
+            raise ProtocolError(
+                f"A message came in presentation context {context_id}, which is not accepted."
+            ) from None
 
+    # Sending
 
-class ArchiveRequestHandler(RequestHandler):
-    """Makes an ArchiveAssociation of each connection."""
+    def send(self, primitive: Any, context_id: int) -> None:
+        """Send a message whose data set, if any, is in memory."""
+        kind = _RQ_TO_MESSAGE if primitive.MessageIDBeingRespondedTo is None else _RSP_TO_MESSAGE
+        message = kind[type(primitive)]()
+        message.primitive_to_message(primitive)
+        parts: list[bytes] = []
+        for value in message.encode_msg(context_id, min(self.peer_pdu_size_bytes or 65536, 65536)):
+            for found, content in value.presentation_data_value_list:
+                parts += [struct.pack(">BxLLB", PduType.P_DATA_TF, len(content) + 5, len(content) + 1, found), content]
+        self.upper_layer.send(b"".join(parts))
 
-    def _create_association(self) -> Association:
-        server = cast("ArchiveServer", self.server)
-        assoc = ArchiveAssociation(self.ae, "acceptor")
-        assoc.services = server.services
-        assoc._server = server
-        assoc.name = f"AcceptorThread@{clock.now():%Y%m%d%H%M%S}"  # pynetdicom counts its acceptors by this name
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        assoc.set_socket(AssociationSocket(assoc, client_socket=self.request))
-        assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
-        assoc.acceptor.ae_title = server.ae_title
-        assoc.acceptor.address_info = self.local
-        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
-        assoc.acceptor.supported_contexts = deepcopy(server.contexts)
-        assoc.requestor.address_info = self.remote
-        for event, bound in server._handlers.items():
-            if event.is_intervention:
-                if bound:
-                    assoc.bind(event, *bound)
-            else:
-                for handler in bound:
-                    assoc.bind(event, *cast("tuple[Any, Any]", handler))
-        return assoc
-
-
-class ArchiveServer(ThreadedAssociationServer):
-    """Listens on a socket that is bound already: systemd's, or `pacs dev`'s own."""
-
-    request_queue_size = 128
-    daemon_threads = True
-
-    def __init__(
-        self,
-        ae: ApplicationEntity,
-        listening: socket.socket,
-        services: dict[str, Service],
-        evt_handlers: list[Any],
-    ) -> None:
-        self.services = services
-        self._listening = listening
-        # The contexts are set at each request (negotiation.py); the server must have one to start with.
-        contexts = ae.supported_contexts
-        address = listening.getsockname()
-        super().__init__(
-            ae, address, ae.ae_title, contexts, evt_handlers=evt_handlers, request_handler=ArchiveRequestHandler
+    def send_store_response(self, request: StoreRequest, status: int, comment: str = "") -> None:
+        """Answer a C-STORE request (PS3.7 9.3.1.2)."""
+        elements = [
+            _element(0x0002, request.sop_class_uid.encode("ascii", "replace"), b"\0"),
+            _element(0x0100, struct.pack("<H", 0x8001)),
+            _element(0x0120, struct.pack("<H", request.message_id)),
+            _element(0x0800, struct.pack("<H", _NO_DATA_SET)),
+            _element(0x0900, struct.pack("<H", status)),
+        ]
+        if comment:
+            elements.append(_element(0x0902, comment.encode("ascii", "replace")[:64], b" "))
+        elements.append(_element(0x1000, request.sop_instance_uid.encode("ascii", "replace"), b"\0"))
+        command = b"".join(elements)
+        command = _element(0x0000, struct.pack("<L", len(command))) + command
+        self.upper_layer.send(
+            data_value_header(int(request.context.context_id or 0), len(command), True, True) + command
         )
 
-    def server_bind(self) -> None:
-        """Take the bound socket in the place of the one that TCPServer has made."""
-        if self.socket is not None:
-            self.socket.close()
-        self.socket = self._listening
-        self.socket.settimeout(self.ae.network_timeout)
-        self.server_address = self.socket.getsockname()
+    def send_store_request(
+        self,
+        request: StoreRequest,
+        size_bytes: int,
+        pieces: Iterable[bytes],
+        originator: tuple[str, int] | None = None,
+    ) -> None:
+        """Send a C-STORE request (PS3.7 9.3.1.1) whose data set comes in pieces, size_bytes in all.
 
-    def server_close(self) -> None:
-        """Give up this process's hold of the listening socket; systemd and other receivers keep theirs."""
-        if self.socket is not None:
-            self.socket.close()
+        originator is the AE title and message id of the C-MOVE that it is part of.
+        """
+        elements = [
+            _element(0x0002, request.sop_class_uid.encode(), b"\0"),
+            _element(0x0100, struct.pack("<H", _C_STORE_RQ)),
+            _element(0x0110, struct.pack("<H", request.message_id)),
+            _element(0x0700, struct.pack("<H", 0)),
+            _element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
+            _element(0x1000, request.sop_instance_uid.encode(), b"\0"),
+        ]
+        if originator is not None:
+            elements += [
+                _element(0x1030, originator[0].encode(), b" "),
+                _element(0x1031, struct.pack("<H", originator[1])),
+            ]
+        self._send_command(elements, request.context)
+        self._send_data_set(int(request.context.context_id or 0), size_bytes, pieces)
+
+    def _send_command(self, elements: list[bytes], context: PresentationContext) -> None:
+        command = b"".join(elements)
+        command = _element(0x0000, struct.pack("<L", len(command))) + command
+        self.upper_layer.send(data_value_header(int(context.context_id or 0), len(command), True, True) + command)
+
+    def _send_data_set(self, context_id: int, size_bytes: int, pieces: Iterable[bytes]) -> None:
+        room = min(self.peer_pdu_size_bytes or _PDU_SIZE_BYTES_MAX, _PDU_SIZE_BYTES_MAX) - 6
+        left = size_bytes
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                part, view = view[:room], view[room:]
+                left -= len(part)
+                self.upper_layer.send(data_value_header(context_id, len(part), False, left == 0), part)
+        if left != 0:
+            raise ConnectionLost("A stored file is not as long as its row says. Run `pacs reconcile run`.")
+
+    @property
+    def contexts(self) -> list[PresentationContext]:
+        """The accepted presentation contexts."""
+        return [self.accepted[key] for key in sorted(self.accepted)]
+
+
+def _bounded(target: bytearray, size_bytes_max: int = IDENTIFIER_SIZE_BYTES_MAX) -> Callable[[memoryview], None]:
+    def write(piece: memoryview) -> None:
+        if len(target) + len(piece) > size_bytes_max:
+            raise ProtocolError("A command or identifier is longer than this archive takes.")
+        target.extend(piece)
+
+    return write
+
+
+def _element(element: int, value: bytes, padding: bytes = b"") -> bytes:
+    """An element of group 0000, implicit VR little endian (PS3.7 6.3.1)."""
+    value += padding * (len(value) % 2)
+    return struct.pack("<HHL", 0, element, len(value)) + value
+
+
+def _value(command: bytes, wanted: int) -> bytes:
+    at = 0
+    while at + 8 <= len(command):
+        group, element, length = struct.unpack_from("<HHL", command, at)
+        at += 8
+        if group == 0 and element == wanted:
+            return command[at : at + length]
+        at += length
+    return b""
+
+
+def _us(command: bytes, element: int) -> int:
+    value = _value(command, element)
+    if len(value) != 2:
+        raise ProtocolError(f"A command has no (0000,{element:04X}).")
+    return int(struct.unpack("<H", value)[0])
+
+
+def _ui(command: bytes, element: int) -> str:
+    return _value(command, element).rstrip(b" \0").decode("ascii", "replace")
+
+
+def _primitive(command: bytes, identifier: bytes, context_id: int) -> Any:
+    message, values = DIMSEMessage(), P_DATA()
+    values.presentation_data_value_list.append((context_id, b"\x03" + command))
+    if identifier:
+        values.presentation_data_value_list.append((context_id, b"\x02" + identifier))
+    try:
+        message.decode_msg(values)
+        return message.message_to_primitive()
+    except Exception as error:  # pynetdicom raises what it likes for a command that is none
+        raise ProtocolError(f"A command cannot be read ({type(error).__name__}).") from error

@@ -22,8 +22,9 @@ from pacs.index import query
 from pacs.index.database import Database, Row
 from pacs.model import matching
 from pacs.model.attributes import BY_KEYWORD, Level
-from pacs.net.association import ArchiveAssociation
+from pacs.net.association import Association, Message
 from pacs.net.negotiation import PATIENT_ROOTS
+from pacs.net.upper_layer import ConnectionLost, ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,9 @@ class IdentifierError(CannotUnderstand):
     status = IDENTIFIER_DOES_NOT_MATCH
 
 
-def read_identifier(request: Any, context: PresentationContext) -> tuple[Dataset, Level]:
+def read_identifier(message: Message) -> tuple[Dataset, Level]:
     """A query's or retrieve's identifier and its level. Raise IdentifierError if it has none that fits the model."""
+    request, context = message.primitive, message.context
     syntax = context.transfer_syntax[0]
     try:
         identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
@@ -70,33 +72,35 @@ def text_of(identifier: Dataset, keyword: str) -> str:
 def find_service(database: Database, ae_title: str) -> Any:
     """The service that answers queries from the index."""
 
-    def serve(assoc: ArchiveAssociation, request: C_FIND, context: PresentationContext) -> None:
-        response = C_FIND()
-        response.MessageIDBeingRespondedTo = request.MessageID
-        response.AffectedSOPClassUID = request.AffectedSOPClassUID
-        context_id = int(context.context_id or 0)
-        response.Status = SUCCESS
+    def serve(assoc: Association, message: Message) -> None:
+        context_id = int(message.context.context_id or 0)
+        response = _response(message, SUCCESS)
         try:
-            identifier, level = read_identifier(request, context)
+            identifier, level = read_identifier(message)
             for answer in answers(database, identifier, level, ae_title):
-                if request.MessageID in assoc.dimse.cancel_req:
+                if assoc.is_cancelled(int(message.primitive.MessageID)):
                     response.Status = CANCELLED
                     break
-                if not assoc.is_established or assoc.acse.is_aborted():
-                    return
-                pending = C_FIND()
-                pending.MessageIDBeingRespondedTo = request.MessageID
-                pending.AffectedSOPClassUID = request.AffectedSOPClassUID
-                pending.Status = PENDING
-                pending.Identifier = BytesIO(encode_identifier(answer, context))
-                assoc.dimse.send_msg(pending, context_id)
+                pending = _response(message, PENDING)
+                pending.Identifier = BytesIO(encode_identifier(answer, message.context))
+                assoc.send(pending, context_id)
+        except (ConnectionLost, ProtocolError):
+            raise
         except PacsError as error:
             log.warning("query refused with 0x%04X: %s", error.status, error)
             response.Status = error.status
             response.ErrorComment = str(error)[:64]  # type: ignore[assignment]
-        assoc.dimse.send_msg(response, context_id)
+        assoc.send(response, context_id)
 
     return serve
+
+
+def _response(message: Message, status: int) -> C_FIND:
+    response = C_FIND()
+    response.MessageIDBeingRespondedTo = message.primitive.MessageID
+    response.AffectedSOPClassUID = message.primitive.AffectedSOPClassUID
+    response.Status = status
+    return response
 
 
 def encode_identifier(ds: Dataset, context: PresentationContext) -> bytes:

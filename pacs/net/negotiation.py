@@ -1,7 +1,7 @@
 """Association negotiation: who may talk to the archive, and which presentation contexts are taken.
 
-pynetdicom negotiates; this decides. At an A-ASSOCIATE request the caller is looked up and the contexts that we support
-for this very request are set, each with its transfer syntaxes in our order of preference: pynetdicom takes the first
+pynetdicom negotiates; this decides. At an A-ASSOCIATE request the caller is looked up, and the contexts that we support
+for this very request are made, each with its transfer syntaxes in our order of preference: pynetdicom takes the first
 that the requestor offers too.
 """
 
@@ -12,8 +12,6 @@ import logging
 import shlex
 import threading
 
-from pynetdicom import evt
-from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from pacs import clock
@@ -39,10 +37,12 @@ STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 PATIENT_ROOTS = frozenset([PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET])
 QUERY_RETRIEVE = PATIENT_ROOTS | {STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET}
 
-# Result, source, reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21.
-_REJECTED_CALLING_AE = (1, 1, 3)
-_REJECTED_CALLED_AE = (1, 1, 7)
-_REJECTED_CONGESTION = (2, 3, 1)
+#: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
+Rejection = tuple[int, int, int]
+REJECTED_CALLING_AE: Rejection = (1, 1, 3)
+REJECTED_CALLED_AE: Rejection = (1, 1, 7)
+REJECTED_CONGESTION: Rejection = (2, 3, 1)
+REJECTED_TOO_MANY: Rejection = (2, 3, 2)
 
 _MOST_STORED_LASTS_S = 60.0
 
@@ -58,23 +58,15 @@ class Negotiation:
         self._most_stored_at = float("-inf")
         self._lock = threading.Lock()
 
-    def on_requested(self, event: evt.Event) -> None:
-        """Handle EVT_REQUESTED: reject the association, or set what is supported for it."""
-        assoc = event.assoc
-        request = assoc.requestor.primitive
-        assert request is not None
-        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
+    def rejection(self, calling: str, called: str, address: str) -> Rejection | None:
+        """Why an association is rejected; None if it is not."""
         try:
-            rejection = self._rejection(calling, called, assoc.requestor.address)
-            if rejection is None:
-                assoc.acceptor.supported_contexts = self._contexts(request.presentation_context_definition_list)
-                return
+            return self._rejection(calling, called, address)
         except PacsError as error:
             log.error("association refused: %s", error, extra={"calling_ae": calling})
-            rejection = _REJECTED_CONGESTION
-        reject(assoc, rejection)
+            return REJECTED_CONGESTION
 
-    def _rejection(self, calling: str, called: str, address: str) -> tuple[int, int, int] | None:
+    def _rejection(self, calling: str, called: str, address: str) -> Rejection | None:
         if called != self.settings.ae_title:
             log.warning(
                 "association rejected: it called AE title %r, this is %r. Correct the device's settings.",
@@ -82,7 +74,7 @@ class Negotiation:
                 self.settings.ae_title,
                 extra={"calling_ae": calling, "peer": address},
             )
-            return _REJECTED_CALLED_AE
+            return REJECTED_CALLED_AE
         if self.settings.any_device_from_loopback and ipaddress.ip_address(address.split("%")[0]).is_loopback:
             return None
         if device_by_ae_title(self.database, calling) is None:
@@ -95,10 +87,11 @@ class Negotiation:
                 address,
                 extra={"calling_ae": calling, "peer": address},
             )
-            return _REJECTED_CALLING_AE
+            return REJECTED_CALLING_AE
         return None
 
-    def _contexts(self, requested: list[PresentationContext]) -> list[PresentationContext]:
+    def contexts(self, requested: list[PresentationContext]) -> list[PresentationContext]:
+        """What is supported of what was requested, each with its transfer syntaxes in our order of preference."""
         supported: dict[str, PresentationContext] = {}
         for context in requested:
             abstract_syntax = str(context.abstract_syntax)
@@ -132,10 +125,3 @@ def _context(abstract_syntax: str, syntaxes: tuple[str, ...], as_scu: bool) -> P
     if as_scu:  # for C-GET the requestor may take the SCP's role (PS3.7 D.3.3.4)
         context.scu_role = context.scp_role = True
     return context
-
-
-def reject(assoc: Association, rejection: tuple[int, int, int]) -> None:
-    """Send an A-ASSOCIATE-RJ with (result, source, reason) and end the association."""
-    assoc.acse.send_reject(*rejection)
-    evt.trigger(assoc, evt.EVT_REJECTED, {})
-    assoc.kill()

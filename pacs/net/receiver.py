@@ -6,21 +6,20 @@ import logging
 import socket
 import threading
 
-from pynetdicom import _config, evt
-from pynetdicom.ae import ApplicationEntity
+from pynetdicom import _config
+from pynetdicom.dimse_primitives import C_ECHO
 
-from pacs import clock
 from pacs.archive.retrieve import Retrieve
 from pacs.archive.store import Store
 from pacs.errors import DatabaseUnavailable, PacsError
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database
-from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs.net.association import ArchiveAssociation, ArchiveServer
+from pacs.net.acceptor import Acceptor
+from pacs.net.association import Association, Message
 from pacs.net.finding import find_service
-from pacs.net.negotiation import VERIFICATION, Negotiation
+from pacs.net.negotiation import Negotiation
 from pacs.net.retrieving import get_service, move_service
-from pacs.net.storing import store_service
+from pacs.net.storing import Storing
 from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,47 +38,28 @@ class Receiver:
         self.database = database
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
-        self.ae = ApplicationEntity(settings.ae_title)
-        self.ae.maximum_pdu_size = settings.pdu_size_bytes_max
-        self.ae.maximum_associations = settings.associations_max
-        self.ae.network_timeout = settings.network_timeout_s
-        self.ae.dimse_timeout = settings.network_timeout_s
-        self.ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        self.ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        self.ae.add_supported_context(VERIFICATION)
-        self._negotiation = Negotiation(database, settings)
-        self._services = {
-            "C-STORE": store_service(store),
-            "C-FIND": find_service(database, settings.ae_title),
-            "C-GET": get_service(retrieve),
-            "C-MOVE": move_service(retrieve, database, self.ae),
-        }
-        self._servers: list[ArchiveServer] = []
+        self._acceptor = Acceptor(
+            settings,
+            Negotiation(database, settings),
+            services={
+                "C-ECHO": echo_service,
+                "C-FIND": find_service(database, settings.ae_title),
+                "C-GET": get_service(retrieve),
+                "C-MOVE": move_service(retrieve, database, settings),
+            },
+            storing=lambda assoc: Storing(store, assoc),
+            on_opened=self._on_opened,
+            on_closed=self._on_closed,
+        )
 
     def serve(self, listening: list[socket.socket]) -> None:
         """Begin to accept associations on sockets that are bound and listening; return at once."""
         self._session_key()
-        handlers = [
-            (evt.EVT_REQUESTED, self._negotiation.on_requested),
-            (evt.EVT_ESTABLISHED, self._on_established),
-            (evt.EVT_CONN_CLOSE, self._on_closed),
-        ]
-        for each in listening:
-            server = ArchiveServer(self.ae, each, self._services, list(handlers))
-            thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom-listener", daemon=True)
-            thread.start()
-            self._servers.append(server)
-            self.ae._servers.append(server)
+        self._acceptor.serve(listening)
 
     def stop(self, patience_s: float = 10) -> None:
-        """Accept no more, let open associations end for patience_s, then abort what is left."""
-        for server in list(self._servers):
-            server.shutdown()
-        ends = clock.monotonic_s() + patience_s
-        while self.ae.active_associations and clock.monotonic_s() < ends:
-            threading.Event().wait(0.05)
-        for assoc in self.ae.active_associations:
-            assoc.abort()
+        """Accept no more, let open associations end for patience_s, then cut off what is left."""
+        self._acceptor.stop(patience_s)
 
     def _session_key(self) -> int:
         """This receiver's session, opened again when the database had gone away: its lock says that we live."""
@@ -94,25 +74,26 @@ class Receiver:
             self._session = (connection, rows.open_session(connection))
             return self._session[1]
 
-    def _on_established(self, event: evt.Event) -> None:
-        assoc = event.assoc
-        if not isinstance(assoc, ArchiveAssociation):
-            return
-        calling = str(assoc.requestor.ae_title)
+    def _on_opened(self, assoc: Association) -> None:
         try:
-            assoc.association_key = rows.open_association(
-                self.database, self._session_key(), calling, str(assoc.requestor.address)
-            )
+            assoc.key = rows.open_association(self.database, self._session_key(), assoc.calling_ae, assoc.peer)
         except DatabaseUnavailable as error:
             log.warning("association without a row: %s", error)  # each object will be answered with 0xA700
-        log.info("association opened", extra={"calling_ae": calling, "peer": assoc.requestor.address})
+        log.info("association opened", extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer})
 
-    def _on_closed(self, event: evt.Event) -> None:
-        assoc = event.assoc
-        if not isinstance(assoc, ArchiveAssociation) or assoc.association_key is None:
+    def _on_closed(self, assoc: Association) -> None:
+        if assoc.key is None:
             return
-        key, assoc.association_key = assoc.association_key, None
         try:
-            rows.close_association(self.database, key)
+            rows.close_association(self.database, assoc.key)
         except PacsError as error:
             log.warning("association's end not noted: %s", error)
+
+
+def echo_service(assoc: Association, message: Message) -> None:
+    """C-ECHO as SCP (PS3.7 9.1.5)."""
+    response = C_ECHO()
+    response.MessageIDBeingRespondedTo = message.primitive.MessageID
+    response.AffectedSOPClassUID = message.primitive.AffectedSOPClassUID
+    response.Status = 0x0000
+    assoc.send(response, int(message.context.context_id or 0))

@@ -9,9 +9,6 @@ from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom.ae import ApplicationEntity
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from pacs.archive.retrieve import Retrieve, Wanted
@@ -20,9 +17,12 @@ from pacs.index.database import Database
 from pacs.index.devices import Device, device_by_ae_title
 from pacs.model.attributes import UNIQUE_KEY, Level
 from pacs.net import sending
-from pacs.net.association import ArchiveAssociation
+from pacs.net.association import Association, Message
 from pacs.net.finding import IdentifierError, encode_identifier, read_identifier, text_of
 from pacs.net.negotiation import PATIENT_ROOTS
+from pacs.net.requestor import AssociationRefused, associate, release
+from pacs.net.upper_layer import ConnectionLost
+from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,11 @@ class SubOperations:
 class _Exchange:
     """The responses of one C-GET or C-MOVE."""
 
-    def __init__(self, assoc: ArchiveAssociation, request: C_GET | C_MOVE, context: PresentationContext) -> None:
-        self.assoc, self.request, self.context = assoc, request, context
+    def __init__(self, assoc: Association, message: Message) -> None:
+        self.assoc, self.request, self.context = assoc, message.primitive, message.context
 
     def is_cancelled(self) -> bool:
-        return self.request.MessageID in self.assoc.dimse.cancel_req
+        return self.assoc.is_cancelled(int(self.request.MessageID))
 
     def respond(self, status: int, counts: SubOperations | None = None, comment: str | None = None) -> None:
         """Send a response. The remaining count stands in pending and cancelled ones only (PS3.7 9.1.3.1.6)."""
@@ -76,7 +76,7 @@ class _Exchange:
         response.AffectedSOPClassUID = self.request.AffectedSOPClassUID
         response.Status = status
         if comment:
-            response.ErrorComment = comment[:64]  # type: ignore[assignment]
+            response.ErrorComment = comment[:64]
         if counts is not None:
             if status in (PENDING, CANCELLED):
                 response.NumberOfRemainingSuboperations = counts.remaining
@@ -87,16 +87,16 @@ class _Exchange:
                 failed = Dataset()
                 failed.FailedSOPInstanceUIDList = counts.failed_uids
                 response.Identifier = BytesIO(encode_identifier(failed, self.context))
-        self.assoc.dimse.send_msg(response, int(self.context.context_id or 0))
+        self.assoc.send(response, int(self.context.context_id or 0))
 
 
 def get_service(retrieve: Retrieve) -> Any:
     """The service that sends objects back over the association that asked."""
 
-    def serve(assoc: ArchiveAssociation, request: C_GET, context: PresentationContext) -> None:
-        exchange = _Exchange(assoc, request, context)
+    def serve(assoc: Association, message: Message) -> None:
+        exchange = _Exchange(assoc, message)
         try:
-            objects = wanted_objects(retrieve, request, context)
+            objects = wanted_objects(retrieve, message)
         except PacsError as error:
             log.warning("C-GET refused with 0x%04X: %s", error.status, error)
             exchange.respond(error.status, comment=str(error))
@@ -106,12 +106,12 @@ def get_service(retrieve: Retrieve) -> Any:
     return serve
 
 
-def move_service(retrieve: Retrieve, database: Database, ae: ApplicationEntity) -> Any:
+def move_service(retrieve: Retrieve, database: Database, settings: Settings) -> Any:
     """The service that sends objects to a known device, over an association of its own."""
 
-    def serve(assoc: ArchiveAssociation, request: C_MOVE, context: PresentationContext) -> None:
-        exchange = _Exchange(assoc, request, context)
-        title = str(request.MoveDestination or "").strip()
+    def serve(assoc: Association, message: Message) -> None:
+        exchange = _Exchange(assoc, message)
+        title = str(message.primitive.MoveDestination or "").strip()
         try:
             destination = device_by_ae_title(database, title)
             if destination is None:
@@ -120,22 +120,22 @@ def move_service(retrieve: Retrieve, database: Database, ae: ApplicationEntity) 
                 )
                 exchange.respond(DESTINATION_UNKNOWN, comment="The move destination is not a known device.")
                 return
-            objects = wanted_objects(retrieve, request, context)
+            objects = wanted_objects(retrieve, message)
         except PacsError as error:
             log.warning("C-MOVE refused with 0x%04X: %s", error.status, error)
             exchange.respond(error.status, comment=str(error))
             return
-        _move(exchange, retrieve, ae, destination, objects)
+        _move(exchange, retrieve, settings, destination, objects)
 
     return serve
 
 
-def wanted_objects(retrieve: Retrieve, request: C_GET | C_MOVE, context: PresentationContext) -> list[Wanted]:
+def wanted_objects(retrieve: Retrieve, message: Message) -> list[Wanted]:
     """What a retrieve's identifier asks for. Raise IdentifierError if it lacks its level's unique key (C.4.2.2.1)."""
-    identifier, level = read_identifier(request, context)
+    identifier, level = read_identifier(message)
     uids: dict[str, list[str]] = {}
     for at in Level:
-        if at == Level.PATIENT and (context.abstract_syntax not in PATIENT_ROOTS or level != Level.PATIENT):
+        if at == Level.PATIENT and (message.context.abstract_syntax not in PATIENT_ROOTS or level != Level.PATIENT):
             continue  # below the patient level its id adds nothing that the study's UID does not say
         keyword = UNIQUE_KEY[at].keyword
         values = [value.strip() for value in text_of(identifier, keyword).split("\\") if value.strip()]
@@ -147,24 +147,19 @@ def wanted_objects(retrieve: Retrieve, request: C_GET | C_MOVE, context: Present
 
 
 def _move(
-    exchange: _Exchange, retrieve: Retrieve, ae: ApplicationEntity, destination: Device, objects: list[Wanted]
+    exchange: _Exchange, retrieve: Retrieve, settings: Settings, destination: Device, objects: list[Wanted]
 ) -> None:
     if not objects:
         exchange.respond(SUCCESS, SubOperations(0))
         return
-    store_assoc = ae.associate(
-        destination.host,
-        destination.port,
-        contexts=contexts_for(objects),
-        ae_title=destination.ae_title,
-        max_pdu=ae.maximum_pdu_size,
-    )
-    if not store_assoc.is_established:
-        log.warning("C-MOVE failed: %s does not accept an association. Is it switched on?", destination.name)
+    try:
+        store_assoc = associate(settings, destination, contexts_for(objects))
+    except AssociationRefused as error:
+        log.warning("C-MOVE failed: %s", error)
         counts = SubOperations(0, failed=len(objects), failed_uids=[wanted.sop_instance_uid for wanted in objects])
         exchange.respond(UNABLE_TO_PERFORM, counts, "The move destination does not accept an association.")
         return
-    originator = (str(exchange.assoc.requestor.ae_title), int(exchange.request.MessageID or 0))
+    originator = (exchange.assoc.calling_ae, int(exchange.request.MessageID or 0))
     try:
         _send_all(
             exchange,
@@ -172,12 +167,7 @@ def _move(
             lambda wanted, number: sending.send(store_assoc, retrieve, wanted, number, originator),
         )
     finally:
-        _end(store_assoc)
-
-
-def _end(assoc: Association) -> None:
-    if assoc.is_established:
-        assoc.release()
+        release(store_assoc)
 
 
 def contexts_for(objects: list[Wanted]) -> list[PresentationContext]:
@@ -201,11 +191,9 @@ def _send_all(exchange: _Exchange, objects: list[Wanted], send: Callable[[Wanted
         if exchange.is_cancelled():
             exchange.respond(CANCELLED, counts)
             return
-        if not exchange.assoc.is_established or exchange.assoc.acse.is_aborted():
-            return
         try:
             status: int | None = send(wanted, number % 65535 + 1)
-        except sending.PeerLost as error:
+        except ConnectionLost as error:
             log.warning("retrieve stopped after %d of %d objects: %s", number - 1, len(objects), error)
             lost = objects[number - 1 :]
             counts.remaining, counts.failed = 0, counts.failed + len(lost)
@@ -217,5 +205,4 @@ def _send_all(exchange: _Exchange, objects: list[Wanted], send: Callable[[Wanted
         counts.count(wanted, status)
         if counts.remaining:
             exchange.respond(PENDING, counts)
-    if exchange.assoc.is_established and not exchange.assoc.acse.is_aborted():
-        exchange.respond(counts.final_status(), counts)
+    exchange.respond(counts.final_status(), counts)

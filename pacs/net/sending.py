@@ -5,23 +5,17 @@ Used by C-GET over the requestor's own association and by C-MOVE over a new one.
 
 from __future__ import annotations
 
-import time
-from io import BytesIO
-
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.retrieve import Retrieve, Wanted, transcode
-from pacs.errors import CannotUnderstand, TryAgainLater
+from pacs.errors import CannotUnderstand
+from pacs.net.association import Association, Message, ReleaseRequested, StoreRequest
 from pacs.net.negotiation import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from pacs.net.upper_layer import ConnectionLost, ProtocolError
 
 #: What an object may be decoded to when its own transfer syntax is not taken, best first.
 FALLBACK_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2")
-
-
-class PeerLost(TryAgainLater):
-    """The association ended before all was sent. Ask again when the receiver is back."""
 
 
 def choose_context(assoc: Association, wanted: Wanted) -> tuple[PresentationContext, bool]:
@@ -30,13 +24,11 @@ def choose_context(assoc: Association, wanted: Wanted) -> tuple[PresentationCont
     Raise CannotUnderstand with the reason if the peer takes neither it nor anything it can be decoded to.
     """
     contexts = [
-        context
-        for context in assoc.accepted_contexts
-        if context.abstract_syntax == wanted.sop_class_uid and context.as_scu
+        context for context in assoc.contexts if context.abstract_syntax == wanted.sop_class_uid and context.as_scu
     ]
     if not contexts:
         raise CannotUnderstand("The receiver did not offer a presentation context for the object's SOP class.")
-    by_syntax = {str(context.transfer_syntax[0]): context for context in contexts}
+    by_syntax = {str(context.transfer_syntax[0]): context for context in reversed(contexts)}
     if wanted.transfer_syntax_uid in by_syntax:
         return by_syntax[wanted.transfer_syntax_uid], True
     for syntax in FALLBACK_SYNTAXES:
@@ -50,38 +42,34 @@ def send(
 ) -> int:
     """Send one object and wait for the answer; return its DIMSE status.
 
-    originator is the AE title and message id of the C-MOVE it is part of. Raise an error of the tree if it could not
-    be sent, PeerLost if the association is over.
+    originator is the AE title and message id of the C-MOVE it is part of. Raise an error of the tree if the object
+    could not be sent, ConnectionLost if the association is over.
     """
     context, as_stored = choose_context(assoc, wanted)
     found = retrieve.locate(wanted)
-    request = C_STORE()
-    request.MessageID = message_id
-    request.Priority = 2
-    request.AffectedSOPClassUID = wanted.sop_class_uid
-    request.AffectedSOPInstanceUID = wanted.sop_instance_uid
-    if originator:
-        request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID = originator
-    if as_stored:
-        request._dataset_path = (found.path, found.dataset_offset)  # streamed, never whole in memory
+    request = StoreRequest(message_id, wanted.sop_class_uid, wanted.sop_instance_uid, context)
+    if as_stored:  # streamed, never whole in memory
+        assoc.send_store_request(request, found.dataset_size_bytes, found.read(), originator)
     else:
-        request.DataSet = BytesIO(transcode(found, str(context.transfer_syntax[0])))
-    return _exchange(assoc, request, int(context.context_id or 0))
+        content = transcode(found, str(context.transfer_syntax[0]))
+        assoc.send_store_request(request, len(content), [content], originator)
+    return _answer(assoc, message_id)
 
 
-def _exchange(assoc: Association, request: C_STORE, context_id: int) -> int:
-    # The association's own thread must not take the answer from the queue. As acceptor we are on that thread and it
-    # is paused; as requestor it is another one.
-    assoc._reactor_checkpoint.clear()
-    try:
-        while not assoc._is_paused and assoc.is_established:
-            time.sleep(0.0001)
-        if not assoc.is_established or assoc.acse.is_aborted():
-            raise PeerLost
-        assoc.dimse.send_msg(request, context_id)
-        _context_id, response = assoc.dimse.get_msg(block=True)
-    finally:
-        assoc._reactor_checkpoint.set()
-    if not isinstance(response, C_STORE) or response.Status is None:
-        raise PeerLost
-    return int(response.Status)
+def _answer(assoc: Association, message_id: int) -> int:
+    while True:
+        try:
+            message = assoc.receive()
+        except ReleaseRequested:
+            raise ConnectionLost("The receiver released the association before all was sent.") from None
+        except ProtocolError as error:
+            assoc.upper_layer.send_abort(*error.abort)
+            raise ConnectionLost(str(error)) from error
+        assert isinstance(message, Message)
+        if isinstance(message.primitive, C_CANCEL):
+            assoc.cancel(int(message.primitive.MessageIDBeingRespondedTo or 0))
+            continue
+        answered = message.primitive.MessageIDBeingRespondedTo
+        if not isinstance(message.primitive, C_STORE) or answered != message_id or message.primitive.Status is None:
+            raise ConnectionLost("The receiver answered something else than what it was sent.")
+        return int(message.primitive.Status)

@@ -8,6 +8,7 @@ identity file is compared with the one that was opened, so that a mount that wen
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import mmap
 import os
@@ -50,6 +51,56 @@ def sha256_in_name(path: str) -> bytes | None:
     """The digest that an object's file name states; None if it is not the name of an object."""
     match = _NAME.fullmatch(path.rpartition("/")[2])
     return bytes.fromhex(match["sha256"]) if match else None
+
+
+class Incoming:
+    """A file that is being received, under a temporary name. Ends with `finish` or `abandon`."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._temporary = volume.root / "incoming" / f"{secrets.token_hex(8)}.part"
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._room_until_bytes = 0
+        self._fd = -1
+        try:
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        except OSError as error:
+            raise durable.as_volume_error(error, volume.root) from error
+
+    def write(self, piece: memoryview | bytes) -> None:
+        """Append bytes. Raise VolumeFull or VolumeFailed; then only `abandon` is left to do."""
+        if self._size_bytes >= self._room_until_bytes:  # asked for now and then, not at every piece
+            self._volume.require_room()
+            self._room_until_bytes += RESERVED_BYTES // 4
+        try:
+            _write_all(self._fd, memoryview(piece))
+        except OSError as error:
+            raise durable.as_volume_error(error, self._volume.root) from error
+        self._digest.update(piece)
+        self._size_bytes += len(piece)
+
+    def finish(self) -> ReceivedFile:
+        """fsync: the bytes are safe. Raise VolumeFull or VolumeFailed; then nothing is left behind."""
+        try:
+            durable.fsync_fd(self._fd)
+            self._close()
+        except OSError as error:
+            self.abandon()
+            raise durable.as_volume_error(error, self._volume.root) from error
+        return ReceivedFile(self._temporary, self._digest.digest(), self._size_bytes)
+
+    def abandon(self) -> None:
+        """Remove what was received."""
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Volume:
@@ -95,34 +146,30 @@ class Volume:
         """Bytes that are taken on the volume's file system."""
         return shutil.disk_usage(self.root).used
 
+    def begin(self) -> Incoming:
+        """Begin to receive a file of whatever size. Raise VolumeMissing, VolumeFull or VolumeFailed."""
+        self.require_present()
+        return Incoming(self)
+
     def receive(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> ReceivedFile:
         """Write chunks to a new temporary file and fsync it. size_bytes, the sum of them, is asked for beforehand.
 
         Raise VolumeFull or VolumeFailed; then nothing is left behind.
         """
-        self.require_present()
-        temporary = self.root / "incoming" / f"{secrets.token_hex(8)}.part"
-        digest = hashlib.sha256()
-        written = 0
+        self.require_room(size_bytes)
+        incoming = self.begin()
         try:
-            if self.free_bytes() < size_bytes + RESERVED_BYTES:
-                raise OSError(28, "No space left on device")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-            try:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    _write_all(fd, memoryview(chunk))
-                    written += len(chunk)
-                durable.fsync_fd(fd)
-            finally:
-                os.close(fd)
-        except BaseException as error:  # of the chunks' source, too
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            if isinstance(error, OSError):
-                raise durable.as_volume_error(error, self.root) from error
+            for chunk in chunks:
+                incoming.write(memoryview(chunk))
+            return incoming.finish()
+        except BaseException:  # of the chunks' source, too
+            incoming.abandon()
             raise
-        return ReceivedFile(temporary, digest.digest(), written)
+
+    def require_room(self, size_bytes: int = 0) -> None:
+        """Raise VolumeFull unless size_bytes more fit, with the reserve left."""
+        if self.free_bytes() < size_bytes + RESERVED_BYTES:
+            raise durable.as_volume_error(OSError(errno.ENOSPC, ""), self.root)
 
     def place(self, received: ReceivedFile, path: str) -> None:
         """Give a received file its own name, durably."""
@@ -167,11 +214,12 @@ class Volume:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def read(self, path: str) -> Iterator[bytes]:
-        """The file's bytes in chunks. Raise NotFound or VolumeFailed."""
+    def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """The file's bytes in chunks, from an offset [bytes]. Raise NotFound or VolumeFailed."""
         found = self.path_of(path)
         try:
-            with open(found, "rb") as file:
+            with open(found, "rb", buffering=0) as file:
+                file.seek(offset)
                 while chunk := file.read(CHUNK_SIZE_BYTES):
                     yield chunk
         except OSError as error:

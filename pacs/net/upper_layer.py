@@ -1,0 +1,152 @@
+"""The DICOM upper layer on a blocking socket: PDUs in and out (PS3.8 chapter 9).
+
+Reads block in the kernel, so an association at rest costs nothing and one at work never sleeps. What a peer can make
+us hold is bounded: association PDUs by PDU_SIZE_BYTES_MAX, data by the caller's buffer, however long it says they are.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pacs.errors import PacsError
+
+#: No association request, acceptance or abort is longer [bytes]: 128 contexts with all syntaxes are 200 kB.
+PDU_SIZE_BYTES_MAX = 1 << 20
+
+
+class PduType(IntEnum):
+    """The first byte of a PDU, PS3.8 9.3.1."""
+
+    ASSOCIATE_RQ = 0x01
+    ASSOCIATE_AC = 0x02
+    ASSOCIATE_RJ = 0x03
+    P_DATA_TF = 0x04
+    RELEASE_RQ = 0x05
+    RELEASE_RP = 0x06
+    ABORT = 0x07
+
+
+# Source and reason of an A-ABORT, PS3.8 Table 9-26.
+ABORT_BY_USER = (0, 0)
+ABORT_UNRECOGNIZED_PDU = (2, 1)
+ABORT_UNEXPECTED_PDU = (2, 2)
+ABORT_INVALID_PDU = (2, 6)
+
+
+class ConnectionLost(PacsError):
+    """The peer closed the connection, or said nothing for too long."""
+
+
+class ProtocolError(PacsError):
+    """The peer sent what the DICOM upper layer does not allow. The association is aborted; ask the device's maker."""
+
+    def __init__(self, message: str, abort: tuple[int, int] = ABORT_INVALID_PDU) -> None:
+        super().__init__(f"{message} The association is aborted; ask the sending device's maker.")
+        self.abort = abort
+
+
+@dataclass(frozen=True)
+class PduHeader:
+    """Type and length [bytes] of the PDU whose content comes next."""
+
+    type: int
+    length: int
+
+
+class UpperLayer:
+    """PDUs on one connected socket."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self.connection = connection
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.set_timeout(timeout_s)
+        self._header = bytearray(6)
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """How long a peer may be silent [s], and how long it may leave what we send unread."""
+        self.connection.settimeout(timeout_s)
+
+    def read_header(self) -> PduHeader:
+        """Wait for the next PDU. Raise ConnectionLost."""
+        self.read_into(memoryview(self._header))
+        kind, length = struct.unpack(">BxL", self._header)
+        return PduHeader(kind, length)
+
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill the buffer. Raise ConnectionLost."""
+        while buffer:
+            try:
+                size = self.connection.recv_into(buffer)
+            except OSError as error:
+                raise ConnectionLost(f"The connection was lost: {error}.") from error
+            if size == 0:
+                raise ConnectionLost("The peer closed the connection.")
+            buffer = buffer[size:]
+
+    def read(self, length: int) -> bytes:
+        """The next length bytes, for what must be whole in memory. Raise ProtocolError if that is too much."""
+        if length > PDU_SIZE_BYTES_MAX:
+            raise ProtocolError(f"A PDU said to be {length} bytes long.")
+        content = bytearray(length)
+        self.read_into(memoryview(content))
+        return bytes(content)
+
+    def send(self, *parts: bytes | memoryview) -> None:
+        """Send bytes that are whole PDUs. Raise ConnectionLost."""
+        try:
+            if len(parts) == 1:
+                self.connection.sendall(parts[0])
+                return
+            left = [memoryview(part) for part in parts if len(part)]
+            while left:
+                sent = self.connection.sendmsg(left)
+                while left and sent >= len(left[0]):
+                    sent -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][sent:]
+        except OSError as error:
+            raise ConnectionLost(f"The connection was lost: {error}.") from error
+
+    def has_input(self) -> bool:
+        """Whether the peer has sent something, or gone, without waiting."""
+        try:
+            return bool(select.select([self.connection], [], [], 0)[0])
+        except (OSError, ValueError):
+            return True
+
+    def send_abort(self, source: int, reason: int) -> None:
+        """Send an A-ABORT; a peer that does not read it is no matter."""
+        try:
+            self.connection.sendall(struct.pack(">BxLxxBB", PduType.ABORT, 4, source, reason))
+        except OSError:
+            return
+
+    def send_release_response(self) -> None:
+        """Answer an A-RELEASE-RQ."""
+        self.send(struct.pack(">BxLL", PduType.RELEASE_RP, 4, 0))
+
+    def send_release_request(self) -> None:
+        """Ask for the association's release."""
+        self.send(struct.pack(">BxLL", PduType.RELEASE_RQ, 4, 0))
+
+    def close(self) -> None:
+        """Close the connection so that what was sent last still arrives: wait briefly for the peer's own close."""
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(2)
+            while self.connection.recv(65536):
+                pass
+        except OSError:
+            pass
+        finally:
+            self.connection.close()
+
+
+def data_value_header(context_id: int, length: int, is_command: bool, is_last: bool) -> bytes:
+    """The start of a P-DATA-TF with one presentation data value of `length` bytes (PS3.8 9.3.5, E.2)."""
+    control = (1 if is_command else 0) | (2 if is_last else 0)
+    return struct.pack(">BxLLBB", PduType.P_DATA_TF, length + 6, length + 2, context_id, control)
