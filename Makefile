@@ -47,12 +47,14 @@ appliance: setup ## Build the OVA, the qcow2 and the Vagrant box into dist/
 
 .PHONY: test-appliance
 test-appliance: setup ## Boot the built OVA in QEMU and test it (builds it if dist/ has none)
+	@requirements/ensure-debian requirements/debian-appliance.txt requirements/debian-test-appliance.txt
 	@ls dist/*.ova >/dev/null 2>&1 || $(MAKE) appliance
 	$(BIN)/pytest -m 'not long' tests/image
 
 .PHONY: test-long
 test-long: setup ## The soaks, the whole matrices and the big numbers
-	@requirements/ensure-debian requirements/debian-test-long.txt
+	@requirements/ensure-debian requirements/debian-test-long.txt requirements/debian-appliance.txt \
+	  requirements/debian-test-appliance.txt requirements/debian-vagrant.txt
 	$(BIN)/pytest -m long --timeout 7200 tests/unit tests/ovf tests/integration tests/faults tests/roles tests/image
 
 .PHONY: reference

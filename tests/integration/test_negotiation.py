@@ -255,7 +255,7 @@ def test_roles_are_agreed_for_c_get(strict: Dev) -> None:
     assert roles[find] == (True, False)
 
 
-# --- what is refused says so, and nothing of a patient's ------------------------------------------------------------------
+# --- what is refused says so, and nothing of a patient ------------------------------------------------------------
 
 
 def test_the_log_of_a_refused_object_has_no_patients_data(strict: Dev) -> None:

@@ -192,7 +192,7 @@ def test_private_and_group_length_keys_do_no_harm(archive: Dev) -> None:
     assert (status, len(found)) == (0x0000, 1)
 
 
-# --- queries that are wrong ----------------------------------------------------------------------------------------------
+# --- queries that are wrong --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ def deflate(data: bytes) -> bytes:
 @pytest.mark.parametrize("syntax", ALL)
 def test_finds_what_is_asked_for_behind_a_sequence(syntax: str) -> None:
     inner = element(SOP_INSTANCE, "UI", b"9.9.9\0", syntax)
-    inner_item = item(inner, True, syntax)
     for nested in (
         element(REFERENCED, "SQ", item(inner, syntax=syntax), syntax),
         element(REFERENCED, "SQ", item(inner, True, syntax), syntax),
