@@ -95,6 +95,10 @@ class Installation:
         self.machine.shut_down()
         self.rewire(*(other for other in self.data_disks if other != disk))
 
+    def plug_in_seed(self) -> None:
+        """Put the seed in again; the machine must be off."""
+        self.machine.hardware = replace(self.machine.hardware, seed=self.machine.folder / "seed.iso")
+
     def unplug_seed(self) -> None:
         """Take the seed out; the machine must be off."""
         self.machine.hardware = replace(self.machine.hardware, seed=None)

@@ -68,6 +68,7 @@ def test_two_sets_with_data_stop_the_start(
     _have_data(rewired, tmp_path / "bios", 7)
     _have_data(other, tmp_path / "uefi", 8)
     rewired.swap_system_disk()
+    rewired.plug_in_seed()  # a system disk that has adopted nothing yet knows no administrator
     rewired.rewire(*rewired.data_disks, *other.data_disks)
     wanted = ("THE STORAGE IS NOT READY", "More than one set of volumes is attached", "sudo pacs machine choose")
     screen = _screen_of_a_refusal(rewired, *wanted)
