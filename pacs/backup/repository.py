@@ -63,11 +63,14 @@ class Repository:
             found = json.loads(about.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise BackupError(f"{root} is no repository: {about.name} cannot be read ({error}).") from error
-        if found["format"] > FORMAT:
+        number = found.get("format") if isinstance(found, dict) else None
+        if not isinstance(number, int) or number < 1:
+            raise BackupError(f"{root} is no repository: {about.name} is damaged. Give the backup a new folder.")
+        if number > FORMAT:
             raise DataTooNew(f"The repository at {root} is of a newer version. Boot the image that wrote it.")
-        if appliance_id and found["appliance_id"] != appliance_id:
+        if appliance_id and found.get("appliance_id") != appliance_id:
             raise BackupError(
-                f"The repository at {root} is of appliance {found['appliance_id']}, this is {appliance_id}. "
+                f"The repository at {root} is of appliance {found.get('appliance_id')}, this is {appliance_id}. "
                 "Nothing was written. Give each appliance a repository of its own."
             )
 

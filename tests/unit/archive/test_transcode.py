@@ -15,6 +15,8 @@ from pacs.archive.retrieve import Found, transcode
 from pacs.errors import CannotUnderstand
 from pacs.model import part10
 from pacs.model.dataset import scan
+from pacs.storage.files import Volume
+from pacs.storage.volume import create_identity
 from tests.peer import read_raw
 from tests.unit.model.encoding import EXPLICIT, element, identity, item
 
@@ -30,9 +32,9 @@ LOSSLESS = (
 def stored(folder: Path, dataset: bytes, syntax: str) -> Found:
     """A file as the archive keeps it."""
     start = part10.encode_file_meta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", syntax)
-    path = folder / "stored.dcm"
-    path.write_bytes(start + dataset)
-    return Found(path, len(start))
+    (folder / "stored.dcm").write_bytes(start + dataset)
+    create_identity(folder, ("tier1",))
+    return Found(Volume(folder, "tier1"), "stored.dcm", len(start), len(dataset))
 
 
 def of_file(folder: Path, name: str) -> Found:
