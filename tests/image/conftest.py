@@ -23,7 +23,16 @@ from tests.image.ova import Imported, import_disks, unpack
 
 _DIST = Path(__file__).parents[2] / "dist"
 _TEST_LIMIT_S = 900  # what a test waits for is a boot or two, on an emulated machine
-_ORDER = ("test_disk", "test_services", "test_security", "test_screen", "test_story", "test_uefi", "test_refusals")
+_ORDER = (
+    "test_disk",
+    "test_services",
+    "test_security",
+    "test_screen",
+    "test_story",
+    "test_backup",
+    "test_uefi",
+    "test_refusals",
+)
 
 
 @pytest.hookimpl(trylast=True)
