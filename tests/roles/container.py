@@ -45,9 +45,23 @@ class Container:
         """Start it and wait until every job of the boot is done, failed ones included."""
         log = (self.folder / "boot.log").open("ab")
         self._nspawn = subprocess.Popen(
-            ["systemd-nspawn", "--quiet", "-D", self.root, "-b", "--register=no", "--keep-unit", "--private-network",
-             "--link-journal=no", "--resolv-conf=off", "--timezone=off", f"--machine=pacs-{os.getpid()}"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            [
+                "systemd-nspawn",
+                "--quiet",
+                "-D",
+                self.root,
+                "-b",
+                "--register=no",
+                "--keep-unit",
+                "--private-network",
+                "--link-journal=no",
+                "--resolv-conf=off",
+                "--timezone=off",
+                f"--machine=pacs-{os.getpid()}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         deadline = time.monotonic() + timeout_s
         self._init = 0
@@ -86,19 +100,37 @@ class Container:
 
     def _enter(self, command: str, check: bool) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["nsenter", "-t", str(self._init), "-a", "--", "env", "-i", "PATH=/usr/sbin:/usr/bin:/usr/local/bin",
-             "LC_ALL=C", "sh", "-c", command],
-            capture_output=True, text=True, check=check, timeout=300,
+            [
+                "nsenter",
+                "-t",
+                str(self._init),
+                "-a",
+                "--",
+                "env",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/usr/local/bin",
+                "LC_ALL=C",
+                "sh",
+                "-c",
+                command,
+            ],
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=300,
         )
 
     def from_outside(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a program of the host in the container's network: how a client would see it."""
-        return subprocess.run(["nsenter", "-t", str(self._init), "-n", "--", *command],
-                              capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(
+            ["nsenter", "-t", str(self._init), "-n", "--", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
 
-    def play(
-        self, playbook: str, variables: Mapping[str, object], *arguments: str, user: str = "builder"
-    ) -> str:
+    def play(self, playbook: str, variables: Mapping[str, object], *arguments: str, user: str = "builder") -> str:
         """Run a playbook against it; return what ansible-playbook printed, raise if it failed."""
         inventory = self.folder / "inventory.yml"
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes"
@@ -109,12 +141,31 @@ class Container:
             f"      ansible_ssh_common_args: {options}\n"
         )
         answer = subprocess.run(
-            ["nsenter", "-t", str(self._init), "-n", "--", REPOSITORY / ".venv/bin/ansible-playbook",
-             "-i", inventory, REPOSITORY / "playbooks" / playbook, "--extra-vars", json.dumps(dict(variables)),
-             *arguments],
-            cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=900,
-            env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
-                 "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.folder / "cp")},
+            [
+                "nsenter",
+                "-t",
+                str(self._init),
+                "-n",
+                "--",
+                REPOSITORY / ".venv/bin/ansible-playbook",
+                "-i",
+                inventory,
+                REPOSITORY / "playbooks" / playbook,
+                "--extra-vars",
+                json.dumps(dict(variables)),
+                *arguments,
+            ],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.folder / "cp"),
+            },
         )
         if answer.returncode:
             raise AssertionError(answer.stdout + answer.stderr)

@@ -25,8 +25,11 @@ _NOT_IN_A_CONTAINER = re.compile(r"linux-image|initramfs|grub|shim|dosfstools")
 
 def base() -> Path:
     """The root file system's folder, made if it isn't there yet (about two minutes). Don't write to it."""
-    installed = [name for name in packages((REPOSITORY / "packer/base/packages.txt").read_text())
-                 if not _NOT_IN_A_CONTAINER.match(name)]
+    installed = [
+        name
+        for name in packages((REPOSITORY / "packer/base/packages.txt").read_text())
+        if not _NOT_IN_A_CONTAINER.match(name)
+    ]
     later = role_packages()
     key = hashlib.sha256(repr((installed, later, GUEST_RELEASE)).encode()).hexdigest()[:16]
     root = CACHE / f"roles-{key}"
@@ -61,11 +64,18 @@ def _bootstrap(root: Path, installed: list[str], later: list[str]) -> None:
     download = f'chroot "$1" apt-get install --yes --download-only --no-install-recommends {" ".join(later)}'
     subprocess.run(
         [
-            "mmdebstrap", "--quiet", "--variant=apt", "--architectures=amd64", "--skip=cleanup/apt",
+            "mmdebstrap",
+            "--quiet",
+            "--variant=apt",
+            "--architectures=amd64",
+            "--skip=cleanup/apt",
             f"--include={','.join(installed)}",
-            '--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"',
+            '--aptopt=APT::Install-Recommends "false"',
+            '--aptopt=Acquire::Languages "none"',
             f"--customize-hook={download}",
-            GUEST_RELEASE, str(unfinished), *(mirrors.sources(GUEST_RELEASE) if mirrors else ()),
+            GUEST_RELEASE,
+            str(unfinished),
+            *(mirrors.sources(GUEST_RELEASE) if mirrors else ()),
         ],
         check=True,
     )

@@ -15,10 +15,22 @@ from tests.roles.container import Container
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 UNITS = (
-    "pacs-storage.service", "pacs-storage.target", "pacs-access.service", "pacs-identity.service",
-    "postgresql@17-main.service", "pacs-migrate.service", "pacs-dicom.socket", "pacs-receiver@1.service",
-    "pacs-web.service", "pacs-worker.service", "nginx.service", "ssh.service", "nftables.service",
-    "pacs-backup.timer", "pacs-reconcile.timer", "pacs-screen.timer",
+    "pacs-storage.service",
+    "pacs-storage.target",
+    "pacs-access.service",
+    "pacs-identity.service",
+    "postgresql@17-main.service",
+    "pacs-migrate.service",
+    "pacs-dicom.socket",
+    "pacs-receiver@1.service",
+    "pacs-web.service",
+    "pacs-worker.service",
+    "nginx.service",
+    "ssh.service",
+    "nftables.service",
+    "pacs-backup.timer",
+    "pacs-reconcile.timer",
+    "pacs-screen.timer",
 )
 
 ECHO = """
@@ -55,12 +67,26 @@ def test_nobody_has_a_password(image_findings: dict[str, str]) -> None:
     assert [name for name, password in fields if not password.startswith(("!", "*"))] == []
 
 
-@pytest.mark.parametrize("pattern", [
-    r"etc/ssh/ssh_host_.*", r"etc/ssl/private/.+", r"var/lib/cloud/.+", r".*/\.ssh/.*", r".*/\.ansible.*",
-    r"var/lib/systemd/random-seed", r"var/lib/systemd/credential\.secret", r"var/log/journal/.+", r"home/builder.*",
-    r"var/lib/apt/lists/.*Packages.*", r"var/cache/apt/archives/.*\.deb", r"srv/pacs/[^/]+/.+", r"opt/pacs/wheelhouse",
-    r"var/lib/postgresql/17/.*", r"var/lib/pacs/.+",
-])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"etc/ssh/ssh_host_.*",
+        r"etc/ssl/private/.+",
+        r"var/lib/cloud/.+",
+        r".*/\.ssh/.*",
+        r".*/\.ansible.*",
+        r"var/lib/systemd/random-seed",
+        r"var/lib/systemd/credential\.secret",
+        r"var/log/journal/.+",
+        r"home/builder.*",
+        r"var/lib/apt/lists/.*Packages.*",
+        r"var/cache/apt/archives/.*\.deb",
+        r"srv/pacs/[^/]+/.+",
+        r"opt/pacs/wheelhouse",
+        r"var/lib/postgresql/17/.*",
+        r"var/lib/pacs/.+",
+    ],
+)
 def test_the_image_is_clean(image_findings: dict[str, str], pattern: str) -> None:
     assert [path for path in image_findings if re.fullmatch(pattern, path)] == []
 
@@ -148,11 +174,20 @@ def test_the_service_may_do_little(appliance: Container) -> None:
 
 
 def test_the_database_logs_no_parameters(appliance: Container) -> None:
-    wanted = {"log_parameter_max_length": "0", "log_parameter_max_length_on_error": "0", "archive_mode": "on",
-              "log_min_error_statement": "panic", "log_error_verbosity": "terse", "data_checksums": "on",
-              "fsync": "on", "synchronous_commit": "on", "listen_addresses": "", "server_encoding": "UTF8",
-              "lc_collate": "C"}
-    asked = "runuser -u postgres -- psql -XAtc \"{}\" pacs"
+    wanted = {
+        "log_parameter_max_length": "0",
+        "log_parameter_max_length_on_error": "0",
+        "archive_mode": "on",
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
+        "data_checksums": "on",
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "listen_addresses": "",
+        "server_encoding": "UTF8",
+        "lc_collate": "C",
+    }
+    asked = 'runuser -u postgres -- psql -XAtc "{}" pacs'
     for name, value in wanted.items():
         sql = "SELECT datcollate FROM pg_database WHERE datname = 'pacs'" if name == "lc_collate" else f"SHOW {name}"
         assert appliance.run(asked.format(sql)).strip() == value, name

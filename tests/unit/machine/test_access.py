@@ -59,11 +59,14 @@ def test_a_seeds_keys_outlive_the_system_disk(keys: Keys, state: Path) -> None:
     assert keys.authorized.read_text() == (state / "config/ssh/admin").read_text() == "ssh-ed25519 AAAA one\n"
 
 
-@pytest.mark.parametrize(("kept", "seeded", "both"), [
-    ("", "", ""),
-    ("a\n", "", "a\n"),
-    ("", "a\n\n# c\n", "a\n"),
-    ("a\nb", "b\nc", "a\nb\nc\n"),
-])
+@pytest.mark.parametrize(
+    ("kept", "seeded", "both"),
+    [
+        ("", "", ""),
+        ("a\n", "", "a\n"),
+        ("", "a\n\n# c\n", "a\n"),
+        ("a\nb", "b\nc", "a\nb\nc\n"),
+    ],
+)
 def test_merge(kept: str, seeded: str, both: str) -> None:
     assert merge(kept, seeded) == both

@@ -40,7 +40,10 @@ def a_set(appliance: str, letters: str = "bcd", data: bool = True) -> list[Disk]
     record = SetRecord(appliance, members(appliance))
     return [
         Disk(
-            f"/dev/sd{letter}", 10 * GIB, f"slot {letter}", fs_uuid=member.fs_uuid,
+            f"/dev/sd{letter}",
+            10 * GIB,
+            f"slot {letter}",
+            fs_uuid=member.fs_uuid,
             volume=Volume(
                 VolumeIdentity(1, appliance, member.volume_id, member.roles, "2026-11-22T00:00:00+00:00"),
                 has_data=data and member.roles == ("tier2",),
@@ -86,7 +89,9 @@ def test_three_blank_disks_by_size() -> None:
 
 def test_disks_of_one_size_in_the_order_of_their_names() -> None:
     assert claims([blank("d"), blank("b"), blank("c")]) == {
-        "/dev/sdb": ("state",), "/dev/sdc": ("tier1",), "/dev/sdd": ("tier2",)
+        "/dev/sdb": ("state",),
+        "/dev/sdc": ("tier1",),
+        "/dev/sdd": ("tier2",),
     }
 
 
@@ -112,11 +117,15 @@ def test_not_on_a_physical_machine() -> None:
     assert "virtual machine" in refusal([blank("b"), blank("c")], situation=METAL)
 
 
-@pytest.mark.parametrize("disk", [
-    Disk("/dev/sdb", 10 * GIB, unsigned=True),
-    Disk("/dev/sdb", 10 * GIB),
-    Disk("/dev/sdb", 10 * GIB, fs_uuid="somebody's"),
-], ids=["bytes without a signature", "another's file system", "another's ext4"])
+@pytest.mark.parametrize(
+    "disk",
+    [
+        Disk("/dev/sdb", 10 * GIB, unsigned=True),
+        Disk("/dev/sdb", 10 * GIB),
+        Disk("/dev/sdb", 10 * GIB, fs_uuid="somebody's"),
+    ],
+    ids=["bytes without a signature", "another's file system", "another's ext4"],
+)
 def test_only_blank_disks(disk: Disk) -> None:
     assert "no blank disk" in refusal([disk])
 
@@ -132,7 +141,9 @@ def test_a_whole_set_is_taken_by_a_new_system_disk() -> None:
     made = adopted(a_set("A"))
     assert made.appliance_id == "A"
     assert {member.roles[0]: made.disks[member.fs_uuid].path for member in made.members} == {
-        "state": "/dev/sdb", "tier1": "/dev/sdc", "tier2": "/dev/sdd"
+        "state": "/dev/sdb",
+        "tier1": "/dev/sdc",
+        "tier2": "/dev/sdd",
     }
 
 

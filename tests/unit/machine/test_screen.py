@@ -73,11 +73,19 @@ def test_addresses_that_others_reach_ipv4_first() -> None:
     def info(family: str, local: str, scope: str = "global") -> dict[str, str]:
         return {"family": family, "local": local, "scope": scope}
 
-    assert addresses([
-        {"ifname": "lo", "addr_info": [info("inet", "127.0.0.1", "host")]},
-        {"ifname": "ens4", "addr_info": [info("inet6", "fe80::1", "link"), info("inet6", "2001:db8::1"),
-                                         info("inet", "192.0.2.7")]},
-    ]) == ("192.0.2.7", "2001:db8::1")
+    assert addresses(
+        [
+            {"ifname": "lo", "addr_info": [info("inet", "127.0.0.1", "host")]},
+            {
+                "ifname": "ens4",
+                "addr_info": [
+                    info("inet6", "fe80::1", "link"),
+                    info("inet6", "2001:db8::1"),
+                    info("inet", "192.0.2.7"),
+                ],
+            },
+        ]
+    ) == ("192.0.2.7", "2001:db8::1")
 
 
 def test_no_text_of_ours_is_beyond_ascii() -> None:

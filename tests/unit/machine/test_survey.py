@@ -18,8 +18,16 @@ def write(root: Path, name: str, content: str = "x") -> None:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state volume after its first boot, with tier 1 in it."""
-    for name in ("volume.json", "volumes.json", "identity/ssh/ssh_host_ed25519_key", "identity/tls/key.pem",
-                 "postgresql/17/main/PG_VERSION", "config/ssh/admin", "tier1/volume.json", "lost+found/x"):
+    for name in (
+        "volume.json",
+        "volumes.json",
+        "identity/ssh/ssh_host_ed25519_key",
+        "identity/tls/key.pem",
+        "postgresql/17/main/PG_VERSION",
+        "config/ssh/admin",
+        "tier1/volume.json",
+        "lost+found/x",
+    ):
         write(tmp_path, name)
     write(tmp_path, "journal/2026-11.jsonl", "")
     (tmp_path / "tier1/incoming").mkdir()
@@ -30,9 +38,16 @@ def test_a_state_volume_after_its_first_boot_is_empty(state: Path) -> None:
     assert not has_data(state, is_state=True)
 
 
-@pytest.mark.parametrize("name", [
-    "journal/2026-11.jsonl", "config/pacs.toml", "tier1/objects/1/f.dcm", "tier1/incoming/half", "anything",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "journal/2026-11.jsonl",
+        "config/pacs.toml",
+        "tier1/objects/1/f.dcm",
+        "tier1/incoming/half",
+        "anything",
+    ],
+)
 def test_a_state_volume_with_anything_stored_is_not(state: Path, name: str) -> None:
     write(state, name)
     assert has_data(state, is_state=True)
