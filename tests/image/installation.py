@@ -90,11 +90,6 @@ class Installation:
         self.rewire(*self.data_disks, blank)
         return blank
 
-    def unplug(self, disk: Path) -> None:
-        """Take a data disk out; the machine is shut down for it."""
-        self.machine.shut_down()
-        self.rewire(*(other for other in self.data_disks if other != disk))
-
     def plug_in_seed(self) -> None:
         """Put the seed in again; the machine must be off."""
         self.machine.hardware = replace(self.machine.hardware, seed=self.machine.folder / "seed.iso")

@@ -53,6 +53,7 @@ def rewired(installations: dict[Firmware, Installation]) -> Iterator[Installatio
 
 
 def test_a_missing_disk_stops_the_start(rewired: Installation, tmp_path: Path) -> None:
+    """Even with a blank disk at hand, as the test of the fresh system disk leaves one: it is not taken instead."""
     _have_data(rewired, tmp_path, 6)
     state, _tier1, *others = rewired.data_disks
     rewired.rewire(state, *others)
