@@ -16,17 +16,13 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     AsynchronousOperationsWindowNegotiation,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import negotiate_as_acceptor
 
 from pacs import clock
-from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.net.association import Association, Message, ReleaseRequested
-from pacs.net.negotiation import REJECTED_TOO_MANY, Negotiation
+from pacs.net.negotiation import APPLICATION_CONTEXT, REJECTED_TOO_MANY, Negotiation, own_user_information
 from pacs.net.storing import Storing
 from pacs.net.upper_layer import ABORT_BY_USER, ABORT_UNEXPECTED_PDU, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
@@ -37,7 +33,6 @@ log = logging.getLogger(__name__)
 ARTIM_S = 30.0
 #: Connections that may be open beside the associations: those that have not asked yet, or are being closed.
 CONNECTIONS_BESIDE_MAX = 64
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 #: Serves a request other than C-STORE: (association, message).
 Service = Callable[[Association, Message], None]
@@ -176,19 +171,13 @@ class Acceptor:
         return assoc
 
     def _encode_acceptance(self, request: A_ASSOCIATE, results: list[Any], role_items: list[Any]) -> bytes:
-        maximum = MaximumLengthNotification()
-        maximum.maximum_length_received = self.settings.pdu_size_bytes_max
-        implementation = ImplementationClassUIDNotification()
-        implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        version = ImplementationVersionNameNotification()
-        version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        items: list[Any] = [maximum, implementation, version, *role_items]
+        items: list[Any] = [*own_user_information(self.settings.pdu_size_bytes_max), *role_items]
         if any(isinstance(item, AsynchronousOperationsWindowNegotiation) for item in request.user_information):
             window = AsynchronousOperationsWindowNegotiation()  # one at a time, PS3.7 D.3.3.3
             window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 1
             items.append(window)
         answer = A_ASSOCIATE()
-        answer.application_context_name = _APPLICATION_CONTEXT
+        answer.application_context_name = APPLICATION_CONTEXT
         answer.calling_ae_title, answer.called_ae_title = request.calling_ae_title, request.called_ae_title
         answer.result, answer.result_source = 0, 1
         answer.presentation_context_definition_results_list = results

@@ -11,7 +11,13 @@ import ipaddress
 import logging
 import shlex
 import threading
+from typing import Any
 
+from pynetdicom.pdu_primitives import (
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
 from pynetdicom.presentation import PresentationContext
 
 from pacs import clock
@@ -20,12 +26,15 @@ from pacs.index import store
 from pacs.index.database import Database
 from pacs.index.devices import device_by_ae_title
 from pacs.model import uids
+from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+#: The DICOM application context, PS3.7 A.2.1.
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
 
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
@@ -45,6 +54,17 @@ REJECTED_CONGESTION: Rejection = (2, 3, 1)
 REJECTED_TOO_MANY: Rejection = (2, 3, 2)
 
 _MOST_STORED_LASTS_S = 60.0
+
+
+def own_user_information(pdu_size_bytes_max: int) -> list[Any]:
+    """What we say of ourselves in a request or an answer (PS3.7 D.3.3): the largest PDU we take, and who made us."""
+    maximum = MaximumLengthNotification()
+    maximum.maximum_length_received = pdu_size_bytes_max
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    return [maximum, implementation, version]
 
 
 class Negotiation:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import socket
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-)
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, negotiate_as_requestor
 
 from pacs.errors import TryAgainLater
 from pacs.index.devices import Device
-from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.net.acceptor import ARTIM_S
 from pacs.net.association import Association
+from pacs.net.negotiation import APPLICATION_CONTEXT, own_user_information
 from pacs.net.upper_layer import ABORT_BY_USER, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
-
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 
 class AssociationRefused(TryAgainLater):
@@ -80,17 +73,11 @@ def _negotiate(
 
 
 def _encode_request(settings: Settings, device: Device, contexts: list[PresentationContext]) -> bytes:
-    maximum = MaximumLengthNotification()
-    maximum.maximum_length_received = settings.pdu_size_bytes_max
-    implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    version = ImplementationVersionNameNotification()
-    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     request = A_ASSOCIATE()
-    request.application_context_name = _APPLICATION_CONTEXT
+    request.application_context_name = APPLICATION_CONTEXT
     request.calling_ae_title, request.called_ae_title = settings.ae_title, device.ae_title
     request.presentation_context_definition_list = contexts
-    request.user_information = [maximum, implementation, version]
+    request.user_information = own_user_information(settings.pdu_size_bytes_max)
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(request)
     return pdu.encode()
