@@ -216,9 +216,7 @@ def raw_query(dev: Dev, identifier: bytes, syntax: str = EXPLICIT) -> int | None
         request = C_FIND()
         request.MessageID, request.Priority, request.AffectedSOPClassUID = 1, 2, STUDY_ROOT
         request.Identifier = BytesIO(identifier)
-        assoc._reactor_checkpoint.clear()
-        while not assoc._is_paused:
-            time.sleep(0.001)
+        peer.hold(assoc)
         try:
             assoc.dimse.send_msg(request, assoc.accepted_contexts[0].context_id)
             while True:
