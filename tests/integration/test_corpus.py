@@ -14,6 +14,7 @@ import pytest
 from pacs.errors import PacsError
 from pacs.model.record import read_record
 from tests import peer
+from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
 from tests.peer import RawObject
 
@@ -140,7 +141,7 @@ def test_dcmtk_getscu_writes_the_same_bytes(shared_data: Path, new_dev, tmp_path
     assert set(peer.store(dev.dicom_port, sent.values())) == {0x0000}
     for study in {peer.study_uid_of(raw) for raw in sent.values()}:
         subprocess.run(
-            ["getscu", "-S", "+B", "-aec", "PACS", "-od", str(tmp_path), "-k", "QueryRetrieveLevel=STUDY"]
+            [dcmtk("getscu"), "-S", "+B", "-aec", "PACS", "-od", str(tmp_path), "-k", "QueryRetrieveLevel=STUDY"]
             + ["-k", f"StudyInstanceUID={study}", "127.0.0.1", str(dev.dicom_port)],
             check=True, capture_output=True, env={"TCP_NODELAY": "1", "PATH": "/usr/bin:/bin"},
         )  # fmt: skip

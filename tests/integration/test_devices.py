@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt
 
 from tests import peer
+from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
 from tests.peer import STUDY_ROOT_GET, RawObject
 from tests.synthetic import ct_study
@@ -84,7 +85,7 @@ def storescp(dev: Dev, folder: Path, *options: str) -> Iterator[str]:
     port, number = free_port(), next(_ports)
     title = f"DCMTK{number}"
     process = subprocess.Popen(
-        ["storescp", "-od", str(folder), "-aet", title, *options, str(port)],
+        [dcmtk("storescp"), "-od", str(folder), "-aet", title, *options, str(port)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -131,7 +132,7 @@ def counts(status: Dataset) -> tuple[int, int, int]:
 
 def test_dcmtk_moves_to_dcmtk(archive: Dev, tmp_path: Path) -> None:
     with storescp(archive, tmp_path, "+B") as title:
-        words = ["movescu", "-S", "-aec", "PACS", "-aem", title, "127.0.0.1", str(archive.dicom_port)]
+        words = [dcmtk("movescu"), "-S", "-aec", "PACS", "-aem", title, "127.0.0.1", str(archive.dicom_port)]
         words += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY[0].study_instance_uid}"]
         subprocess.run(words, check=True, timeout=60)
     received = {path: peer.read_raw(path) for path in tmp_path.iterdir()}
@@ -305,7 +306,7 @@ def test_the_mover_is_named_to_the_receiver(archive: Dev) -> None:
 
 
 def test_dcmtk_gets_the_bytes_that_were_sent(archive: Dev, tmp_path: Path) -> None:
-    words = ["getscu", "-S", "+B", "-od", str(tmp_path), "-aec", "PACS", "127.0.0.1", str(archive.dicom_port)]
+    words = [dcmtk("getscu"), "-S", "+B", "-od", str(tmp_path), "-aec", "PACS", "127.0.0.1", str(archive.dicom_port)]
     words += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY[0].study_instance_uid}"]
     subprocess.run(words, check=True, capture_output=True, timeout=60)
     received = {raw.sop_instance_uid: raw.dataset for raw in map(peer.read_raw, tmp_path.iterdir())}
@@ -409,11 +410,13 @@ def test_a_get_can_be_cancelled(archive: Dev) -> None:
 
 
 def test_dcmtk_verifies_and_stores(archive: Dev, tmp_path: Path) -> None:
-    subprocess.run(["echoscu", "-aec", "PACS", "127.0.0.1", str(archive.dicom_port)], check=True, timeout=30)
+    subprocess.run([dcmtk("echoscu"), "-aec", "PACS", "127.0.0.1", str(archive.dicom_port)], check=True, timeout=30)
     for made in ct_study(55, 2, 8, 8):
         made.write(tmp_path)
     subprocess.run(
-        ["storescu", "+sd", "-aec", "PACS", "127.0.0.1", str(archive.dicom_port), str(tmp_path)], check=True, timeout=60
+        [dcmtk("storescu"), "+sd", "-aec", "PACS", "127.0.0.1", str(archive.dicom_port), str(tmp_path)],
+        check=True,
+        timeout=60,
     )
     status, _failed, taken = get(archive, ct_study(55, 1, 8, 8)[0].study_instance_uid, [(CT, EXPLICIT)])
     assert (status.Status, len(taken)) == (0x0000, 2)

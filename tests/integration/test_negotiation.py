@@ -15,6 +15,7 @@ import pytest
 from pynetdicom import AE, build_context, build_role
 from pynetdicom.association import Association
 
+from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
 from tests.peer import RawObject, associated, store_on
 from tests.unit.model.encoding import identity
@@ -102,7 +103,7 @@ def test_another_called_ae_is_rejected(strict: Dev) -> None:
 
 
 def test_dcmtk_says_why_it_was_rejected(strict: Dev) -> None:
-    words = ["echoscu", "-v", "-aet", "STRANGER", "-aec", "PACS", "127.0.0.1", str(strict.dicom_port)]
+    words = [dcmtk("echoscu"), "-v", "-aet", "STRANGER", "-aec", "PACS", "127.0.0.1", str(strict.dicom_port)]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
     assert found.returncode != 0
     assert "Calling AE Title Not Recognized" in found.stderr + found.stdout

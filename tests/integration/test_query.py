@@ -14,6 +14,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.dimse_primitives import C_FIND
 
 from tests import peer
+from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
 from tests.peer import RawObject
 from tests.synthetic import ct_dataset, encode
@@ -48,7 +49,7 @@ def archive(dev: Dev) -> Dev:
 
 def findscu(dev: Dev, folder: Path, root: str, *keys: str) -> list[Dataset]:
     """What DCMTK's findscu gets for its keys."""
-    words = ["findscu", root, "-X", "-od", str(folder), "-aec", "PACS", "127.0.0.1", str(dev.dicom_port)]
+    words = [dcmtk("findscu"), root, "-X", "-od", str(folder), "-aec", "PACS", "127.0.0.1", str(dev.dicom_port)]
     for key in keys:
         words += ["-k", key]
     subprocess.run(words, check=True, capture_output=True, timeout=60)
