@@ -98,6 +98,7 @@ def test_without_fsync_the_power_cut_is_noticed(known_site: Installation, tmp_pa
     site.running()
     comparison = site.compare()
     lost = set(comparison.missing) | set(comparison.different)
+    print(f"without fsync: of {len(site.account.acknowledged)} acknowledged, {comparison}")
     assert lost, "nothing was lost without fsync: this test could not see a missing fsync either"
     assert not lost & whole.keys(), "what was acknowledged with fsync must still be there"
     site.forget(lost)
