@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs.backup.backup import STATE_FOLDERS, Progress, no_progress
+from pacs.backup.mark import MARK
 from pacs.backup.repository import Manifest, Repository
 from pacs.errors import DataTooNew, NotFound, RestoreError
 from pacs.index import database as index
@@ -24,8 +25,6 @@ from pacs.storage import durable
 from pacs.storage.files import RESERVED_BYTES, Volume
 
 log = logging.getLogger(__name__)
-
-MARK = Path("config", "restore-unfinished")
 
 
 @dataclass(frozen=True)

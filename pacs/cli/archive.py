@@ -28,7 +28,6 @@ device = typer.Typer(no_args_is_help=True, help="The devices that may talk to th
 study = typer.Typer(no_args_is_help=True, help="The studies in the archive.")
 reconcile = typer.Typer(no_args_is_help=True, help="Files against rows.")
 tier = typer.Typer(no_args_is_help=True, help="The storage tiers.")
-NOUNS = {"device": device, "study": study, "reconcile": reconcile, "tier": tier}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -19,7 +19,6 @@ from pacs.errors import UsageError
 from pacs.settings import Settings, load
 
 backup = typer.Typer(no_args_is_help=True, help="Backups.")
-NOUNS = {"backup": backup}
 
 _UNSET = "No backup repository is set. Set backup_repository in config/pacs.toml, or PACS_BACKUP_REPOSITORY."
 

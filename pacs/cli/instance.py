@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pacs import settings as settings_table
-from pacs.archive.retrieve import Retrieve
-from pacs.archive.store import Store
 from pacs.archive.volumes import open_volumes
-from pacs.backup.restore import MARK
+from pacs.backup.mark import MARK
 from pacs.errors import RestoreError
 from pacs.index import database as index
 from pacs.index.database import Database
@@ -19,6 +18,10 @@ from pacs.settings import Settings
 from pacs.storage.files import Volume
 from pacs.storage.journal import Journal
 from pacs.storage.volume import read_identity
+
+if TYPE_CHECKING:
+    from pacs.archive.retrieve import Retrieve
+    from pacs.archive.store import Store
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,14 @@ class Instance:
 
     def store(self) -> Store:
         """The receive path: objects arrive on tier 1."""
+        from pacs.archive.store import Store  # here, as it imports all of pydicom, and few commands need it
+
         return Store(self.database, self.by_id, self.by_tier[1], self.settings.object_size_bytes_max)
 
     def retrieve(self) -> Retrieve:
         """The way back."""
+        from pacs.archive.retrieve import Retrieve
+
         return Retrieve(self.database, self.by_id)
 
 

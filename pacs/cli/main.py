@@ -1,34 +1,59 @@
 """`pacs`: every command, each a few lines over the functions that the console and the API will call too.
 
 The data directory comes from `--data` or PACS_DATA. An expected error prints one line and ends with its exit code.
+
+Only the modules of the command that is called are imported: most of a short command's time is imports, and an
+appliance runs many at each boot.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pacs import __version__, log
-from pacs.cli import archive, backup, dev, machine, operate, services
 from pacs.errors import PacsError
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The PACS appliance."
-)
-for module in (archive, backup, services):
-    for name, noun in module.NOUNS.items():
-        app.add_typer(noun, name=name)
-app.add_typer(machine.machine, name="machine", help="What runs as root on the appliance.")
-app.command("dev")(dev.dev)
-app.command("check")(operate.check)
-app.command("restore")(backup.restore)
+#: Command or noun → the module of this package that has it under the same name.
+COMMANDS = {
+    "dev": "dev",
+    "check": "operate",
+    "restore": "backup",
+    "device": "archive",
+    "study": "archive",
+    "reconcile": "archive",
+    "tier": "archive",
+    "backup": "backup",
+    "receiver": "receiver",
+    "web": "web",
+    "worker": "worker",
+    "database": "database",
+    "machine": "machine",
+}
 
 
-@app.callback()
+def make_app(names: Collection[str]) -> typer.Typer:
+    """The application with these commands and nouns."""
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The PACS appliance."
+    )
+    app.callback()(options)
+    app.command()(version)
+    for name in names:
+        found = getattr(import_module(f"pacs.cli.{COMMANDS[name]}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
+
+
 def options(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(envvar="PACS_DATA", help="The instance's data directory.")] = None,
@@ -39,7 +64,6 @@ def options(
     log.set_up(to_journal="JOURNAL_STREAM" in os.environ, verbose=verbose)
 
 
-@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
@@ -48,8 +72,10 @@ def version() -> None:
 def main() -> None:
     """The entry point of `pacs`."""
     os.umask(0o027)  # images, dumps and keys are nobody else's
+    # One of the words is the command; that a folder may have a command's name only costs its import.
+    called = [name for name in COMMANDS if name in sys.argv[1:]]
     try:
-        app(standalone_mode=True)
+        make_app(called or COMMANDS)(standalone_mode=True)
     except PacsError as error:
         typer.echo(f"pacs: {error}", err=True)
         sys.exit(error.exit_code)

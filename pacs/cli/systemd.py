@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
+from typing import Annotated
+
+import typer
 
 _FIRST_FD = 3
+
+#: The option of a service that is given its socket by `pacs dev`.
+Fd = Annotated[int | None, typer.Option(help="A listening socket's file descriptor; else systemd's.")]
 
 
 def listening_sockets() -> list[socket.socket]:
@@ -23,3 +31,11 @@ def notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect("\0" + address[1:] if address.startswith("@") else address)
         sender.send(state.encode())
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop

@@ -15,8 +15,9 @@ from pacs.archive.move import Mover
 from pacs.archive.reconcile import reconcile
 from pacs.archive.store import Arrival
 from pacs.backup.backup import Backup, Done
+from pacs.backup.mark import MARK
 from pacs.backup.repository import Repository
-from pacs.backup.restore import MARK, Restore
+from pacs.backup.restore import Restore
 from pacs.cli.instance import Instance, open_instance
 from pacs.errors import BackupError, DataTooNew, NotFound, RestoreError
 from pacs.index import database as index

@@ -10,7 +10,7 @@ import pytest
 
 from pacs import __version__
 from pacs.archive.store import Arrival
-from pacs.backup.restore import MARK
+from pacs.backup.mark import MARK
 from pacs.cli.instance import open_instance
 from pacs.storage.journal import Journal
 from tests.synthetic import ct_study
