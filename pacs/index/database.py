@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 
+#: First key of a receiver session's advisory lock.
+SESSION_LOCK_CLASS = 0x7061
 _MIGRATION_LOCK = 0x70616373  # "pacs"
 CONNECT_TIMEOUT_S = 5
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pacs.errors import BackupError, PacsError, RestoreError, SettingsError
-from pacs.index.database import Connection, Database, Row, schema_version
+from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row, schema_version
 
 
 @contextmanager
@@ -83,7 +83,8 @@ def require_empty_and_idle(database: Database) -> None:
     with database.transaction() as connection:
         held = connection.execute("SELECT EXISTS (SELECT FROM object) AS found").fetchone()
         receivers = connection.execute(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 28769) AS found"
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %s) AS found",
+            (SESSION_LOCK_CLASS,),
         ).fetchone()
     assert held is not None and receivers is not None
     if held["found"]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pacs.index.database import Connection, Database, Row
+from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
 from pacs.model.record import IndexRecord, lone_study_uid
 from pacs.model.uids import NON_PATIENT_SOP_CLASSES
 
 DEFAULT_TENANT = 1
-_SESSION_LOCK_CLASS = 0x7061  # first key of a receiver session's advisory lock
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def open_session(connection: Connection) -> int:
     """Begin a receiver's session on its own connection: a number whose lock lasts as long as the connection."""
     row = connection.execute("SELECT nextval('receiver_session') AS key").fetchone()
     assert row is not None
-    connection.execute("SELECT pg_advisory_lock(%s, %s)", (_SESSION_LOCK_CLASS, row["key"]))
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (SESSION_LOCK_CLASS, row["key"]))
     return int(row["key"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pacs.index.database import Connection, Database, Row
+from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
 
 
 def volumes_of_tier(database: Database, tier: int) -> list[Row]:
@@ -124,7 +124,7 @@ SETTLED = """
     HAVING max(o.arrived_at) < now() - make_interval(secs => %(settle_s)s)
        AND NOT EXISTS (
            SELECT FROM association a
-             JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = 28769 AND l.objid = a.session_key
+             JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = %(lock_class)s AND l.objid = a.session_key
             WHERE a.closed_at IS NULL AND a.association_key = ANY (array_agg(o.association_key)))
      ORDER BY last_arrival
      LIMIT %(studies_max)s
@@ -134,7 +134,8 @@ SETTLED = """
 def settled_studies(connection: Connection, volume_id: str, settle_s: float, studies_max: int = 100) -> list[Row]:
     """Settled studies with bytes on a volume, oldest first: study_key, last_arrival, size_bytes."""
     return connection.execute(
-        SETTLED.encode(), {"volume_id": volume_id, "settle_s": settle_s, "studies_max": studies_max}
+        SETTLED.encode(),
+        {"volume_id": volume_id, "settle_s": settle_s, "studies_max": studies_max, "lock_class": SESSION_LOCK_CLASS},
     ).fetchall()
 
 

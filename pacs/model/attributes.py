@@ -102,8 +102,3 @@ UNIQUE_KEY = {
     Level.SERIES: BY_KEYWORD["SeriesInstanceUID"],
     Level.IMAGE: BY_KEYWORD["SOPInstanceUID"],
 }
-
-
-def at_level(level: Level) -> list[Attribute]:
-    """The attributes of one level."""
-    return [attribute for attribute in ATTRIBUTES if attribute.level == level]

@@ -23,14 +23,6 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _WELL_FORMED.fullmatch(text) is not None
 
 
-# In PS3.6, but not yet in pydicom's table.
-_NEWER_TRANSFER_SYNTAXES = (
-    "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
-    "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
-    "1.2.840.10008.1.2.4.112",  # JPEG XL
-    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
-)
-
 #: Registered after the edition of PS3.6 that pydicom holds. pynetdicom adds some of these to pydicom's table when it is
 #: imported; what this archive takes must not depend on who imported what first.
 _LATER = {
@@ -50,11 +42,6 @@ TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
     if kind == "Transfer Syntax"
     and not any(word in _NAMES[uid] for word in ("Papyrus", "XML Encoding", "MIME", "SMPTE ST"))
 )
-
-
-def name_of(uid: str) -> str:
-    """The name of a UID in PS3.6, or the UID itself."""
-    return _NAMES.get(uid, uid)
 
 
 #: Storage SOP classes whose objects belong to no patient, study or series (PS3.3 A.44, A.58, A.61 and the like).

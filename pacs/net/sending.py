@@ -10,12 +10,12 @@ from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.retrieve import Retrieve, Wanted, transcode
 from pacs.errors import CannotUnderstand
+from pacs.model.dataset import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs.net.association import Association, Message, ReleaseRequested, StoreRequest
-from pacs.net.negotiation import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs.net.upper_layer import ConnectionLost, ProtocolError
 
 #: What an object may be decoded to when its own transfer syntax is not taken, best first.
-FALLBACK_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2")
+FALLBACK_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 
 
 def choose_context(assoc: Association, wanted: Wanted) -> tuple[PresentationContext, bool]:

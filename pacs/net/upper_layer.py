@@ -32,7 +32,6 @@ class PduType(IntEnum):
 
 # Source and reason of an A-ABORT, PS3.8 Table 9-26.
 ABORT_BY_USER = (0, 0)
-ABORT_UNRECOGNIZED_PDU = (2, 1)
 ABORT_UNEXPECTED_PDU = (2, 2)
 ABORT_INVALID_PDU = (2, 6)
 

@@ -95,8 +95,3 @@ def format_bytes(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError("unreachable")
-
-
-def all_results(subject: Subject) -> list[Result]:
-    """Every check's result, for those who show them otherwise."""
-    return run_all(subject, CHECKS)

@@ -10,7 +10,8 @@ import pytest
 from pacs.index import database as index
 from pacs.index import store as rows
 from pacs.index.database import Database
-from pacs.net.negotiation import EXPLICIT_VR_LITTLE_ENDIAN, Negotiation
+from pacs.model.dataset import EXPLICIT_VR_LITTLE_ENDIAN
+from pacs.net.negotiation import Negotiation
 from pacs.settings import Settings
 from tests.unit.index.rows import new_volume, record
 
