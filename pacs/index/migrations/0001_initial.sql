@@ -181,19 +181,17 @@ DECLARE
     object_k   bigint;
     found_sha  bytea;
 BEGIN
-    SELECT o.object_key INTO object_k FROM object o
-     WHERE o.tenant_id = tenant AND o.sop_instance_uid = fields->>'sop_instance_uid' AND o.sha256 = file_sha256;
-    IF object_k IS NOT NULL THEN
+    -- One statement, so one snapshot: with two, the same bytes could be committed in between and look like others.
+    SELECT o.object_key, o.sha256 INTO object_k, found_sha FROM object o
+     WHERE o.tenant_id = tenant AND o.sop_instance_uid = fields->>'sop_instance_uid'
+       AND (o.sha256 = file_sha256 OR (o.is_current AND NOT keep_beside))
+     ORDER BY (o.sha256 = file_sha256) DESC LIMIT 1;
+    IF found_sha = file_sha256 THEN
         RETURN QUERY SELECT * FROM pacs_store_again(tenant, object_k, file_volume_id, file_path, with_association);
         RETURN;
-    END IF;
-    IF NOT keep_beside THEN
-        SELECT o.object_key INTO object_k FROM object o
-         WHERE o.tenant_id = tenant AND o.sop_instance_uid = fields->>'sop_instance_uid' AND o.is_current;
-        IF object_k IS NOT NULL THEN
-            RETURN QUERY SELECT 'other'::text, object_k;
-            RETURN;
-        END IF;
+    ELSIF object_k IS NOT NULL THEN
+        RETURN QUERY SELECT 'other'::text, object_k;
+        RETURN;
     END IF;
 
     INSERT INTO patient (tenant_id, issuer_of_patient_id, patient_id, lone_study_uid, patient_name,
