@@ -34,7 +34,7 @@ def _raw(seed: int, number: int) -> RawObject:
 def _send(dev: Dev, account: Account, *objects: RawObject) -> list[int | None]:
     """Send objects over one association, each in three pieces; note and return the answers."""
     statuses = []
-    with Wire(dev.dicom_port) as wire:
+    with Wire(dev.dicom_port, timeout_s=20) as wire:
         wire.associate([(objects[0].sop_class_uid, EXPLICIT)])
         for raw in objects:
             third = len(raw.dataset) // 3
