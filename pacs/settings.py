@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     pdu_size_bytes_max: int = Field(default=262144, ge=4096, description="Largest PDU that is asked for.")
     network_timeout_s: float = Field(default=60, gt=0, description="An association this long silent is aborted.")
     object_size_bytes_max: int = Field(default=4 << 30, ge=1 << 20, description="The largest object taken.")
+    database_timeout_s: float = Field(
+        default=30, gt=0, description="How long a receiver waits for a statement; then the device is told to try again."
+    )
     http_socket: Path | None = Field(default=None, description="Unix socket of the web service; else a loopback port.")
     settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")

@@ -24,7 +24,9 @@ def receiver_run(context: typer.Context, fd: systemd.Fd = None) -> None:
     if not listening:
         raise UsageError("No socket to listen on. Start it by pacs-dicom.socket, or give --fd.")
     settings = load(data_of(context))
-    with open_instance(settings.data, connections_max=settings.associations_max + 2) as instance:
+    with open_instance(
+        settings.data, connections_max=settings.associations_max + 2, timeout_s=settings.database_timeout_s
+    ) as instance:
         serving = Receiver(instance.settings, instance.database, instance.store(), instance.retrieve())
         serving.serve(listening)
         systemd.notify("READY=1")

@@ -142,7 +142,8 @@ def _assert_never_tried_again(calls: list[Call]) -> None:
 def test_a_connection_to_the_database_that_breaks_at_each_call(
     new_dev: Callable[..., Dev], tmp_path: Path, error: str
 ) -> None:
-    dev, account = new_dev(PACS_ORPHAN_AGE_S="0").start(), Account()
+    # A send that fails on a connection that lives is a server that never answers: libpq waits for it.
+    dev, account = new_dev(PACS_ORPHAN_AGE_S="0", PACS_DATABASE_TIMEOUT_S="1").start(), Account()
     steps = [
         call
         for call in _recorded(dev, account, 730, tmp_path)
