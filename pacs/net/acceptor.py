@@ -166,6 +166,8 @@ class Acceptor:
             called_ae=called,
             peer=peer,
             peer_pdu_size_bytes=request.maximum_length_received or 0,
+            # One that is too large is read to its end, so that it can be answered with its reason; but some have none.
+            data_set_size_bytes_max=2 * self.settings.object_size_bytes_max,
         )
         upper_layer.send(self._encode_acceptance(request, results, role_items))
         return assoc

@@ -73,8 +73,12 @@ def store_command(sop_class: str, sop_instance: str, message_id: int = 1) -> byt
 class Wire:
     """One connection."""
 
-    def __init__(self, port: int, timeout_s: float = 60) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port: int, timeout_s: float = 60, receive_buffer_bytes: int | None = None) -> None:
+        self.connection = socket.socket()
+        self.connection.settimeout(timeout_s)
+        if receive_buffer_bytes is not None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self.connection.connect(("127.0.0.1", port))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Wire:
