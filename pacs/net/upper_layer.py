@@ -12,10 +12,15 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pacs import clock
 from pacs.errors import PacsError
 
 #: No association request, acceptance or abort is longer [bytes]: 128 contexts with all syntaxes are 200 kB.
 PDU_SIZE_BYTES_MAX = 1 << 20
+
+
+#: How long a connection waits for the peer's close before it is closed [s].
+CLOSING_S = 2.0
 
 
 class PduType(IntEnum):
@@ -134,10 +139,11 @@ class UpperLayer:
 
     def close(self) -> None:
         """Close the connection so that what was sent last still arrives: wait briefly for the peer's own close."""
+        ends_s = clock.monotonic_s() + CLOSING_S
         try:
             self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(2)
-            while self.connection.recv(65536):
+            self.connection.settimeout(CLOSING_S)
+            while self.connection.recv(65536) and clock.monotonic_s() < ends_s:  # one that floods has had its time
                 pass
         except OSError:
             pass

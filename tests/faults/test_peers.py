@@ -147,14 +147,14 @@ def test_a_flood_of_connections(served: Dev) -> None:
         wire.connection.close()
 
 
-def test_a_flood_of_requests_that_are_never_read(served: Dev) -> None:
-    """C-ECHO after C-ECHO, no answer read: the receiver stops at what the sockets hold, and gives the peer up."""
-    echo = _value(command(e0002="1.2.840.10008.1.1", e0100=0x30, e0110=1, e0800=NO_DATA_SET), True)
+def test_a_flood_of_requests_whose_answers_are_never_read(served: Dev) -> None:
+    """The receiver stops at what the sockets hold, and gives the peer up. Answers are long here: they name the UID."""
+    request = _value(store_command(CT, "1." * 30_000), True) + _value(b"", False)
     with Wire(served.dicom_port, timeout_s=20, receive_buffer_bytes=4096) as wire:
-        wire.associate([("1.2.840.10008.1.1", IMPLICIT)])
-        with pytest.raises(OSError):
-            for _ in range(1000):
-                wire.connection.sendall(echo * 1000)
+        wire.associate(CONTEXTS)
+        with pytest.raises(ConnectionError):
+            while True:
+                wire.connection.sendall(request)
 
 
 # --- PDUs that lie -------------------------------------------------------------------------------------------------
@@ -339,11 +339,10 @@ def test_a_data_set_that_never_ends_is_ended(served: Dev) -> None:
         wire.connection.sendall(
             STORE + _value(RAW.dataset + _explicit(0x7FE10010, b"OB", b"", 0xFFFFFFF0), False, False)
         )
-        sent, block = 0, _value(bytes(1 << 18), False, False)
-        with pytest.raises(OSError):
-            while sent < 40 * OBJECT_SIZE_BYTES_MAX:
+        block = _value(bytes(1 << 18), False, False)
+        with pytest.raises(ConnectionError):
+            while True:
                 wire.connection.sendall(block)
-                sent += len(block)
 
 
 def test_an_identifier_that_is_a_bomb(served: Dev) -> None:
@@ -363,12 +362,12 @@ def test_an_identifier_that_is_a_bomb(served: Dev) -> None:
                 pass
 
 
-def test_a_small_object_that_inflates_to_a_gigabyte(served: Dev) -> None:
-    """An empty segmentation looks like that, so it is stored, in constant memory; when it comes under the UID of another
-    object the two are compared, and for that decoded: within bounds."""
+def test_a_small_object_that_inflates_to_half_a_gigabyte(served: Dev) -> None:
+    """An empty segmentation looks like that, so it is stored, in constant memory. When it comes under the UID of
+    another object the two are compared, and for that decoded: within bounds."""
     account, made = Account(), ct_dataset(uuid.uuid4().int % (1 << 32))
     raw = RawObject.of(encode(made))
-    bomb = _deflated(raw.dataset, _explicit(0x7FE10010, b"OB", b"", 1 << 30), *[bytes(1 << 20)] * 1024)
+    bomb = _deflated(raw.dataset, _explicit(0x7FE10010, b"OB", b"", 1 << 29), *[bytes(1 << 20)] * 512)
     with Wire(served.dicom_port) as wire:
         wire.associate(CONTEXTS)
         account.sent[raw.sop_instance_uid] = raw
