@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pynetdicom import build_context
+from pynetdicom.dimse_primitives import C_CANCEL
 
 from pacs.cli.instance import Instance
 from pacs.errors import PacsError
@@ -63,11 +64,11 @@ _EDGES = [0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFF
 def mutated(content: bytes, chance: random.Random) -> bytes:
     """Bytes with a few faults: flipped, cut, doubled, swapped, zeroed, and numbers at their edges."""
     data = bytearray(content)
-    for _ in range(chance.choice([1, 1, 2, 3, 8])):
+    for _ in range(chance.choice([1, 1, 1, 2, 8])):
         if not data:
             return bytes(data)
         at, size = chance.randrange(len(data)), chance.choice([1, 2, 4, 8, 64])
-        kind = chance.randrange(7)
+        (kind,) = chance.choices(range(7), [8, 3, 1, 1, 2, 2, 1])
         if kind == 0:
             data[at] ^= 1 << chance.randrange(8)
         elif kind == 1:
@@ -107,19 +108,19 @@ def each_mutation(name: str, originals: list[bytes], rounds: int, feed: Callable
 
 
 def real_data_sets() -> list[tuple[bytes, str]]:
-    """Starts of real data sets of every kind, with their transfer syntaxes; synthetic ones where there are none."""
+    """Small real data sets of every kind, with their transfer syntaxes; synthetic ones where there are none."""
     found: list[tuple[bytes, str]] = [(encode(ct_dataset(1, rows=8, columns=8)).dataset, EXPLICIT)]
     found.append((encode(ct_dataset(2, rows=8, columns=8), IMPLICIT).dataset, IMPLICIT))
     if not (SHARED_DATA / "MANIFEST.tsv").exists():
         return found
-    for path in sorted(SHARED_DATA.glob("pydicom+pydicom*/**/*.dcm"))[:120]:
-        if path.stat().st_size > 200_000:
+    for path in sorted(SHARED_DATA.glob("pydicom+pydicom*/**/*.dcm")):
+        if path.stat().st_size > 20_000:
             continue
         try:
             raw = read_raw(path)
         except Exception:  # test data of readers, some of it broken on purpose
             continue
-        found.append((raw.dataset[:20_000], raw.transfer_syntax_uid))
+        found.append((raw.dataset, raw.transfer_syntax_uid))
     return found
 
 
@@ -169,7 +170,8 @@ def scan(content: bytes, chance: random.Random, syntax: str) -> None:
         scanner.feed(memoryview(content)[at : at + size])
         at += size
     record = make_record(scanner.finish())
-    assert "\\u0000" not in json.dumps(record.values) and "\\ud" not in json.dumps(record.values).lower()
+    text = json.dumps(record.values, ensure_ascii=False)
+    assert "\0" not in text and "\\u0000" not in text and text.encode()
 
 
 def _scanning(rounds: int) -> None:
@@ -214,7 +216,11 @@ def receive(stream: bytes) -> None:
         theirs.close()
         while True:
             received = assoc.receive(lambda _request: _Null())
-            assert isinstance(received, Message) or isinstance(received[0], StoreRequest)
+            if isinstance(received, Message):
+                kind = received.primitive
+                assert isinstance(kind, C_CANCEL) or (kind.msg_type and kind.is_valid_request in (True, False))
+            else:
+                assert isinstance(received[0], StoreRequest)
 
 
 def _layer(connection: socket.socket) -> UpperLayer:
@@ -290,8 +296,7 @@ def test_any_query_is_answered_or_refused(instance: Instance) -> None:
         matches = {}
         for attribute in chance.sample(ATTRIBUTES, 3):
             text = "".join(
-                chance.choice("*?\\\\-%_'\"^=0123456789aZäß\U0001f600\x00\x1b")
-                for _ in range(chance.randrange(12))
+                chance.choice("*?\\\\-%_'\"^=0123456789aZäß\U0001f600\x00\x1b") for _ in range(chance.randrange(12))
             )
             match = matching.parse(attribute, text)
             if match is not None:

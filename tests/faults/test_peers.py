@@ -157,6 +157,17 @@ def test_a_flood_of_requests_whose_answers_are_never_read(served: Dev) -> None:
                 wire.connection.sendall(request)
 
 
+def test_a_c_cancel_that_comes_too_late_is_let_pass(served: Dev) -> None:
+    """Its request was answered meanwhile: no peer can know that."""
+    account = Account()
+    with Wire(served.dicom_port) as wire:
+        wire.associate(CONTEXTS)
+        _store(wire, account)
+        wire.send_value(command(e0100=0xFFF, e0120=1, e0800=NO_DATA_SET), True)
+        _store(wire, account)
+    assert account.statuses == [0x0000, 0x0000]
+
+
 # --- PDUs that lie -------------------------------------------------------------------------------------------------
 
 _ECHO = {"e0002": "1.2.840.10008.1.1", "e0100": 0x30, "e0110": 1}
