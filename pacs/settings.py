@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     associations_max: int = Field(default=64, ge=1, description="Associations at once, in one receiver.")
     pdu_size_bytes_max: int = Field(default=262144, ge=4096, description="Largest PDU that is asked for.")
     network_timeout_s: float = Field(default=60, gt=0, description="An association this long silent is aborted.")
-    object_size_bytes_max: int = Field(default=4 << 30, ge=1 << 20, description="The largest object taken.")
+    object_size_bytes_max: int = Field(default=16 << 30, ge=1 << 20, description="The largest object taken.")
     database_timeout_s: float = Field(
         default=30, gt=0, description="How long a receiver waits for a statement; then the device is told to try again."
     )

@@ -29,7 +29,7 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEPTH_MAX = 64
 
 #: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size.
-INFLATED_SIZE_BYTES_MAX = 4 << 30
+INFLATED_SIZE_BYTES_MAX = 16 << 30
 
 #: The most elements that a deflated data set may have: so many, and so many more for each of its bytes. An object of
 #: a million small elements is read in a second; a deflate bomb has a thousand times as many for its size.
