@@ -26,6 +26,7 @@ class RefusalKind(StrEnum):
     TLS = "TLS"
     USER_IDENTITY = "user identity"
     LIMIT = "too many associations"
+    NOT_READY = "the archive was not ready"
     PROTOCOL = "no DICOM association"
     ABSTRACT_SYNTAX = "abstract syntax not supported"
     TRANSFER_SYNTAX = "no transfer syntax supported"

@@ -142,7 +142,7 @@ class Negotiation:
             device = self._device(caller)
             problems = self._problems(caller, device)
         except PacsError as error:
-            log.error("association refused: %s", error, extra=caller.for_log)
+            self.refuse(caller, RefusalKind.NOT_READY, str(error))
             return Admission(REJECTED_CONGESTION)
         for kind, reason, detail in problems:
             self.refuse(caller, kind, reason, detail, device)

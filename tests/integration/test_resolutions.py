@@ -16,7 +16,9 @@ from pacs.errors import NotFound, UsageError
 from pacs.index import conflicts as rows
 from pacs.index.conflicts import Decision
 from pacs.index.query import study_list
+from pacs.index.store import good_copies
 from pacs.model.matching import Single
+from pacs.model.part10 import decode_file_meta
 from tests.synthetic import ct_dataset, encode
 from tests.unit.cli.conftest import Run, run
 
@@ -35,9 +37,7 @@ def resolve(instance: Instance, decision: Decision, number: int | None = None) -
     if number is None:
         (only,) = rows.list_conflicts(instance.database)
         number = only["conflict_key"]
-    return conflicts.resolve(
-        instance.database, instance.journal, instance.retrieve(), instance.store(), number, decision
-    )
+    return conflicts.resolve(instance.database, instance.journal, instance.by_id, instance.store(), number, decision)
 
 
 def changed(seed: int, **values: object) -> Dataset:
@@ -49,9 +49,13 @@ def changed(seed: int, **values: object) -> Dataset:
 
 def given_back(instance: Instance, ds: Dataset) -> dict[str, bytes]:
     """What a retrieve of the data set's study sends: data sets by SOP Instance UID."""
-    retrieve = instance.retrieve()
-    wanted = retrieve.wanted({"StudyInstanceUID": [str(ds.StudyInstanceUID)]})
-    return {each.sop_instance_uid: b"".join(retrieve.locate(each).read()) for each in wanted}
+    found = {}
+    with instance.database.transaction() as connection:
+        for wanted in instance.retrieve().wanted({"StudyInstanceUID": [str(ds.StudyInstanceUID)]}):
+            (copy,) = good_copies(connection, wanted.object_key)
+            content = instance.by_id[copy["volume_id"]].path_of(copy["path"]).read_bytes()
+            found[wanted.sop_instance_uid] = content[decode_file_meta(content).dataset_offset :]
+    return found
 
 
 def files(instance: Instance) -> dict[str, bytes]:
@@ -92,7 +96,7 @@ def test_replace(instance: Instance, two_contents: tuple[Dataset, Dataset]) -> N
     third = changed(1, StudyDescription="A third")
     assert store(instance, third) == "conflict"
     (conflict,) = rows.list_conflicts(instance.database)
-    found = conflicts.compare(instance.database, instance.retrieve(), conflict)
+    found = conflicts.compare(instance.database, instance.by_id, conflict)
     assert [(each.name, each.one, each.other) for each in found.differences] == [
         ("Study Description", "Something else", "A third")
     ]
@@ -164,7 +168,7 @@ def test_one_uid_in_two_studies(instance: Instance) -> None:
     assert [store(instance, ds) for ds in (first, second)] == ["stored", "conflict"]
     (conflict,) = rows.list_conflicts(instance.database)
     assert conflict["kind"] == "place"
-    found = conflicts.compare(instance.database, instance.retrieve(), conflict)
+    found = conflicts.compare(instance.database, instance.by_id, conflict)
     assert [each.name for each in found.differences] == ["Study Instance UID", "Series Instance UID"]
     assert found.pixels == "the same"
     resolve(instance, "new-uids")
@@ -183,7 +187,7 @@ def test_a_study_of_another_patient(instance: Instance) -> None:
     assert [store(instance, ds) for ds in (ct_dataset(3), second)] == ["stored", "stored"]
     assert patient_of_study(instance) == ("P3", "Müller^Seed3")
     (conflict,) = rows.list_conflicts(instance.database)
-    found = conflicts.compare(instance.database, instance.retrieve(), conflict)
+    found = conflicts.compare(instance.database, instance.by_id, conflict)
     assert {each.name: (each.one, each.other) for each in found.differences} == {
         "patient_id": ("P3", "P-RIGHT"),
         "patient_name": ("Müller^Seed3", "Right^Patient"),
