@@ -21,6 +21,7 @@ from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
+from pacs.index.devices import Device
 from pacs.net.upper_layer import (
     ABORT_UNEXPECTED_PDU,
     ConnectionLost,
@@ -92,6 +93,7 @@ class Association:
     key: int | None = None
     #: A C-STORE's data set that is still coming after so many bytes will never end [bytes].
     data_set_size_bytes_max: int = 1 << 62
+    device: Device | None = None
     _cancelled: set[int] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
     _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not

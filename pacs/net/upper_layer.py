@@ -19,10 +19,6 @@ from pacs.errors import PacsError
 PDU_SIZE_BYTES_MAX = 1 << 20
 
 
-#: How long a connection waits for the peer's close before it is closed [s].
-CLOSING_S = 2.0
-
-
 class PduType(IntEnum):
     """The first byte of a PDU, PS3.8 9.3.1."""
 
@@ -137,14 +133,18 @@ class UpperLayer:
         """Ask for the association's release."""
         self.send(struct.pack(">BxLL", PduType.RELEASE_RQ, 4, 0))
 
-    def close(self) -> None:
-        """Close the connection so that what was sent last still arrives: wait briefly for the peer's own close."""
-        ends_s = clock.monotonic_s() + CLOSING_S
+    def close(self, patience_s: float = 0.0) -> None:
+        """Close the connection.
+
+        Whoever answered last gives the peer patience_s to close first (the ARTIM timer of PS3.8 9.2, Sta13): closed
+        at once, a rejection may never be read.
+        """
+        ends = clock.monotonic_s() + patience_s
         try:
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(CLOSING_S)
-            while self.connection.recv(65536) and clock.monotonic_s() < ends_s:  # one that floods has had its time
-                pass
+            while (left := ends - clock.monotonic_s()) > 0:
+                self.connection.settimeout(left)
+                if not self.connection.recv(65536):
+                    break
         except OSError:
             pass
         finally:
