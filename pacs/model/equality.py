@@ -6,7 +6,6 @@ The answer may be a false no (then both are kept, and a person decides), never a
 from __future__ import annotations
 
 import hashlib
-import zlib
 from io import BytesIO
 
 import pydicom
@@ -16,8 +15,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from pacs.model.bounds import require_small_inflated, require_small_pixels
 from pacs.model.byteorder import swap_words
-from pacs.model.dataset import DEFLATED
 
 #: Larger objects are not compared but kept both [bytes]: decoding takes memory.
 SIZE_BYTES_MAX = 16 << 20
@@ -43,31 +42,15 @@ def same_content(one: tuple[bytes, str], other: tuple[bytes, str]) -> bool:
         return False
 
 
-def _require_bounded(data: bytes, transfer_syntax_uid: str) -> None:
-    """Raise ValueError for a deflated data set that grows beyond SIZE_BYTES_MAX: pydicom would inflate it whole."""
-    if transfer_syntax_uid in DEFLATED:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, SIZE_BYTES_MAX + 1)
-        if len(inflated) > SIZE_BYTES_MAX:
-            raise ValueError("too large to compare")
-
-
-def _require_bounded_pixels(ds: Dataset) -> None:
-    """Raise ValueError for compressed pixel data that say they grow beyond SIZE_BYTES_MAX."""
-    bits = int(ds.get("SamplesPerPixel") or 1) * int(ds.get("BitsAllocated") or 8)
-    pixels = int(ds.get("Rows") or 1) * int(ds.get("Columns") or 1) * int(ds.get("NumberOfFrames") or 1)
-    if bits * pixels > 8 * SIZE_BYTES_MAX:
-        raise ValueError("too large to compare")
-
-
 def _canonical_digest(data: bytes, transfer_syntax_uid: str) -> bytes:
-    _require_bounded(data, transfer_syntax_uid)
+    require_small_inflated(data, transfer_syntax_uid, SIZE_BYTES_MAX)
     ds = read_dataset(data, transfer_syntax_uid)
     syntax = UID(transfer_syntax_uid)
     _make_private_bytes(ds)
     if syntax.is_compressed and not syntax.is_deflated:
         if transfer_syntax_uid not in _LOSSLESS:
             raise ValueError("lossy: its pixels can be no other encoding's")
-        _require_bounded_pixels(ds)
+        require_small_pixels(ds, SIZE_BYTES_MAX)
         ds.decompress(generate_instance_uid=False)
     if not syntax.is_little_endian:
         swap_words(ds)

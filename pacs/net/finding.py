@@ -22,7 +22,7 @@ from pacs.index import query
 from pacs.index.database import Database, Row
 from pacs.model import matching
 from pacs.model.attributes import BY_KEYWORD, Level
-from pacs.model.dataset import Scanner
+from pacs.model.bounds import require_few_elements
 from pacs.net.association import Association, Message
 from pacs.net.negotiation import PATIENT_ROOTS
 from pacs.net.upper_layer import ConnectionLost, ProtocolError
@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 
 SUCCESS, PENDING, CANCELLED = 0x0000, 0xFF00, 0xFE00
 IDENTIFIER_DOES_NOT_MATCH = 0xA900  # PS3.4 Table C.4-1
-
-#: The most elements that a query's identifier may have; real ones have dozens.
-IDENTIFIER_ELEMENTS_MAX = 4096
 
 _LEVELS = {"PATIENT": Level.PATIENT, "STUDY": Level.STUDY, "SERIES": Level.SERIES, "IMAGE": Level.IMAGE}
 
@@ -49,7 +46,7 @@ def read_identifier(message: Message) -> tuple[Dataset, Level]:
     request, context = message.primitive, message.context
     syntax = context.transfer_syntax[0]
     try:
-        _require_bounded(request.Identifier.getvalue(), str(syntax))
+        require_few_elements(request.Identifier.getvalue(), str(syntax))
         identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
         for keyword in (*BY_KEYWORD, "ModalitiesInStudy"):
             identifier.get(keyword)  # pydicom decodes a value when it is asked for: a bad one is found here
@@ -62,16 +59,6 @@ def read_identifier(message: Message) -> tuple[Dataset, Level]:
     if level == Level.PATIENT and context.abstract_syntax not in PATIENT_ROOTS:
         raise IdentifierError("The study root has no PATIENT level. Check the querying device.")
     return identifier, level
-
-
-def _require_bounded(identifier: bytes, transfer_syntax_uid: str) -> None:
-    """Raise CannotUnderstand unless it is whole, not too deep and not too many elements: pydicom reads them all."""
-    scanner = Scanner(transfer_syntax_uid, ())
-    for at in range(0, len(identifier), 4096):
-        scanner.feed(memoryview(identifier)[at : at + 4096])
-        if scanner.elements > IDENTIFIER_ELEMENTS_MAX:
-            raise CannotUnderstand("The query's identifier has too many elements.")
-    scanner.finish()
 
 
 def text_of(identifier: Dataset, keyword: str) -> str:
