@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from pacs.errors import CannotUnderstand, DataSetDoesNotMatch
 from pacs.model import dataset, text
-from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SPECIFIC_CHARACTER_SET
+from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SPECIFIC_CHARACTER_SET, Level
 from pacs.model.uids import NON_PATIENT_SOP_CLASSES, is_uid
 
 #: Values of PatientID that devices send when they know none. They never join two studies into one patient.
@@ -16,6 +17,8 @@ UNKNOWN_PATIENT_IDS = frozenset(["", "0", "UNKNOWN", "UNKNOWN PATIENT", "NONE", 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
+#: The columns of what stands above an object.
+COLUMNS_ABOVE = tuple(attribute.column for attribute in ATTRIBUTES if attribute.level < Level.IMAGE)
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class IndexRecord:
     """One object's attributes by column of the index; text as it is, integers as int, None where there is none."""
 
     values: dict[str, str | int | None]
+
+    @cached_property
+    def above(self) -> tuple[object, ...]:
+        """What it says of its series, study and patient: the same for all objects that agree on them."""
+        return tuple(self.values[column] for column in COLUMNS_ABOVE)
 
     @property
     def study_instance_uid(self) -> str:
