@@ -22,7 +22,13 @@ from pynetdicom.presentation import negotiate_as_acceptor
 
 from pacs import clock
 from pacs.net.association import Association, Message, ReleaseRequested
-from pacs.net.negotiation import APPLICATION_CONTEXT, REJECTED_TOO_MANY, Negotiation, own_user_information
+from pacs.net.negotiation import (
+    APPLICATION_CONTEXT,
+    REJECTED_TOO_MANY,
+    Negotiation,
+    extended_answers,
+    own_user_information,
+)
 from pacs.net.storing import Storing
 from pacs.net.upper_layer import ABORT_BY_USER, ABORT_UNEXPECTED_PDU, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
@@ -159,6 +165,7 @@ class Acceptor:
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
         }
         results, role_items = negotiate_as_acceptor(request.presentation_context_definition_list, supported, roles)
+        extended = extended_answers(request.user_information)
         assoc = Association(
             upper_layer,
             accepted={int(context.context_id or 0): context for context in results if context.result == 0},
@@ -166,8 +173,9 @@ class Acceptor:
             called_ae=called,
             peer=peer,
             peer_pdu_size_bytes=request.maximum_length_received or 0,
+            extended={str(item.sop_class_uid): item.service_class_application_information for item in extended},
         )
-        upper_layer.send(self._encode_acceptance(request, results, role_items))
+        upper_layer.send(self._encode_acceptance(request, results, [*role_items, *extended]))
         return assoc
 
     def _encode_acceptance(self, request: A_ASSOCIATE, results: list[Any], role_items: list[Any]) -> bytes:

@@ -1,6 +1,10 @@
 -- The index. Every table carries tenant_id. `object` says what an object is, `copy` where its bytes are.
 -- Storing an object only inserts (pacs_store below), so that associations never wait for one another's rows.
 
+-- Both are PostgreSQL's own and trusted: the owner of a database may create them.
+CREATE EXTENSION IF NOT EXISTS pg_trgm;        -- names by any part of them
+CREATE EXTENSION IF NOT EXISTS fuzzystrmatch;  -- names by their sound
+
 CREATE TABLE tenant (
     tenant_id smallint PRIMARY KEY,
     name      text NOT NULL UNIQUE
@@ -52,8 +56,27 @@ CREATE TABLE patient (
     patient_sex          text NOT NULL,
     UNIQUE (tenant_id, patient_id, issuer_of_patient_id, lone_study_uid)
 );
--- The cluster's own locale is C, whose lower() knows ASCII only: names fold by Unicode's rules (index/query.py).
-CREATE INDEX patient_by_name ON patient (tenant_id, lower(patient_name COLLATE "und-x-icu") text_pattern_ops);
+CREATE INDEX patient_by_birth_date ON patient (tenant_id, patient_birth_date);
+
+-- What a patient is found by, folded by pacs/model/names.py: a row a component group of the name (alphabetic,
+-- ideographic, phonetic), and a row a sound of a word of it.
+CREATE TABLE patient_name (
+    tenant_id   smallint NOT NULL,
+    name_key    text COLLATE "C" NOT NULL,
+    patient_key bigint NOT NULL REFERENCES patient ON DELETE CASCADE,
+    PRIMARY KEY (tenant_id, name_key, patient_key)
+);
+CREATE INDEX patient_name_of ON patient_name (patient_key);
+-- For `*smith*`, some 100 bytes a patient. The cluster's locale is C, in which pg_trgm sees letters of ASCII only (to
+-- which accented letters are folded); a part of a name in another alphabet is looked for among all names.
+CREATE INDEX patient_name_parts ON patient_name USING gin (name_key gin_trgm_ops);
+CREATE TABLE patient_sound (
+    tenant_id   smallint NOT NULL,
+    sound       text COLLATE "C" NOT NULL,
+    patient_key bigint NOT NULL REFERENCES patient ON DELETE CASCADE,
+    PRIMARY KEY (tenant_id, sound, patient_key)
+);
+CREATE INDEX patient_sound_of ON patient_sound (patient_key);
 
 CREATE TABLE study (
     tenant_id                smallint NOT NULL REFERENCES tenant,
@@ -66,12 +89,15 @@ CREATE TABLE study (
     study_id                 text NOT NULL,
     study_description        text NOT NULL,
     referring_physician_name text NOT NULL,
+    referring_physician_name_key text NOT NULL,  -- its component groups folded, "=" between them
+    timezone_offset          text NOT NULL,
+    procedure_codes          jsonb,              -- of the Procedure Code Sequence: items of keyword and value
     -- Of a color palette or the like: kept, and retrieved by its own UID, but no answer to a query for studies.
     is_patients              boolean NOT NULL,
     UNIQUE (tenant_id, study_instance_uid)
 );
 CREATE INDEX study_by_patient ON study (patient_key);
-CREATE INDEX study_by_date ON study (tenant_id, study_date);
+CREATE INDEX study_by_date ON study (tenant_id, study_date, study_key);  -- and the order of a query's pages
 CREATE INDEX study_by_accession_number ON study (tenant_id, accession_number);
 
 CREATE TABLE series (
@@ -89,9 +115,32 @@ CREATE TABLE series (
     institution_name    text NOT NULL,
     station_name        text NOT NULL,
     manufacturer        text NOT NULL,
+    performed_date      text NOT NULL,
+    performed_time      text NOT NULL,
+    request_attributes  jsonb,  -- of the Request Attributes Sequence: items of keyword and value
     UNIQUE (study_key, series_instance_uid)
 );
 CREATE INDEX series_by_uid ON series (tenant_id, series_instance_uid);
+CREATE INDEX series_by_request ON series USING gin (request_attributes jsonb_path_ops)
+    WHERE request_attributes IS NOT NULL;
+
+-- The modalities of studies, for worklists by modality and date.
+CREATE TABLE study_modality (
+    tenant_id  smallint NOT NULL,
+    modality   text NOT NULL,
+    study_date text NOT NULL,
+    study_key  bigint NOT NULL REFERENCES study ON DELETE CASCADE,
+    PRIMARY KEY (tenant_id, modality, study_date, study_key)
+);
+CREATE INDEX study_modality_of ON study_modality (study_key);
+
+-- Which transfer syntaxes there are of a class: of the first object of each series.
+CREATE TABLE stored_syntax (
+    tenant_id           smallint NOT NULL,
+    sop_class_uid       text NOT NULL,
+    transfer_syntax_uid text NOT NULL,
+    PRIMARY KEY (tenant_id, sop_class_uid, transfer_syntax_uid)
+);
 
 CREATE TABLE object (
     tenant_id           smallint NOT NULL REFERENCES tenant,
@@ -113,8 +162,7 @@ CREATE TABLE object (
     UNIQUE (tenant_id, sop_instance_uid, sha256)
 );
 CREATE UNIQUE INDEX object_current ON object (tenant_id, sop_instance_uid) WHERE is_current;
-CREATE INDEX object_by_series ON object (series_key);
-CREATE INDEX object_by_syntax ON object (sop_class_uid, transfer_syntax_uid);
+CREATE INDEX object_by_series ON object (series_key, is_current);  -- counts are taken from it alone
 
 CREATE TABLE copy (
     tenant_id   smallint NOT NULL REFERENCES tenant,
@@ -130,6 +178,7 @@ CREATE TABLE copy (
     UNIQUE (object_key, volume_id),
     UNIQUE (volume_id, path)
 );
+CREATE INDEX copy_lost ON copy (copy_key) WHERE state IN ('missing', 'bad');
 CREATE INDEX copy_leaving ON copy (volume_id, left_at) WHERE state = 'leaving';
 
 -- What came twice. `kind`: 'same bytes', 'same content' (another encoding), both dropped; 'conflict', kept, see there.
@@ -204,13 +253,17 @@ BEGIN
          WHERE p.tenant_id = tenant AND p.patient_id = fields->>'patient_id'
            AND p.issuer_of_patient_id = fields->>'issuer_of_patient_id'
            AND p.lone_study_uid = fields->>'lone_study_uid';
+    ELSE
+        PERFORM pacs_name_patient(tenant, patient_k, fields);
     END IF;
 
     INSERT INTO study (tenant_id, patient_key, study_instance_uid, study_date, study_time, accession_number, study_id,
-                       study_description, referring_physician_name, is_patients)
+                       study_description, referring_physician_name, referring_physician_name_key, timezone_offset,
+                       procedure_codes, is_patients)
     VALUES (tenant, patient_k, fields->>'study_instance_uid', fields->>'study_date', fields->>'study_time',
             fields->>'accession_number', fields->>'study_id', fields->>'study_description',
-            fields->>'referring_physician_name', (fields->>'is_patients')::boolean)
+            fields->>'referring_physician_name', fields->>'referring_physician_name_key', fields->>'timezone_offset',
+            fields->'procedure_codes', (fields->>'is_patients')::boolean)
     ON CONFLICT DO NOTHING RETURNING study_key INTO study_k;
     IF study_k IS NULL THEN
         SELECT s.study_key INTO STRICT study_k FROM study s
@@ -219,15 +272,22 @@ BEGIN
 
     INSERT INTO series (tenant_id, study_key, series_instance_uid, modality, series_number, series_date, series_time,
                         series_description, body_part_examined, protocol_name, institution_name, station_name,
-                        manufacturer)
+                        manufacturer, performed_date, performed_time, request_attributes)
     VALUES (tenant, study_k, fields->>'series_instance_uid', fields->>'modality', (fields->>'series_number')::integer,
             fields->>'series_date', fields->>'series_time', fields->>'series_description',
             fields->>'body_part_examined', fields->>'protocol_name', fields->>'institution_name',
-            fields->>'station_name', fields->>'manufacturer')
+            fields->>'station_name', fields->>'manufacturer', fields->>'performed_date', fields->>'performed_time',
+            fields->'request_attributes')
     ON CONFLICT DO NOTHING RETURNING series_key INTO series_k;
     IF series_k IS NULL THEN
         SELECT s.series_key INTO STRICT series_k FROM series s
          WHERE s.study_key = study_k AND s.series_instance_uid = fields->>'series_instance_uid';
+    ELSE
+        INSERT INTO study_modality (tenant_id, modality, study_date, study_key)
+        SELECT tenant, fields->>'modality', s.study_date, study_k FROM study s
+         WHERE s.study_key = study_k AND fields->>'modality' <> '' ON CONFLICT DO NOTHING;
+        INSERT INTO stored_syntax (tenant_id, sop_class_uid, transfer_syntax_uid)
+        VALUES (tenant, fields->>'sop_class_uid', fields->>'transfer_syntax_uid') ON CONFLICT DO NOTHING;
     END IF;
 
     INSERT INTO object (tenant_id, series_key, sop_instance_uid, sop_class_uid, transfer_syntax_uid, instance_number,
@@ -275,3 +335,22 @@ BEGIN
     ON CONFLICT (object_key, volume_id) DO UPDATE SET path = excluded.path, state = 'good', created_at = now();
     RETURN QUERY SELECT 'stored'::text, known_key;
 END $$;
+
+-- The sounds of a folded word: both of Double Metaphone's codes, or the word itself.
+CREATE FUNCTION pacs_sounds(word text) RETURNS SETOF text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN word ~ '^[ -~]+$' AND c <> '' THEN upper(c) ELSE word END
+      FROM (VALUES (dmetaphone(word)), (dmetaphone_alt(word))) codes (c);
+$$;
+
+-- Makes a new patient known by name: `patient_name_keys` are the folded component groups, `patient_name_words` the words
+-- whose sounds are kept. A word that has no sound of the Latin alphabet stands for itself.
+CREATE FUNCTION pacs_name_patient(tenant smallint, new_patient_key bigint, fields jsonb) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO patient_name (tenant_id, name_key, patient_key)
+    SELECT tenant, k, new_patient_key FROM jsonb_array_elements_text(fields->'patient_name_keys') k
+    ON CONFLICT DO NOTHING;
+    INSERT INTO patient_sound (tenant_id, sound, patient_key)
+    SELECT DISTINCT tenant, s, new_patient_key FROM jsonb_array_elements_text(fields->'patient_name_words') w,
+           LATERAL pacs_sounds(w) s
+    ON CONFLICT DO NOTHING;
+$$;
