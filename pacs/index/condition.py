@@ -103,7 +103,7 @@ def _fits(column: str, pattern: str, parameters: Parameters) -> str:
 def _patient_name(match: Name | Sounds, parameters: Parameters) -> str:
     """A group of the name, or a word, is a row of its own, found by its index."""
     if isinstance(match, Name):
-        return _all(_named("patient_name", _fits("n.name_key", each, parameters)) for each in match.patterns)
+        return _all(_named("patient_name", _fits_key(each, parameters)) for each in match.patterns)
     conditions = []
     for word in match.words:
         if "*" in word or "?" in word:
@@ -111,6 +111,14 @@ def _patient_name(match: Name | Sounds, parameters: Parameters) -> str:
         else:
             conditions.append(_named("patient_sound", f"n.sound IN (SELECT pacs_sounds({parameters.add(word)}::text))"))
     return _all(conditions)
+
+
+def _fits_key(pattern: str, parameters: Parameters) -> str:
+    """A component group, found by the start of its key, or where that is a wildcard by the trigrams of its parts."""
+    fits = _fits("n.name_key", pattern, parameters)
+    if not pattern.startswith(("*", "?")):
+        return fits
+    return f"pacs_ascii(n.name_key) LIKE {parameters.add(_like(names.ascii_pattern(pattern)))} AND {fits}"
 
 
 def _named(table: str, condition: str) -> str:
@@ -185,5 +193,5 @@ def _is_selective_name(pattern: str) -> bool:
     return (
         len(prefix) >= 2
         or (bool(prefix) and not prefix.isascii())
-        or any(len(run) >= 3 for run in names.literals(pattern))
+        or any(len(run) >= 3 for run in names.literals(names.ascii_pattern(pattern)))
     )

@@ -63,6 +63,14 @@ def group_pattern(group: str) -> str:
     return pattern if pattern.endswith("*") else f"{pattern}^"
 
 
+def ascii_pattern(pattern: str) -> str:
+    """A pattern for names whose letters beyond ASCII are written by their numbers, as pacs_ascii in the schema does.
+
+    It fits all that `pattern` fits, and perhaps more.
+    """
+    return "".join(f"x{ord(letter):x}" if not letter.isascii() else letter for letter in pattern.replace("?", "*"))
+
+
 def literals(pattern: str) -> list[str]:
     """The runs of ASCII's letters and digits in a pattern: what an index of trigrams can look for."""
     return re.findall(r"[a-z0-9]+", pattern)

@@ -67,9 +67,14 @@ CREATE TABLE patient_name (
     PRIMARY KEY (tenant_id, name_key, patient_key)
 );
 CREATE INDEX patient_name_of ON patient_name (patient_key);
--- For `*smith*`, some 100 bytes a patient. The cluster's locale is C, in which pg_trgm sees letters of ASCII only (to
--- which accented letters are folded); a part of a name in another alphabet is looked for among all names.
-CREATE INDEX patient_name_parts ON patient_name USING gin (name_key gin_trgm_ops);
+-- For `*smith*`, some 100 bytes a patient. The cluster's locale is C, in which pg_trgm sees letters of ASCII only: all
+-- others go in by their numbers (names.ascii_pattern is the other side).
+CREATE FUNCTION pacs_ascii(name_key text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN name_key ~ '^[ -~]*$' THEN name_key ELSE (
+        SELECT string_agg(CASE WHEN c < chr(128) THEN c ELSE 'x' || to_hex(ascii(c)) END, '' ORDER BY i)
+          FROM generate_series(1, length(name_key)) i, LATERAL substr(name_key, i, 1) c) END;
+$$;
+CREATE INDEX patient_name_parts ON patient_name USING gin (pacs_ascii(name_key) gin_trgm_ops);
 CREATE TABLE patient_sound (
     tenant_id   smallint NOT NULL,
     sound       text COLLATE "C" NOT NULL,
