@@ -100,8 +100,8 @@ def _encode_part(text: str, encodings: list[str]) -> bytes | None:
             encoded = text.encode(codec)
         except UnicodeEncodeError:
             continue
-        if codec in _KEEPS_ESCAPE:
-            return encoded
+        if codec in _KEEPS_ESCAPE:  # back to the Roman letters of the first: those of JIS X 0201, or ASCII
+            return encoded.replace(b"\x1b(B", b"\x1b(J") if encodings[0] == "shift_jis" else encoded
         if codec == "shift_jis" and len(encoded) != len(text):
             continue  # of JIS X 0201 only, which has no kanji
         if number == 0 and codec not in _MULTI_BYTE_WITH_EXTENSIONS:

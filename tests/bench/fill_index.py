@@ -130,7 +130,8 @@ def size_bytes(database: Database) -> dict[str, int]:
     """Bytes of every table with its indexes, the largest first."""
     with database.transaction() as connection:
         rows = connection.execute(
-            "SELECT relname AS name, pg_total_relation_size(relid) AS size_bytes FROM pg_stat_user_tables ORDER BY 2 DESC"
+            "SELECT relname AS name, pg_total_relation_size(relid) AS size_bytes FROM pg_stat_user_tables"
+            " ORDER BY 2 DESC"
         ).fetchall()
     return {row["name"]: row["size_bytes"] for row in rows}
 
