@@ -30,6 +30,7 @@ from pacs.net.negotiation import (
     Admission,
     Caller,
     Negotiation,
+    extended_answers,
     own_pdu_size,
     own_user_information,
     smaller_pdu,
@@ -176,6 +177,7 @@ class Acceptor:
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
         }
         results, role_items = negotiate_as_acceptor(requested, supported, roles)
+        extended = extended_answers(request.user_information)
         assoc = Association(
             upper_layer,
             accepted={int(context.context_id or 0): context for context in results if context.result == 0},
@@ -184,9 +186,10 @@ class Acceptor:
             peer=peer,
             peer_pdu_size_bytes=smaller_pdu(request.maximum_length_received, device),
             device=device,
+            extended={str(item.sop_class_uid): item.service_class_application_information for item in extended},
         )
         self.negotiation.refuse_contexts(caller, requested, results, device)
-        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items]
+        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items, *extended]
         upper_layer.send(_encode_acceptance(request, results, items))
         return assoc
 

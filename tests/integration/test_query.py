@@ -73,7 +73,7 @@ def ask_for(dev: Dev, query: Dataset, root: str = STUDY_ROOT, syntax: str = EXPL
         for status, identifier in assoc.send_c_find(query, root):
             assert "Status" in status, "the association ended"
             final = status.Status
-            if final == 0xFF00:
+            if final in (0xFF00, 0xFF01):
                 answers.append(identifier)
     return final, answers
 
@@ -224,7 +224,7 @@ def raw_query(dev: Dev, identifier: bytes, syntax: str = EXPLICIT) -> int | None
                 _id, answer = assoc.dimse.get_msg(block=True)
                 if answer is None:
                     return None
-                if answer.Status != 0xFF00:
+                if answer.Status not in (0xFF00, 0xFF01):
                     return int(answer.Status)
         finally:
             assoc._reactor_checkpoint.set()
