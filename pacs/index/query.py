@@ -89,7 +89,7 @@ def _plan(question: Question) -> _Plan:
 
 def _conditions(question: Question, plan: _Plan, parameters: Parameters) -> list[str]:
     level = question.level
-    conditions = [f"{TABLE[level]}.tenant_id = {DEFAULT_TENANT}"]
+    conditions = _of_tenant(level)
     if level == Level.PATIENT:
         conditions.append("EXISTS (SELECT FROM study x WHERE x.patient_key = p.patient_key AND x.is_patients)")
     else:
@@ -107,6 +107,11 @@ def _conditions(question: Question, plan: _Plan, parameters: Parameters) -> list
     if plan.order[:1] == ("m.study_date",):
         conditions += _dates_of_walk(question, parameters)
     return conditions
+
+
+def _of_tenant(level: Level) -> list[str]:
+    """Every table's tenant: all indexes begin with it, and one that is not given is not used."""
+    return [f"{TABLE[each]}.tenant_id = {DEFAULT_TENANT}" for each in Level if each <= level]
 
 
 def _of_study(keyword: str, match: Match, plan: _Plan, parameters: Parameters) -> str:
@@ -188,11 +193,12 @@ def objects_below(database: Database, uids: Mapping[str, Collection[str]]) -> li
 
     Rows of object_key, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes, in order of arrival.
     """
-    conditions, parameters = ["o.tenant_id = %(tenant_id)s", "o.is_current"], {"tenant_id": DEFAULT_TENANT}
+    conditions = [*_of_tenant(Level.IMAGE), "o.is_current"]
+    parameters: dict[str, list[str]] = {}
     for keyword, values in uids.items():
         attribute = BY_KEYWORD[keyword]
         conditions.append(f"{TABLE[attribute.level]}.{attribute.column} = ANY (%({attribute.column})s)")
-        parameters[attribute.column] = list(values)  # type: ignore[assignment]
+        parameters[attribute.column] = list(values)
     with database.transaction() as connection:
         return connection.execute(
             (
