@@ -12,12 +12,11 @@ is wrong by much would walk through the whole archive for a patient who is not t
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from psycopg.rows import tuple_row
 
 from pacs.index import computed, condition
 from pacs.index.condition import TABLE, Parameters
@@ -157,13 +156,17 @@ def _walk(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
 def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
     parameters = Parameters()
     key = _KEY[question.level]
-    keys = array("q")
-    statement = f"SELECT {key} FROM {plan.tables} WHERE {' AND '.join(_conditions(question, plan, parameters))}"
-    with database.transaction() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement.encode(), parameters, prepare=False)
-        while rows := cursor.fetchmany(PAGE_ROWS_MAX):
-            keys.extend(row[0] for row in rows)
-    keys = array("q", sorted(keys, reverse=True))
+    conditions = " AND ".join(_conditions(question, plan, parameters))
+    # One value of 8 bytes a key: rows would take ten times that of this process's memory.
+    statement = (
+        f"SELECT string_agg(int8send({key}), '' ORDER BY {key} DESC) AS keys FROM {plan.tables} WHERE {conditions}"
+    )
+    with database.transaction() as connection:
+        row = connection.execute(statement.encode(), parameters, prepare=False, binary=True).fetchone()
+    assert row is not None
+    keys = array("q", row["keys"] or b"")
+    if sys.byteorder == "little":
+        keys.byteswap()
     statement = f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s) ORDER BY {key} DESC"
     at, size = 0, PAGE_ROWS_FIRST
     while at < len(keys):
