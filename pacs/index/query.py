@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ from pacs.model.matching import AnyOf, Item, Match, OneOf, Range, Single
 
 #: Rows of a query's first page, and the most of a later one.
 PAGE_ROWS_FIRST, PAGE_ROWS_MAX = 50, 500
+
+#: How many keys a walk looks at in one statement: some tenths of a second's work if hardly any of them match.
+STRETCH_KEYS = 50_000
 
 _FROM = {
     Level.PATIENT: "patient p",
@@ -64,13 +67,19 @@ class _Plan:
     order: tuple[str, ...] = ()
 
 
-def find(database: Database, question: Question) -> Iterator[Row]:
+def _never() -> bool:
+    return False
+
+
+def find(database: Database, question: Question, is_cancelled: Callable[[], bool] = _never) -> Iterator[Row]:
     """The entities that match, as rows of keyword → value; a sequence's value is a list of items. No order is promised.
 
-    Whoever does not take all of it leaves nothing open.
+    Whoever does not take all of it leaves nothing open. It ends early if is_cancelled says so between two statements.
     """
     plan = _plan(question)
-    return _walk(database, question, plan) if plan.order else _gather(database, question, plan)
+    if plan.order:
+        return _walk(database, question, plan, is_cancelled)
+    return _gather(database, question, plan)
 
 
 def _plan(question: Question) -> _Plan:
@@ -127,30 +136,48 @@ def _dates_of_walk(question: Question, parameters: Parameters) -> list[str]:
     return [] if match is None else [condition.of_column("m.study_date", "DA", match, parameters)]
 
 
-def _walk(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
+def _walk(database: Database, question: Question, plan: _Plan, is_cancelled: Callable[[], bool]) -> Iterator[Row]:
     parameters = Parameters()
     conditions = _conditions(question, plan, parameters)
-    columns = _columns(question)
-    order = ", ".join(f"{column} DESC" for column in plan.order)
     places = ", ".join(plan.order)
+    statement = (
+        f"SELECT {_columns(question)}, {', '.join(f'{place} AS _{number}' for number, place in enumerate(plan.order))}"
+        f" FROM {plan.tables} WHERE {' AND '.join(conditions)}"
+    )
+    order = ", ".join(f"{column} DESC" for column in plan.order)
     last: tuple[Any, ...] = ()
+    # By its key alone a walk knows how far it has come: it looks at a stretch at a time, however few of it match.
+    stretch = STRETCH_KEYS if len(plan.order) == 1 else 0
+    if stretch:
+        last = (_newest(database, question.level) + 1,)
     size = PAGE_ROWS_FIRST
-    while True:
-        further = []
-        if last:
-            marks = ", ".join(f"%(last{number})s" for number in range(len(last)))
-            further = [f"({places}) < ({marks})"]
-            parameters |= {f"last{number}": value for number, value in enumerate(last)}
-        statement = (
-            f"SELECT {columns}, {', '.join(f'{place} AS _{number}' for number, place in enumerate(plan.order))}"
-            f" FROM {plan.tables} WHERE {' AND '.join([*conditions, *further])} ORDER BY {order} LIMIT {size}"
+    while not is_cancelled():
+        further = f" AND ({places}) < ({', '.join(f'%(last{n})s' for n in range(len(last)))})" if last else ""
+        if stretch:
+            further += f" AND {places} >= {last[0] - stretch}"
+        rows = _read(
+            database,
+            f"{statement}{further} ORDER BY {order} LIMIT {size}",
+            parameters | {f"last{number}": value for number, value in enumerate(last)},
         )
-        rows = _read(database, statement, parameters)
         yield from rows
-        if len(rows) < size:
+        if len(rows) == size:
+            last = tuple(rows[-1][f"_{number}"] for number in range(len(plan.order)))
+        elif stretch and last[0] > stretch:
+            last = (last[0] - stretch,)
+        else:
             return
-        last = tuple(rows[-1][f"_{number}"] for number in range(len(plan.order)))
         size = min(2 * size, PAGE_ROWS_MAX)
+
+
+def _newest(database: Database, level: Level) -> int:
+    key = _KEY[level]
+    with database.transaction() as connection:
+        row = connection.execute(
+            f"SELECT coalesce(max({key}), 0) AS newest FROM {_FROM[level].partition(' JOIN ')[0]}".encode()
+        ).fetchone()
+    assert row is not None
+    return int(row["newest"])
 
 
 def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:

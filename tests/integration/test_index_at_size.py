@@ -147,6 +147,21 @@ def test_an_asker_that_stops_taking_answers_holds_nothing_open(filled: Database,
     rows.close()  # type: ignore[attr-defined]
 
 
+def test_a_walk_that_finds_nothing_ends_when_it_is_cancelled(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at a stretch of the archive at a time, and between two asks whether it shall go on."""
+    monkeypatch.setattr(query, "STRETCH_KEYS", 100)
+    asked = question({"StudyInstanceUID": "", "StudyDescription": "*no such*"})
+    for patience in (1, 3):
+        looks = itertools.count(1)
+        assert list(query.find(filled, asked, lambda: next(looks) > patience)) == []  # noqa: B023
+        assert next(looks) == patience + 2
+    looks = itertools.count(1)
+    assert list(query.find(filled, asked, lambda: next(looks) < 0)) == []
+    assert next(looks) > STUDIES / 100
+    found = list(query.find(filled, question({"StudyInstanceUID": "", "StudyDescription": "* 7"})))
+    assert len({row["StudyInstanceUID"] for row in found}) == len(found) == STUDIES / 50
+
+
 def test_what_arrives_in_the_middle_changes_no_page(filled: Database) -> None:
     volume = new_volume(filled)
     rows = query.find(filled, question({"StudyInstanceUID": ""}))
