@@ -12,12 +12,11 @@ is wrong by much would walk through the whole archive for a patient who is not t
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from psycopg.rows import tuple_row
 
 from pacs.index import computed, condition
 from pacs.index.condition import TABLE, Parameters
@@ -28,6 +27,9 @@ from pacs.model.matching import AnyOf, Item, Match, OneOf, Range, Single
 
 #: Rows of a query's first page, and the most of a later one.
 PAGE_ROWS_FIRST, PAGE_ROWS_MAX = 50, 500
+
+#: How many keys a walk looks at in one statement: some tenths of a second's work if hardly any of them match.
+STRETCH_KEYS = 50_000
 
 _FROM = {
     Level.PATIENT: "patient p",
@@ -65,13 +67,19 @@ class _Plan:
     order: tuple[str, ...] = ()
 
 
-def find(database: Database, question: Question) -> Iterator[Row]:
+def _never() -> bool:
+    return False
+
+
+def find(database: Database, question: Question, is_cancelled: Callable[[], bool] = _never) -> Iterator[Row]:
     """The entities that match, as rows of keyword → value; a sequence's value is a list of items. No order is promised.
 
-    Whoever does not take all of it leaves nothing open.
+    Whoever does not take all of it leaves nothing open. It ends early if is_cancelled says so between two statements.
     """
     plan = _plan(question)
-    return _walk(database, question, plan) if plan.order else _gather(database, question, plan)
+    if plan.order:
+        return _walk(database, question, plan, is_cancelled)
+    return _gather(database, question, plan)
 
 
 def _plan(question: Question) -> _Plan:
@@ -89,7 +97,7 @@ def _plan(question: Question) -> _Plan:
 
 def _conditions(question: Question, plan: _Plan, parameters: Parameters) -> list[str]:
     level = question.level
-    conditions = [f"{TABLE[level]}.tenant_id = {DEFAULT_TENANT}"]
+    conditions = _of_tenant(level)
     if level == Level.PATIENT:
         conditions.append("EXISTS (SELECT FROM study x WHERE x.patient_key = p.patient_key AND x.is_patients)")
     else:
@@ -109,6 +117,11 @@ def _conditions(question: Question, plan: _Plan, parameters: Parameters) -> list
     return conditions
 
 
+def _of_tenant(level: Level) -> list[str]:
+    """Every table's tenant: all indexes begin with it, and one that is not given is not used."""
+    return [f"{TABLE[each]}.tenant_id = {DEFAULT_TENANT}" for each in Level if each <= level]
+
+
 def _of_study(keyword: str, match: Match, plan: _Plan, parameters: Parameters) -> str:
     if keyword == "ModalitiesInStudy" and plan.order[:1] == ("m.study_date",):
         return f"m.tenant_id = {DEFAULT_TENANT} AND {condition.of_column('m.modality', 'CS', match, parameters)}"
@@ -123,42 +136,64 @@ def _dates_of_walk(question: Question, parameters: Parameters) -> list[str]:
     return [] if match is None else [condition.of_column("m.study_date", "DA", match, parameters)]
 
 
-def _walk(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
+def _walk(database: Database, question: Question, plan: _Plan, is_cancelled: Callable[[], bool]) -> Iterator[Row]:
     parameters = Parameters()
     conditions = _conditions(question, plan, parameters)
-    columns = _columns(question)
-    order = ", ".join(f"{column} DESC" for column in plan.order)
     places = ", ".join(plan.order)
+    statement = (
+        f"SELECT {_columns(question)}, {', '.join(f'{place} AS _{number}' for number, place in enumerate(plan.order))}"
+        f" FROM {plan.tables} WHERE {' AND '.join(conditions)}"
+    )
+    order = ", ".join(f"{column} DESC" for column in plan.order)
     last: tuple[Any, ...] = ()
+    # By its key alone a walk knows how far it has come: it looks at a stretch at a time, however few of it match.
+    stretch = STRETCH_KEYS if len(plan.order) == 1 else 0
+    if stretch:
+        last = (_newest(database, question.level) + 1,)
     size = PAGE_ROWS_FIRST
-    while True:
-        further = []
-        if last:
-            marks = ", ".join(f"%(last{number})s" for number in range(len(last)))
-            further = [f"({places}) < ({marks})"]
-            parameters |= {f"last{number}": value for number, value in enumerate(last)}
-        statement = (
-            f"SELECT {columns}, {', '.join(f'{place} AS _{number}' for number, place in enumerate(plan.order))}"
-            f" FROM {plan.tables} WHERE {' AND '.join([*conditions, *further])} ORDER BY {order} LIMIT {size}"
+    while not is_cancelled():
+        further = f" AND ({places}) < ({', '.join(f'%(last{n})s' for n in range(len(last)))})" if last else ""
+        if stretch:
+            further += f" AND {places} >= {last[0] - stretch}"
+        rows = _read(
+            database,
+            f"{statement}{further} ORDER BY {order} LIMIT {size}",
+            parameters | {f"last{number}": value for number, value in enumerate(last)},
         )
-        rows = _read(database, statement, parameters)
         yield from rows
-        if len(rows) < size:
+        if len(rows) == size:
+            last = tuple(rows[-1][f"_{number}"] for number in range(len(plan.order)))
+        elif stretch and last[0] > stretch:
+            last = (last[0] - stretch,)
+        else:
             return
-        last = tuple(rows[-1][f"_{number}"] for number in range(len(plan.order)))
         size = min(2 * size, PAGE_ROWS_MAX)
+
+
+def _newest(database: Database, level: Level) -> int:
+    key = _KEY[level]
+    with database.transaction() as connection:
+        row = connection.execute(
+            f"SELECT coalesce(max({key}), 0) AS newest FROM {_FROM[level].partition(' JOIN ')[0]}".encode()
+        ).fetchone()
+    assert row is not None
+    return int(row["newest"])
 
 
 def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
     parameters = Parameters()
     key = _KEY[question.level]
-    keys = array("q")
-    statement = f"SELECT {key} FROM {plan.tables} WHERE {' AND '.join(_conditions(question, plan, parameters))}"
-    with database.transaction() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement.encode(), parameters, prepare=False)
-        while rows := cursor.fetchmany(PAGE_ROWS_MAX):
-            keys.extend(row[0] for row in rows)
-    keys = array("q", sorted(keys, reverse=True))
+    conditions = " AND ".join(_conditions(question, plan, parameters))
+    # One value of 8 bytes a key: rows would take ten times that of this process's memory.
+    statement = (
+        f"SELECT string_agg(int8send({key}), '' ORDER BY {key} DESC) AS keys FROM {plan.tables} WHERE {conditions}"
+    )
+    with database.transaction() as connection:
+        row = connection.execute(statement.encode(), parameters, prepare=False, binary=True).fetchone()
+    assert row is not None
+    keys = array("q", row["keys"] or b"")
+    if sys.byteorder == "little":
+        keys.byteswap()
     statement = f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s) ORDER BY {key} DESC"
     at, size = 0, PAGE_ROWS_FIRST
     while at < len(keys):
@@ -188,11 +223,12 @@ def objects_below(database: Database, uids: Mapping[str, Collection[str]]) -> li
 
     Rows of object_key, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes, in order of arrival.
     """
-    conditions, parameters = ["o.tenant_id = %(tenant_id)s", "o.is_current"], {"tenant_id": DEFAULT_TENANT}
+    conditions = [*_of_tenant(Level.IMAGE), "o.is_current"]
+    parameters: dict[str, list[str]] = {}
     for keyword, values in uids.items():
         attribute = BY_KEYWORD[keyword]
         conditions.append(f"{TABLE[attribute.level]}.{attribute.column} = ANY (%({attribute.column})s)")
-        parameters[attribute.column] = list(values)  # type: ignore[assignment]
+        parameters[attribute.column] = list(values)
     with database.transaction() as connection:
         return connection.execute(
             (

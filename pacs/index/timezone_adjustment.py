@@ -6,7 +6,7 @@ what is exact is compared here, on each row's own moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pacs.index import query
 from pacs.index.database import Database, Row
@@ -18,14 +18,16 @@ from pacs.model.matching import AnyOf, Match, OneOf, Range, Single
 _OFFSET = "TimezoneOffsetFromUTC"
 
 
-def find(database: Database, question: Question, offset_minutes: int) -> Iterator[Row]:
+def find(
+    database: Database, question: Question, offset_minutes: int, is_cancelled: Callable[[], bool]
+) -> Iterator[Row]:
     """As query.find, with dates and times of question and answers at this offset from UTC [min]."""
     exact = {each: question.matches[each] for pair in TIME_OF_DATE.items() for each in pair if each in question.matches}
     around = {keyword: match for keyword, match in question.matches.items() if keyword not in exact}
     around |= {date: _around(exact[date]) for date in TIME_OF_DATE if date in exact}
     asked = {pair for pair in TIME_OF_DATE.items() if {*pair} & {*exact, *question.wanted}}
     wanted = dict.fromkeys([*question.wanted, _OFFSET, *(each for pair in asked for each in pair)])
-    for row in query.find(database, Question(question.level, around, tuple(wanted))):
+    for row in query.find(database, Question(question.level, around, tuple(wanted)), is_cancelled):
         if _move(row, offset_minutes, exact):
             yield row
 

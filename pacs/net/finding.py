@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,14 +118,19 @@ def find_service(database: Database, ae_title: str) -> Any:
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID
         response.Status = SUCCESS
+
+        def is_cancelled() -> bool:
+            if assoc.is_cancelled(int(request.MessageID)):
+                response.Status = CANCELLED
+            return bool(response.Status == CANCELLED)
+
         try:
             identifier, level = read_identifier(message)
             extended = Extended.of(assoc.extended.get(str(context.abstract_syntax), b""))
             asked = read_query(identifier, level, extended)
             status = asked.pending_status
-            for elements in answers(database, asked, ae_title):
-                if assoc.is_cancelled(int(request.MessageID)):
-                    response.Status = CANCELLED
+            for elements in answers(database, asked, ae_title, is_cancelled):
+                if is_cancelled():
                     break
                 assoc.send_find_response(request, context, status, encode_answer(elements, asked.terms, context))
         except (ConnectionLost, ProtocolError):
@@ -139,16 +144,18 @@ def find_service(database: Database, ae_title: str) -> Any:
     return serve
 
 
-def answers(database: Database, asked: Asked, ae_title: str) -> Iterator[list[Answer]]:
+def answers(
+    database: Database, asked: Asked, ae_title: str, is_cancelled: Callable[[], bool]
+) -> Iterator[list[Answer]]:
     """The answers to a query: each key that it asked for, and where the objects can be had."""
     wanted = [key.keyword for key in asked.keys if key.keyword not in _OF_THE_ANSWER]
     if "TimezoneOffsetFromUTC" in wanted:
         wanted.append("StudyDate")
     question = Question(asked.level, asked.matches, tuple(dict.fromkeys(wanted)))
     if asked.offset_minutes is None:
-        rows = query.find(database, question)
+        rows = query.find(database, question, is_cancelled)
     else:
-        rows = timezone_adjustment.find(database, question, asked.offset_minutes)
+        rows = timezone_adjustment.find(database, question, asked.offset_minutes, is_cancelled)
     for row in rows:
         yield _answer(row, asked, ae_title)
 

@@ -108,7 +108,8 @@ CREATE FUNCTION pacs_ascii(name_key text) RETURNS text LANGUAGE sql IMMUTABLE AS
         SELECT string_agg(CASE WHEN c < chr(128) THEN c ELSE 'x' || to_hex(ascii(c)) END, '' ORDER BY i)
           FROM generate_series(1, length(name_key)) i, LATERAL substr(name_key, i, 1) c) END;
 $$;
-CREATE INDEX patient_name_parts ON patient_name USING gin (pacs_ascii(name_key) gin_trgm_ops);
+CREATE INDEX patient_name_parts ON patient_name USING gin (pacs_ascii(name_key) gin_trgm_ops)
+    WITH (fastupdate = off);  -- no object waits for a list that has grown long
 CREATE TABLE patient_sound (
     tenant_id   smallint NOT NULL,
     sound       text COLLATE "C" NOT NULL,
@@ -160,7 +161,7 @@ CREATE TABLE series (
     UNIQUE (study_key, series_instance_uid)
 );
 CREATE INDEX series_by_uid ON series (tenant_id, series_instance_uid);
-CREATE INDEX series_by_request ON series USING gin (request_attributes jsonb_path_ops)
+CREATE INDEX series_by_request ON series USING gin (request_attributes jsonb_path_ops) WITH (fastupdate = off)
     WHERE request_attributes IS NOT NULL;
 
 -- The modalities of studies, for worklists by modality and date.
