@@ -188,8 +188,8 @@ def test_a_study_of_another_patient(instance: Instance) -> None:
     (conflict,) = rows.list_conflicts(instance.database)
     found = conflicts.compare(instance.database, instance.by_id, conflict)
     assert {each.name: (each.one, each.other) for each in found.differences} == {
-        "patient_id": ("P3", "P-RIGHT"),
-        "patient_name": ("Müller^Seed3", "Right^Patient"),
+        "patient id": ("P3", "P-RIGHT"),
+        "patient name": ("Müller^Seed3", "Right^Patient"),
     }
     resolve(instance, "replace")
     assert patient_of_study(instance) == ("P-RIGHT", "Right^Patient")
