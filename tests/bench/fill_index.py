@@ -56,11 +56,12 @@ class Patient:
     def name(self) -> str:
         rng = random.Random(f"patient {self.number}")
         given = rng.choice(GIVEN)
+        # Families of an archive are many: a number behind the name keeps the answers to a name few at any size.
+        suffix = f"{rng.choice('abcdefghijklmnopqrstuvwxyz')}{self.number % 997}"
         if rng.random() < 0.1:
             roman, ideographic, phonetic = rng.choice(IDEOGRAPHIC)
-            return f"{roman}^{given}={ideographic}^太郎={phonetic}^".rstrip("=^")
-        # Families of an archive are many: a number behind the name keeps the answers to a name small.
-        return f"{rng.choice(FAMILIES)}{rng.choice('abcdefghijklmnopqrstuvwxyz')}{self.number % 997}^{given}"
+            return f"{roman}{suffix}^{given}={ideographic}^太郎={phonetic}^".rstrip("=^")
+        return f"{rng.choice(FAMILIES)}{suffix}^{given}"
 
     @property
     def birth_date(self) -> str:
