@@ -185,16 +185,18 @@ def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row
     key = _KEY[question.level]
     conditions = " AND ".join(_conditions(question, plan, parameters))
     # One value of 8 bytes a key: rows would take ten times that of this process's memory.
-    statement = (
-        f"SELECT string_agg(int8send({key}), '' ORDER BY {key} DESC) AS keys FROM {plan.tables} WHERE {conditions}"
-    )
+    # What belongs to a study comes as it arrived, all else from the newest on.
+    order = f"{key} {'ASC' if question.level > Level.STUDY else 'DESC'}"
+    statement = f"SELECT string_agg(int8send({key}), '' ORDER BY {order}) AS keys FROM {plan.tables} WHERE {conditions}"
     with database.transaction() as connection:
         row = connection.execute(statement.encode(), parameters, prepare=False, binary=True).fetchone()
     assert row is not None
     keys = array("q", row["keys"] or b"")
     if sys.byteorder == "little":
         keys.byteswap()
-    statement = f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s) ORDER BY {key} DESC"
+    statement = (
+        f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s::bigint[]) ORDER BY {order}"
+    )
     at, size = 0, PAGE_ROWS_FIRST
     while at < len(keys):
         yield from _read(database, statement, {"keys": keys[at : at + size].tolist()})

@@ -118,7 +118,10 @@ class Association:
             self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
         elif self._pending_bytes:
             raise ProtocolError("Two messages came in one PDU.")
-        return Message(_primitive(command, bytes(identifier), int(context.context_id or 0)), context)
+        primitive = _primitive(command, bytes(identifier), int(context.context_id or 0))
+        if not isinstance(primitive, C_CANCEL):
+            self._cancelled.discard(int(primitive.MessageID or 0))  # of an earlier request with this number
+        return Message(primitive, context)
 
     def is_cancelled(self, message_id: int) -> bool:
         """Whether the peer has sent a C-CANCEL for a request of its own. Looks, but does not wait.

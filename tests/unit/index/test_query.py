@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.index import computed, query
+from pacs.index import computed, query, volumes
 from pacs.index.database import Database
 from pacs.index.query import Question
 from pacs.model import matching
@@ -233,3 +233,55 @@ def test_the_newest_studies(database: Database) -> None:
         "objects": 1, "size_bytes": 1000, "tiers": "1", "last_arrival": None,
         "patient_id": query.study_list(database, 1)[0]["patient_id"],
     }  # fmt: skip
+
+
+def test_availability_is_that_of_the_object_that_is_furthest_away(database: Database) -> None:
+    near, far = new_volume(database, 1), new_volume(database, 3)
+    keys = []
+    for number in (1, 2):
+        made = record(patient_id="P", study_instance_uid="1.2", series_instance_uid=f"1.2.{number}")
+        keys.append(store(database, near, made)[1])
+
+    def availability(level: Level) -> list[str]:
+        rows = query.find(database, Question(level, {}, ["InstanceAvailability"]))
+        return sorted(row["InstanceAvailability"] for row in rows)
+
+    assert availability(Level.STUDY) == ["ONLINE"]
+    with database.transaction() as connection:
+        volumes.add_copy(connection, keys[0], far, "objects/far")
+    assert availability(Level.SERIES) == ["ONLINE", "ONLINE"]
+    with database.transaction() as connection:
+        assert volumes.mark_leaving(connection, keys[0], near)
+    assert availability(Level.IMAGE) == ["NEARLINE", "ONLINE"]
+    assert availability(Level.STUDY) == availability(Level.PATIENT) == ["NEARLINE"]
+    with database.transaction() as connection:
+        for copy in volumes.copies_on(connection, near):
+            if copy["object_key"] == keys[1]:
+                volumes.set_copy_state(connection, copy["copy_key"], "missing")
+    assert availability(Level.SERIES) == ["NEARLINE", "UNAVAILABLE"]
+    assert availability(Level.STUDY) == ["UNAVAILABLE"]
+
+
+def test_a_part_of_a_name_in_any_alphabet(database: Database) -> None:
+    fill(database, "patient_name", NAMES)
+    for value, expected in {
+        "*太*": {"Yamada^Tarou=山田^太郎=やまだ^たろう"},
+        "*γμα*": {"ΣΙΓΜΑΣ^Α"},
+        "?óDŹ*": {"Łódź^Ż"},
+        "*%^s*": {"100%^Sure"},
+        "^j?ne": {"Doe^Jane"},
+        "*田^*郎": {"Yamada^Tarou=山田^太郎=やまだ^たろう"},
+        "yamada*=*太郎": {"Yamada^Tarou=山田^太郎=やまだ^たろう"},
+        "yamada*=*次郎": set(),
+        "Ｙamada*": {"Yamada^Tarou=山田^太郎=やまだ^たろう"},
+        '""': set(),
+    }.items():
+        assert matched(database, "PatientName", value) == expected, value
+
+
+def test_empty_values(database: Database) -> None:
+    fill(database, "accession_number", ["", "A1"])
+    assert matched(database, "AccessionNumber", '""') == {""}
+    fill(database, "study_date", ["20260101"])
+    assert matched(database, "StudyDate", '""') == {""}
+    assert matched(database, "SeriesNumber", '""') == {"None"}
