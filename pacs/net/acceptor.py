@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -30,6 +31,7 @@ from pacs.net.negotiation import (
     Admission,
     Caller,
     Negotiation,
+    extended_answers,
     own_pdu_size,
     own_user_information,
     smaller_pdu,
@@ -178,6 +180,7 @@ class Acceptor:
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
         }
         results, role_items = negotiate_as_acceptor(requested, supported, roles)
+        extended = extended_answers(request.user_information)
         assoc = Association(
             upper_layer,
             accepted={int(context.context_id or 0): context for context in results if context.result == 0},
@@ -186,9 +189,10 @@ class Acceptor:
             peer=peer,
             peer_pdu_size_bytes=smaller_pdu(request.maximum_length_received, device),
             device=device,
+            extended={str(item.sop_class_uid): item.service_class_application_information for item in extended},
         )
         self.negotiation.refuse_contexts(caller, requested, results, device)
-        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items]
+        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items, *extended]
         upper_layer.send(_encode_acceptance(request, results, items))
         return assoc
 
@@ -219,9 +223,9 @@ class Acceptor:
             self.on_closed(assoc)
 
     def _serve_message(self, assoc: Association, message: Message) -> None:
-        name = message.primitive.msg_type
-        if name == "C-CANCEL":
+        if isinstance(message.primitive, C_CANCEL):
             return  # of a request that was answered meanwhile
+        name = message.primitive.msg_type
         service = self.services.get(name)
         if service is None or not message.primitive.is_valid_request:
             raise ProtocolError(f"A {name} message came that this archive does not serve.")

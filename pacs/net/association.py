@@ -40,6 +40,7 @@ _PDU_SIZE_BYTES_MAX = 1 << 20
 _HAS_DATA_SET = 0x0001
 _NO_DATA_SET = 0x0101
 _C_STORE_RQ = 0x0001
+_C_FIND_RSP = 0x8020
 
 
 class Sink(Protocol):
@@ -92,6 +93,7 @@ class Association:
     peer_pdu_size_bytes: int
     key: int | None = None
     device: Device | None = None
+    extended: dict[str, bytes] = field(default_factory=dict)
     _cancelled: set[int] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
     _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not
@@ -116,7 +118,10 @@ class Association:
             self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
         elif self._pending_bytes:
             raise ProtocolError("Two messages came in one PDU.")
-        return Message(_primitive(command, bytes(identifier), int(context.context_id or 0)), context)
+        primitive = _primitive(command, bytes(identifier), int(context.context_id or 0))
+        if not isinstance(primitive, C_CANCEL):
+            self._cancelled.discard(int(primitive.MessageID or 0))  # of an earlier request with this number
+        return Message(primitive, context)
 
     def is_cancelled(self, message_id: int) -> bool:
         """Whether the peer has sent a C-CANCEL for a request of its own. Looks, but does not wait.
@@ -217,6 +222,18 @@ class Association:
             for found, content in value.presentation_data_value_list:
                 parts += [struct.pack(">BxLLB", PduType.P_DATA_TF, len(content) + 5, len(content) + 1, found), content]
         self.upper_layer.send(b"".join(parts))
+
+    def send_find_response(self, request: Any, context: PresentationContext, status: int, identifier: bytes) -> None:
+        """Send a pending C-FIND response (PS3.7 9.3.2.2) with its encoded identifier."""
+        elements = [
+            _element(0x0002, str(request.AffectedSOPClassUID).encode(), b"\0"),
+            _element(0x0100, struct.pack("<H", _C_FIND_RSP)),
+            _element(0x0120, struct.pack("<H", request.MessageID)),
+            _element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
+            _element(0x0900, struct.pack("<H", status)),
+        ]
+        self._send_command(elements, context)
+        self._send_data_set(int(context.context_id or 0), len(identifier), [identifier])
 
     def send_store_response(self, request: StoreRequest, status: int, comment: str = "") -> None:
         """Answer a C-STORE request (PS3.7 9.3.1.2)."""

@@ -18,6 +18,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SOPClassExtendedNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -49,6 +50,11 @@ STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 PATIENT_ROOTS = frozenset([PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET])
 QUERY_RETRIEVE = PATIENT_ROOTS | {STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET}
+
+# What is done of the service-class-application-information of PS3.4 C.5, byte by byte. C-FIND: relational queries,
+# date-time matching, fuzzy semantic matching of names, timezone query adjustment, enhanced multi-frame conversion,
+# empty value matching, multiple value matching. C-MOVE and C-GET: relational retrieval, the same conversion.
+_FIND_EXTENDED, _RETRIEVE_EXTENDED = (1, 1, 1, 1, 0, 1, 1), (1, 0)
 
 #: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 Rejection = tuple[int, int, int]
@@ -87,6 +93,24 @@ def own_user_information(pdu_size_bytes_max: int) -> list[Any]:
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     return [maximum, implementation, version]
+
+
+def extended_answers(items: list[Any]) -> list[Any]:
+    """The answers to a request's SOP Class Extended Negotiation items: of what is asked for, what is done."""
+    answers = []
+    for item in items:
+        if not isinstance(item, SOPClassExtendedNegotiation) or str(item.sop_class_uid) not in QUERY_RETRIEVE:
+            continue
+        is_find = item.sop_class_uid in (PATIENT_ROOT_FIND, STUDY_ROOT_FIND)
+        done = _FIND_EXTENDED if is_find else _RETRIEVE_EXTENDED
+        answer = SOPClassExtendedNegotiation()
+        answer.sop_class_uid = item.sop_class_uid
+        answer.service_class_application_information = bytes(
+            int(asked == 1 and each == 1)
+            for asked, each in zip(item.service_class_application_information or b"", done, strict=False)
+        )
+        answers.append(answer)
+    return answers
 
 
 def own_pdu_size(settings: Settings, device: Device | None) -> int:

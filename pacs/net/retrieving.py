@@ -18,7 +18,7 @@ from pacs.index.devices import Device, device_by_ae_title
 from pacs.model.attributes import UNIQUE_KEY, Level
 from pacs.net import sending
 from pacs.net.association import Association, Message
-from pacs.net.finding import IdentifierError, encode_identifier, read_identifier, text_of
+from pacs.net.identifier import IdentifierError, encode_identifier, read_identifier, text_of
 from pacs.net.negotiation import PATIENT_ROOTS
 from pacs.net.requestor import AssociationRefused, associate, release
 from pacs.net.upper_layer import ConnectionLost
