@@ -197,10 +197,12 @@ def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row
         if sys.byteorder == "little":
             keys.byteswap()
         rows = _page(connection, page, {"keys": keys[:size].tolist()}) if keys else []
-    while rows:
+    while True:
         yield from rows
         at, size = at + size, min(2 * size, PAGE_ROWS_MAX)
-        rows = _read(database, page, {"keys": keys[at : at + size].tolist()}) if at < len(keys) else []
+        if at >= len(keys):
+            return
+        rows = _read(database, page, {"keys": keys[at : at + size].tolist()})
 
 
 def _read(database: Database, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
