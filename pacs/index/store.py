@@ -64,6 +64,12 @@ def store(
     return row["outcome"], row["found_object_key"]
 
 
+def series_of(connection: Connection, object_key: int) -> int | None:
+    """The series that an object is in; None if it is gone."""
+    row = connection.execute("SELECT series_key FROM object WHERE object_key = %s", (object_key,)).fetchone()
+    return int(row["series_key"]) if row else None
+
+
 def note_same_content(connection: Connection, object_key: int, association_key: int | None) -> None:
     """Count an arrival of an object that is here already in another encoding."""
     connection.execute(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pacs.errors import CannotUnderstand, DataSetDoesNotMatch
 from pacs.model import dataset, text
-from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SEQUENCES, SPECIFIC_CHARACTER_SET, Sequence
+from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SEQUENCES, SPECIFIC_CHARACTER_SET, Level, Sequence
 from pacs.model.dataset import Scanned
 from pacs.model.items import items_of
 from pacs.model.uids import NON_PATIENT_SOP_CLASSES, is_uid
@@ -21,6 +22,8 @@ ITEMS_MAX = 16
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
+#: The columns of what stands above an object.
+COLUMNS_ABOVE = tuple(attribute.column for attribute in ATTRIBUTES if attribute.level < Level.IMAGE)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class IndexRecord:
 
     values: dict[str, str | int | None]
     sequences: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+
+    @cached_property
+    def above(self) -> tuple[object, ...]:
+        """What it says of its series, study and patient: the same for all objects that agree on them."""
+        return tuple(self.values[column] for column in COLUMNS_ABOVE)
 
     @property
     def study_instance_uid(self) -> str:

@@ -80,6 +80,16 @@ class Incoming:
         self._digest.update(piece)
         self._size_bytes += len(piece)
 
+    @property
+    def sha256(self) -> bytes:
+        """Of what was written so far."""
+        return self._digest.digest()
+
+    @property
+    def size_bytes(self) -> int:
+        """What was written so far [bytes]."""
+        return self._size_bytes
+
     def finish(self) -> ReceivedFile:
         """fsync: the bytes are safe. Raise VolumeFull or VolumeFailed; then nothing is left behind."""
         try:
