@@ -20,7 +20,7 @@ from typing import Any
 
 from pacs.index import computed, condition
 from pacs.index.condition import TABLE, Parameters
-from pacs.index.database import Database, Row
+from pacs.index.database import Connection, Database, Row
 from pacs.index.store import DEFAULT_TENANT
 from pacs.model.attributes import BY_KEYWORD, SEQUENCE_BY_KEYWORD, Level
 from pacs.model.matching import AnyOf, Item, Match, OneOf, Range, Single
@@ -188,25 +188,31 @@ def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row
     # What belongs to a study comes as it arrived, all else from the newest on.
     order = f"{key} {'ASC' if question.level > Level.STUDY else 'DESC'}"
     statement = f"SELECT string_agg(int8send({key}), '' ORDER BY {order}) AS keys FROM {plan.tables} WHERE {conditions}"
+    page = f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s::bigint[]) ORDER BY {order}"
+    at, size = 0, PAGE_ROWS_FIRST
     with database.transaction() as connection:
         row = connection.execute(statement.encode(), parameters, prepare=False, binary=True).fetchone()
-    assert row is not None
-    keys = array("q", row["keys"] or b"")
-    if sys.byteorder == "little":
-        keys.byteswap()
-    statement = (
-        f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s::bigint[]) ORDER BY {order}"
-    )
-    at, size = 0, PAGE_ROWS_FIRST
-    while at < len(keys):
-        yield from _read(database, statement, {"keys": keys[at : at + size].tolist()})
+        assert row is not None
+        keys = array("q", row["keys"] or b"")
+        if sys.byteorder == "little":
+            keys.byteswap()
+        rows = _page(connection, page, {"keys": keys[:size].tolist()}) if keys else []
+    while True:
+        yield from rows
         at, size = at + size, min(2 * size, PAGE_ROWS_MAX)
+        if at >= len(keys):
+            return
+        rows = _read(database, page, {"keys": keys[at : at + size].tolist()})
 
 
 def _read(database: Database, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
-    """A page. It is planned with its values in it: a prefix that is searched for says which index serves."""
     with database.transaction() as connection:
-        return connection.execute(statement.encode(), parameters, prepare=False).fetchall()
+        return _page(connection, statement, parameters)
+
+
+def _page(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+    """A page. It is planned with its values in it: a prefix that is searched for says which index serves."""
+    return connection.execute(statement.encode(), parameters, prepare=False).fetchall()
 
 
 def _columns(question: Question) -> str:

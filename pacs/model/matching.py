@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pacs.errors import CannotUnderstand
 from pacs.model import names
 from pacs.model.attributes import TIME_OF_DATE, Attribute
 
@@ -15,6 +16,10 @@ from pacs.model.attributes import TIME_OF_DATE, Attribute
 _WILDCARD_VRS = frozenset(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
 _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
 _LAST = "\uffff"  # sorts behind all that a time can hold
+
+#: The most wildcards or ranges that one key may ask for, component groups of a name, and words of it by their sound:
+#: each becomes a condition of its own. Lists of plain values, UIDs above all, may have any length.
+PATTERNS_MAX, GROUPS_MAX, WORDS_MAX = 100, 3, 16
 
 #: Asks for an empty value (PS3.4 C.2.2.2.7).
 EMPTY = '""'
@@ -100,6 +105,7 @@ def parse(attribute: Attribute, value: str, fuzzy: bool = False) -> Match | None
     """What a query's value of an attribute asks for; None for universal matching (C.2.2.2.3).
 
     fuzzy: names are asked for by their sound, as negotiated (C.2.2.2.1.1).
+    Raise CannotUnderstand if there are more than PATTERNS_MAX wildcards, ranges or names.
     """
     value = value.replace("\0", " ").strip()
     if value == EMPTY:
@@ -117,6 +123,8 @@ def parse(attribute: Attribute, value: str, fuzzy: bool = False) -> Match | None
         return None  # one of them asks for anything
     if all(isinstance(match, Single) for match in asked):
         return OneOf(tuple(match.value for match in asked if isinstance(match, Single)))
+    if len(asked) > PATTERNS_MAX:
+        raise CannotUnderstand(f"A key asks for more than {PATTERNS_MAX} patterns. Check the querying device.")
     return AnyOf(asked)
 
 
@@ -134,9 +142,9 @@ def _parse_one(vr: str, value: str, fuzzy: bool) -> Match | None:
 
 def _name(value: str, fuzzy: bool) -> Match | None:
     if fuzzy:
-        asked = tuple(word for word in names.words(value) if word.strip("*"))
+        asked = tuple(word for word in names.words(value) if word.strip("*"))[:WORDS_MAX]
         return Sounds(asked) if asked else None
-    patterns = tuple(pattern for pattern in map(names.group_pattern, value.split("=")) if pattern)
+    patterns = tuple(pattern for pattern in map(names.group_pattern, value.split("=")[:GROUPS_MAX]) if pattern)
     return Name(patterns) if patterns else None
 
 

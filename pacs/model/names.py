@@ -24,7 +24,6 @@ _AROUND_CARET = re.compile(r" ?\^ ?")
 _WORD_ENDS = re.compile(r"[\s^=,.'’\-]+")
 
 
-@lru_cache(maxsize=1024)  # every object of a study names the same patient
 def fold(text: str) -> str:
     """Text as it is compared: without case, accents and differences of width, at most LENGTH_MAX characters."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
@@ -40,14 +39,16 @@ def group_key(group: str) -> str:
     return f"{folded}^" if folded else ""
 
 
-def group_keys(name: str) -> list[str]:
+@lru_cache(maxsize=256)  # every object of a study names the same persons
+def group_keys(name: str) -> tuple[str, ...]:
     """The keys of a name's component groups, each once."""
-    return list(dict.fromkeys(key for key in map(group_key, name.split("=")) if key))
+    return tuple(dict.fromkeys(key for key in map(group_key, name.split("=")) if key))
 
 
-def words(name: str) -> list[str]:
+@lru_cache(maxsize=256)
+def words(name: str) -> tuple[str, ...]:
     """The folded words of all groups, each once: what is compared by its sound."""
-    return list(dict.fromkeys(word for word in _WORD_ENDS.split(fold(name)) if word))
+    return tuple(dict.fromkeys(word for word in _WORD_ENDS.split(fold(name)) if word))
 
 
 def group_pattern(group: str) -> str:

@@ -56,7 +56,7 @@ def encodings_of(specific_character_set: bytes) -> list[str]:
 
 def is_character_set(specific_character_set: str) -> bool:
     """Whether a value of (0008,0005) has known terms only."""
-    return all(_corrected(term) in python_encoding for term in specific_character_set.split("\\"))
+    return all(_corrected(term) in _ENCODINGS for term in specific_character_set.split("\\"))
 
 
 def _corrected(term: str) -> str:

@@ -65,9 +65,13 @@ class Asked:
         return PENDING if known else PENDING_WITHOUT_A_KEY
 
 
-def read_query(identifier: Dataset, level: Level, extended: Extended) -> Asked:
-    """What an identifier asks for. Raise IdentifierError if it cannot be read."""
-    keys = keys_of(identifier)
+def read_query(identifier: Dataset, level: Level, extended: Extended, default_character_set: str = "") -> Asked:
+    """What an identifier asks for. Raise IdentifierError if it cannot be read.
+
+    default_character_set is the Specific Character Set of an identifier that says none.
+    """
+    character_set = character_set_of(identifier) or default_character_set.encode()
+    keys = keys_of(identifier, text.encodings_of(character_set))
     matches: dict[str, Match] = {}
     for key in keys:
         match = _match(key, extended.fuzzy)
@@ -81,7 +85,7 @@ def read_query(identifier: Dataset, level: Level, extended: Extended) -> Asked:
         level,
         keys,
         matches,
-        text.terms_of(character_set_of(identifier)),
+        text.terms_of(character_set),
         timezone.offset_minutes(offset_text),
         offset_text,
     )
@@ -127,7 +131,7 @@ def find_service(database: Database, ae_title: str) -> Any:
         try:
             identifier, level = read_identifier(message)
             extended = Extended.of(assoc.extended.get(str(context.abstract_syntax), b""))
-            asked = read_query(identifier, level, extended)
+            asked = read_query(identifier, level, extended, assoc.device.default_character_set if assoc.device else "")
             status = asked.pending_status
             for elements in answers(database, asked, ae_title, is_cancelled):
                 if is_cancelled():

@@ -65,13 +65,13 @@ class Key:
     keys: tuple[Key, ...] = ()
 
 
-def keys_of(ds: Dataset, encodings: list[str] | None = None) -> list[Key]:
+def keys_of(ds: Dataset, encodings: list[str]) -> list[Key]:
     """What a data set asks for, in order of tags. Group lengths, private elements and the character set are no keys.
 
-    `encodings`: of the data set around it. Raise IdentifierError if a sequence cannot be read.
+    `encodings`: those of a data set that says no character set. Raise IdentifierError if a sequence cannot be read.
     """
     own = character_set_of(ds)
-    codecs = text.encodings_of(own) if own or encodings is None else encodings
+    codecs = text.encodings_of(own) if own else encodings
     keys = []
     for tag in sorted(ds.keys()):
         if not tag.element or tag.is_private or tag == SPECIFIC_CHARACTER_SET:
@@ -104,7 +104,7 @@ def character_set_of(ds: Dataset) -> bytes:
     if element is None:
         return b""
     if isinstance(element, RawDataElement):
-        return element.value or b""
+        return (element.value or b"").strip(b" \0")
     values = [element.value] if isinstance(element.value, str) else list(element.value or ())
     return "\\".join(map(str, values)).encode()
 

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pacs.errors import CannotUnderstand
 from pacs.model.attributes import ATTRIBUTES, BY_KEYWORD
 from pacs.model.matching import (
+    PATTERNS_MAX,
+    WORDS_MAX,
     AnyOf,
     Match,
     Moments,
@@ -101,3 +104,16 @@ def test_a_date_and_its_time_are_one_moment_when_that_is_agreed_on() -> None:
 )
 def test_moments(match: Moments, date: str, time: str, fits: bool) -> None:
     assert accepts(match, date, time, time) == fits
+
+
+def test_a_key_cannot_ask_for_so_much_that_the_statement_bursts() -> None:
+    name = BY_KEYWORD["PatientName"]
+    assert parse(name, "=".join("abcdefgh")) == Name(("a^", "b^", "c^"))
+    words = parse(name, " ".join(f"w{number}" for number in range(1000)), fuzzy=True)
+    assert isinstance(words, Sounds)
+    assert len(words.words) == WORDS_MAX
+    patterns = "\\".join(f"A{number}*" for number in range(PATTERNS_MAX + 1))
+    with pytest.raises(CannotUnderstand):
+        parse(BY_KEYWORD["PatientID"], patterns)
+    uids = "\\".join(f"1.2.{number}" for number in range(10000))
+    assert isinstance(parse(BY_KEYWORD["StudyInstanceUID"], uids), OneOf)

@@ -80,15 +80,25 @@ def test_a_character_that_holds_a_backslash_is_no_two_values() -> None:
     identifier, level = read_identifier(
         message(element(0x00080005, "CS", b"GBK ") + LEVEL + element(0x00100010, "PN", name.encode("gbk")))
     )
-    (key,) = [key for key in keys_of(identifier) if key.keyword == "PatientName"]
+    (key,) = [key for key in keys_of(identifier, ["iso8859"]) if key.keyword == "PatientName"]
     assert key.value == name
     assert read_query(identifier, level, Extended()).terms == ["GBK"]
+
+
+def test_an_identifier_that_says_no_character_set_has_the_devices_own() -> None:
+    for head in (b"", element(0x00080005, "CS", b"")):
+        identifier, level = read_identifier(
+            message(head + LEVEL + element(0x00100010, "PN", "王^小东".encode("gb18030")))
+        )
+        asked = read_query(identifier, level, Extended(), "GB18030")
+        assert [key.value for key in asked.keys if key.vr == "PN"] == ["王^小东"]
+        assert asked.terms == ["GB18030"]
 
 
 def test_an_items_text_is_in_the_character_set_around_it() -> None:
     codes = element(0x00081032, "SQ", item(element(0x00080104, "LO", b"Sch\xe4del ")))
     identifier, _level = read_identifier(message(element(0x00080005, "CS", b"ISO_IR 100") + LEVEL + codes))
-    (key,) = [key for key in keys_of(identifier) if key.vr == "SQ"]
+    (key,) = [key for key in keys_of(identifier, ["iso8859"]) if key.vr == "SQ"]
     assert [(each.keyword, each.value) for each in key.keys] == [("CodeMeaning", "Schädel")]
 
 
