@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 #: The DICOM application context, PS3.7 A.2.1.
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
@@ -48,9 +49,12 @@ STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 PATIENT_ROOTS = frozenset([PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET])
 QUERY_RETRIEVE = PATIENT_ROOTS | {STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET}
+#: What is served beside storage.
+SERVED = QUERY_RETRIEVE | {VERIFICATION, STORAGE_COMMITMENT}
 
 #: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 Rejection = tuple[int, int, int]
+REJECTED_NO_REASON: Rejection = (1, 1, 1)
 REJECTED_CALLING_AE: Rejection = (1, 1, 3)
 REJECTED_CALLED_AE: Rejection = (1, 1, 7)
 REJECTED_CONGESTION: Rejection = (2, 3, 1)
@@ -235,7 +239,7 @@ class Negotiation:
             abstract_syntax = str(context.abstract_syntax)
             if abstract_syntax in supported:
                 continue
-            if abstract_syntax == VERIFICATION or abstract_syntax in QUERY_RETRIEVE:
+            if abstract_syntax in SERVED:
                 supported[abstract_syntax] = _context(
                     abstract_syntax, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN), as_scu=False
                 )

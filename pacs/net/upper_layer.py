@@ -6,16 +6,20 @@ us hold is bounded: association PDUs by PDU_SIZE_BYTES_MAX, data by the caller's
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pacs import clock
 from pacs.errors import PacsError
 
 #: No association request, acceptance or abort is longer [bytes]: 128 contexts with all syntaxes are 200 kB.
 PDU_SIZE_BYTES_MAX = 1 << 20
+_CLOSE_S = 2.0
 
 
 class PduType(IntEnum):
@@ -40,6 +44,10 @@ class ConnectionLost(PacsError):
     """The peer closed the connection, or said nothing for too long."""
 
 
+class TimedOut(ConnectionLost):
+    """The peer said nothing, or took nothing, for too long."""
+
+
 class ProtocolError(PacsError):
     """The peer sent what the DICOM upper layer does not allow. The association is aborted; ask the device's maker."""
 
@@ -57,34 +65,65 @@ class PduHeader:
 
 
 class UpperLayer:
-    """PDUs on one connected socket."""
+    """PDUs on one connected socket, plain or TLS. Only its own thread uses it, `cut_off` excepted."""
 
     def __init__(self, connection: socket.socket, timeout_s: float) -> None:
         self.connection = connection
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.set_timeout(timeout_s)
         self._header = bytearray(6)
+        self._waited_s = 0.0  # how long the PDU that is read has kept us waiting
+        self._ahead = b""  # read from TLS to learn whether there is anything
 
     def set_timeout(self, timeout_s: float) -> None:
-        """How long a peer may be silent [s], and how long it may leave what we send unread."""
+        """How long a peer may let us wait in the middle of a PDU [s], all its pauses together, sending or reading."""
+        self.timeout_s = timeout_s
         self.connection.settimeout(timeout_s)
+
+    def wait_input(self, timeout_s: float | None, wake_fd: int | None = None) -> bool:
+        """Wait for the peer's next bytes, or its going: True. False if wake_fd became readable before.
+
+        Raise ConnectionLost if neither comes within timeout_s [s]; None waits for ever.
+        """
+        if self._ahead or self._pending():
+            return True
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        if wake_fd is not None:
+            poll.register(wake_fd, select.POLLIN)
+        found = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        if not found:
+            raise TimedOut(f"The peer said nothing for {timeout_s:.0f} s.")
+        return any(fd != wake_fd for fd, _event in found)
 
     def read_header(self) -> PduHeader:
         """Wait for the next PDU. Raise ConnectionLost."""
-        self.read_into(memoryview(self._header))
+        self._waited_s = 0.0
+        self.read_into(memoryview(self._header), is_start=True)
         kind, length = struct.unpack(">BxL", self._header)
         return PduHeader(kind, length)
 
-    def read_into(self, buffer: memoryview) -> None:
-        """Fill the buffer. Raise ConnectionLost."""
+    def read_into(self, buffer: memoryview, is_start: bool = False) -> None:
+        """Fill the buffer. Raise ConnectionLost. A PDU's start may be waited for; what follows it has to come."""
+        if self._ahead and buffer:
+            buffer[:1], buffer, self._ahead, is_start = self._ahead, buffer[1:], b"", False
         while buffer:
+            began = clock.monotonic_s()
             try:
                 size = self.connection.recv_into(buffer)
+            except TimeoutError as error:
+                raise TimedOut(f"The peer said nothing for {self.timeout_s:.0f} s.") from error
             except OSError as error:
                 raise ConnectionLost(f"The connection was lost: {error}.") from error
             if size == 0:
                 raise ConnectionLost("The peer closed the connection.")
             buffer = buffer[size:]
+            # Our own time, on the disk say, does not count; a byte now and then does not start the count again.
+            if not is_start:
+                self._waited_s += clock.monotonic_s() - began
+                if self._waited_s > self.timeout_s:
+                    raise TimedOut(f"The peer took more than {self.timeout_s:.0f} s to send a PDU.")
+            is_start = False
 
     def read(self, length: int) -> bytes:
         """The next length bytes, for what must be whole in memory. Raise ProtocolError if that is too much."""
@@ -95,34 +134,66 @@ class UpperLayer:
         return bytes(content)
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """Send bytes that are whole PDUs. Raise ConnectionLost."""
+        """Send bytes that are whole PDUs. Raise ConnectionLost if the peer does not take them in time."""
+        left = [memoryview(part) for part in parts if len(part)]
+        if isinstance(self.connection, ssl.SSLSocket) and len(left) > 1:  # it cannot gather
+            left = [memoryview(b"".join(left))]
+        ends = clock.monotonic_s() + self.timeout_s
         try:
-            if len(parts) == 1:
-                self.connection.sendall(parts[0])
-                return
-            left = [memoryview(part) for part in parts if len(part)]
             while left:
-                sent = self.connection.sendmsg(left)
+                sent = self.connection.send(left[0]) if len(left) == 1 else self.connection.sendmsg(left)
                 while left and sent >= len(left[0]):
                     sent -= len(left.pop(0))
                 if left:
                     left[0] = left[0][sent:]
+                    if clock.monotonic_s() > ends:
+                        raise TimedOut(f"The peer took more than {self.timeout_s:.0f} s to read what we sent.")
+        except TimeoutError as error:
+            raise TimedOut(f"The peer read nothing for {self.timeout_s:.0f} s.") from error
         except OSError as error:
             raise ConnectionLost(f"The connection was lost: {error}.") from error
 
     def has_input(self) -> bool:
         """Whether the peer has sent something, or gone, without waiting."""
         try:
-            return bool(select.select([self.connection], [], [], 0)[0])
+            if self._ahead or self._pending():
+                return True
+            poll = select.poll()
+            poll.register(self.connection, select.POLLIN)
+            return bool(poll.poll(0)) and self._has_more_than_tls()
         except (OSError, ValueError):
             return True
+
+    def _pending(self) -> int:
+        return self.connection.pending() if isinstance(self.connection, ssl.SSLSocket) else 0
+
+    def _has_more_than_tls(self) -> bool:
+        """Whether what came is for us: TLS sends records of its own, a new key for one."""
+        if not isinstance(self.connection, ssl.SSLSocket):
+            return True
+        self.connection.settimeout(0)
+        try:
+            self._ahead = self.connection.recv(1)
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self.connection.settimeout(self.timeout_s)
 
     def send_abort(self, source: int, reason: int) -> None:
         """Send an A-ABORT; a peer that does not read it is no matter."""
         try:
+            self.connection.settimeout(_CLOSE_S)
             self.connection.sendall(struct.pack(">BxLxxBB", PduType.ABORT, 4, source, reason))
         except OSError:
             return
+
+    def cut_off(self) -> None:
+        """End the connection under the thread that uses it, from another one. That thread closes it."""
+        with contextlib.suppress(OSError):
+            if not isinstance(self.connection, ssl.SSLSocket):  # its state is its thread's alone
+                self.connection.send(struct.pack(">BxLxxBB", PduType.ABORT, 4, *ABORT_BY_USER), socket.MSG_DONTWAIT)
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
     def send_release_response(self) -> None:
         """Answer an A-RELEASE-RQ."""
@@ -135,11 +206,14 @@ class UpperLayer:
     def close(self) -> None:
         """Close the connection so that what was sent last still arrives: wait briefly for the peer's own close."""
         try:
+            self.connection.settimeout(_CLOSE_S)
+            if isinstance(self.connection, ssl.SSLSocket):
+                self.connection = self.connection.unwrap()  # the peer learns that nothing was cut off
             self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(2)
-            while self.connection.recv(65536):
+            ends = clock.monotonic_s() + _CLOSE_S
+            while self.connection.recv(65536) and clock.monotonic_s() < ends:
                 pass
-        except OSError:
+        except (OSError, ValueError):
             pass
         finally:
             self.connection.close()
