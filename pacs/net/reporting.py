@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: How long a request is nobody else's [s]. Renewed while its objects are read.
 LEASE_S = 120.0
+#: How long a device may take to acknowledge over its own association before a new one is tried [s].
+_ANSWER_S = 30.0
 #: How long the receiver that took a request has it before others look [s].
 _HEAD_START_S = 20.0
 #: Objects that were read this long ago are read again before a report [s].
@@ -142,7 +144,7 @@ class Reporting:
                     commitment.transaction_uid, commitment.referenced, reasons, self.settings.ae_title,
                     context.transfer_syntax[0],
                 )  # fmt: skip
-                rows.hold(self.database, commitment.key, LEASE_S)  # to answer; then it is tried over a new association
+                rows.hold(self.database, commitment.key, _ANSWER_S)
                 context_id = int(context.context_id or 0)
                 if outbox.put(Outgoing(report, context_id, lambda status: self._on_answer(commitment, status))):
                     return
