@@ -125,8 +125,9 @@ def test_a_peer_that_does_not_read_is_cut_off(impatient: Dev) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.settimeout(20)
         request = echo_request() * 1000
+        ends = time.monotonic() + 60
         with pytest.raises(OSError):
-            for _ in range(10_000):
+            while time.monotonic() < ends:
                 sock.sendall(request)
     wait_until_open(impatient)
 
