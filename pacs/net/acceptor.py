@@ -52,6 +52,9 @@ from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: How long a peer may take to close the connection of an association that is over [s].
+CLOSE_PATIENCE_S = 2.0
+
 #: Serves a request other than C-STORE: (association, message).
 Service = Callable[[Association, Message], None]
 
@@ -109,7 +112,7 @@ class Acceptor:
             log.exception("an association failed unforeseen", extra={"peer": peer})
             upper_layer.send_abort(*ABORT_BY_USER)
         finally:
-            upper_layer.close()
+            upper_layer.close(CLOSE_PATIENCE_S)
 
     def _serve_request(self, upper_layer: UpperLayer, peer: str) -> None:
         # A connection holds an association's place only once it asks for one: watchers that look whether the port is

@@ -11,6 +11,7 @@ import logging
 import shlex
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pynetdicom.pdu_primitives import (
@@ -281,6 +282,7 @@ def _context_problem(context: PresentationContext, result: int | None) -> tuple[
     return RefusalKind.TRANSFER_SYNTAX, reason, f"{abstract_syntax}: {offered}"
 
 
+@lru_cache(maxsize=1024)  # pynetdicom checks each UID: 30 ms for a usual request. Nobody changes what this gives.
 def _context(abstract_syntax: str, syntaxes: tuple[str, ...], as_scu: bool) -> PresentationContext:
     context = PresentationContext()
     context.abstract_syntax = abstract_syntax

@@ -81,7 +81,8 @@ def refusals(dev: Dev, kind: str, calling: str) -> list[dict[str, Any]]:
 def associate(dev: Dev, calling: str, context: ssl.SSLContext | None, items: list[Any] | None = None) -> Any:
     return AE(calling).associate(
         "127.0.0.1", dev.dicom_tls_port if context else dev.dicom_port, ae_title="PACS",
-        contexts=[build_context(VERIFICATION)], tls_args=(context, "localhost") if context else None, ext_neg=items or [],
+        contexts=[build_context(VERIFICATION)], ext_neg=items or [],
+        tls_args=(context, "localhost") if context else None,
     )  # fmt: skip
 
 
