@@ -50,8 +50,15 @@ STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 PATIENT_ROOTS = frozenset([PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET])
 QUERY_RETRIEVE = PATIENT_ROOTS | {STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET}
-#: What is served beside storage.
-SERVED = QUERY_RETRIEVE | {VERIFICATION, STORAGE_COMMITMENT}
+#: What is served beside storage: message → the SOP classes that it belongs to.
+MESSAGES: dict[str, tuple[str, ...]] = {
+    "C-ECHO": (VERIFICATION,),
+    "C-FIND": (PATIENT_ROOT_FIND, STUDY_ROOT_FIND),
+    "C-MOVE": (PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE),
+    "C-GET": (PATIENT_ROOT_GET, STUDY_ROOT_GET),
+    "N-ACTION": (STORAGE_COMMITMENT,),
+}
+SERVED = frozenset(sop_class for classes in MESSAGES.values() for sop_class in classes)
 
 #: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 Rejection = tuple[int, int, int]

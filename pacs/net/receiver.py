@@ -22,17 +22,7 @@ from pacs.net.association import Association, Message
 from pacs.net.commitment import commitment_service
 from pacs.net.finding import find_service
 from pacs.net.listener import Listener
-from pacs.net.negotiation import (
-    PATIENT_ROOT_FIND,
-    PATIENT_ROOT_GET,
-    PATIENT_ROOT_MOVE,
-    STORAGE_COMMITMENT,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_GET,
-    STUDY_ROOT_MOVE,
-    VERIFICATION,
-    Negotiation,
-)
+from pacs.net.negotiation import MESSAGES, Negotiation
 from pacs.net.refusals import Refusals
 from pacs.net.reporting import Reporting
 from pacs.net.retrieving import get_service, move_service
@@ -121,16 +111,15 @@ class Receiver:
 def services(
     settings: Settings, database: Database, retrieve: Retrieve, reporting: Reporting
 ) -> dict[tuple[str, str], Service]:
-    """What is served beside C-STORE, by message and abstract syntax. Storage needs no entry: it is never buffered."""
-    find, get = find_service(database, settings.ae_title), get_service(retrieve)
-    move = move_service(retrieve, database, settings)
-    return {
-        ("C-ECHO", VERIFICATION): echo_service,
-        **{("C-FIND", uid): find for uid in (PATIENT_ROOT_FIND, STUDY_ROOT_FIND)},
-        **{("C-MOVE", uid): move for uid in (PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE)},
-        **{("C-GET", uid): get for uid in (PATIENT_ROOT_GET, STUDY_ROOT_GET)},
-        ("N-ACTION", STORAGE_COMMITMENT): commitment_service(reporting.accept),
+    """What is served beside C-STORE, by message and SOP class."""
+    serve: dict[str, Service] = {
+        "C-ECHO": echo_service,
+        "C-FIND": find_service(database, settings.ae_title),
+        "C-MOVE": move_service(retrieve, database, settings),
+        "C-GET": get_service(retrieve),
+        "N-ACTION": commitment_service(reporting.accept),
     }
+    return {(message, sop_class): serve[message] for message, classes in MESSAGES.items() for sop_class in classes}
 
 
 def echo_service(assoc: Association, message: Message) -> None:
