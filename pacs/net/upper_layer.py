@@ -81,8 +81,8 @@ class UpperLayer:
         self._ahead = b""  # read from TLS to learn whether there is anything
 
     def set_timeout(self, timeout_s: float) -> None:
-        """How long a peer may be silent [s], how long it may take for the whole of a PDU, and how long it may leave what
-        we send unread."""
+        """How long a peer may be silent [s], how long it may take for the whole of a PDU, and for reading what we
+        send."""
         self._timeout_s = self._interval_s = timeout_s
         self._while_waiting: Callable[[], None] = _nothing
         self.connection.settimeout(timeout_s)
