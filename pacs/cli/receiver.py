@@ -11,6 +11,7 @@ from pacs.cli import systemd
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.errors import UsageError
+from pacs.net.conformance import statement
 from pacs.net.receiver import Receiver
 from pacs.settings import load
 
@@ -19,6 +20,12 @@ receiver = typer.Typer(no_args_is_help=True, help="The DICOM receivers.")
 
 #: The name of the sockets whose connections are TLS, in pacs-dicom-tls.socket.
 TLS_NAME = "dicom-tls"
+
+
+@receiver.command("conformance")
+def receiver_conformance(context: typer.Context) -> None:
+    """Print the DICOM conformance statement, with this instance's settings."""
+    typer.echo(statement(load(data_of(context))), nl=False)
 
 
 @receiver.command("run")

@@ -58,6 +58,8 @@ MESSAGES: dict[str, tuple[str, ...]] = {
     "C-GET": (PATIENT_ROOT_GET, STUDY_ROOT_GET),
     "N-ACTION": (STORAGE_COMMITMENT,),
 }
+#: The transfer syntaxes of their messages, best first.
+MESSAGE_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 SERVED = frozenset(sop_class for classes in MESSAGES.values() for sop_class in classes)
 
 #: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
@@ -248,9 +250,7 @@ class Negotiation:
             if abstract_syntax in supported:
                 continue
             if abstract_syntax in SERVED:
-                supported[abstract_syntax] = _context(
-                    abstract_syntax, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN), as_scu=False
-                )
+                supported[abstract_syntax] = _context(abstract_syntax, MESSAGE_SYNTAXES, as_scu=False)
             elif uids.may_be_storage(abstract_syntax):
                 supported[abstract_syntax] = _context(
                     abstract_syntax, self._preferred(abstract_syntax, wished), as_scu=True

@@ -119,29 +119,6 @@ def test_a_pdu_a_byte_at_a_time_is_aborted(impatient: Dev) -> None:
         thread.join(30)
 
 
-def test_a_peer_that_does_not_read_is_cut_off(impatient: Dev) -> None:
-    """Echoes asked for without end and no answer read: what we send fills its window."""
-    with opened(impatient) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.settimeout(20)
-        request = echo_request() * 1000
-        ends = time.monotonic() + 60
-        with pytest.raises(OSError):
-            while time.monotonic() < ends:
-                sock.sendall(request)
-    wait_until_open(impatient)
-
-
-def echo_request() -> bytes:
-    def element(number: int, value: bytes) -> bytes:
-        return struct.pack("<HHL", 0, number, len(value)) + value
-
-    command = element(0x0002, VERIFICATION.encode() + b"\0") + element(0x0100, b"\x30\0")
-    command += element(0x0110, b"\1\0") + element(0x0800, b"\1\1")
-    command = element(0, struct.pack("<L", len(command))) + command
-    return struct.pack(">BxLLBB", 4, len(command) + 6, len(command) + 2, 1, 3) + command
-
-
 def ask(dev: Dev, calling: str) -> Association:
     return AE(calling).associate(
         "127.0.0.1", dev.dicom_port, contexts=[build_context(VERIFICATION, IMPLICIT)], ae_title="PACS"

@@ -92,11 +92,12 @@ def associate(dev: Dev, calling: str, context: ssl.SSLContext | None, items: lis
 def test_dcmtk_verifies_and_stores_over_tls(secure: Dev, tmp_path: Path) -> None:
     trusted = str(secure.data / "identity" / "dicom-tls" / "certificate.pem")
     assert echo(secure, "+tla", "+cf", trusted).returncode == 0
+    before = len(list((secure.data / "tier1" / "objects").rglob("*.dcm")))
     for made in ct_study(71, 3, 64, 64):
         made.write(tmp_path)
     words = [dcmtk("storescu"), "+sd", "-aet", "TESTER", "-aec", "PACS", "+tla", "+cf", trusted]
     subprocess.run([*words, "127.0.0.1", str(secure.dicom_tls_port), str(tmp_path)], check=True, timeout=60)
-    assert len(list((secure.data / "tier1" / "objects").rglob("*.dcm"))) == 3
+    assert len(list((secure.data / "tier1" / "objects").rglob("*.dcm"))) == before + 3
 
 
 def test_large_objects_and_answers_pass_over_tls_unchanged(secure: Dev) -> None:
