@@ -117,9 +117,12 @@ class Reporting:
                 return False
             if key is None:
                 return False
-            commitment = rows.claim(self.database, LEASE_S, key)
+            try:
+                commitment = rows.claim(self.database, LEASE_S, key)
+            finally:
+                if commitment is None:  # gone, or the database is: whoever has it next uses a new association
+                    self._unfollow(key)
             if commitment is None:
-                self._unfollow(key)
                 return False
         self._answer(commitment, self._followed_by(commitment.key))
         return True
