@@ -9,6 +9,7 @@ import threading
 from pynetdicom import _config
 from pynetdicom.dimse_primitives import C_ECHO
 
+from pacs.archive.outgoing import Transcoding
 from pacs.archive.retrieve import Retrieve
 from pacs.archive.store import Store
 from pacs.errors import DatabaseUnavailable, PacsError
@@ -29,6 +30,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+# pydicom logs a traceback for each frame that a codec refuses; what comes of it is logged where it counts.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 class Receiver:
@@ -38,14 +41,15 @@ class Receiver:
         self.database = database
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
+        transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
         self._acceptor = Acceptor(
             settings,
             Negotiation(database, settings),
             services={
                 "C-ECHO": echo_service,
                 "C-FIND": find_service(database, settings.ae_title),
-                "C-GET": get_service(retrieve),
-                "C-MOVE": move_service(retrieve, database, settings),
+                "C-GET": get_service(retrieve, transcoding, settings),
+                "C-MOVE": move_service(retrieve, transcoding, database, settings),
             },
             storing=lambda assoc: Storing(store, assoc),
             on_opened=self._on_opened,

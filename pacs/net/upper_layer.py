@@ -6,9 +6,12 @@ us hold is bounded: association PDUs by PDU_SIZE_BYTES_MAX, data by the caller's
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
+import ssl
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -16,6 +19,10 @@ from pacs.errors import PacsError
 
 #: No association request, acceptance or abort is longer [bytes]: 128 contexts with all syntaxes are 200 kB.
 PDU_SIZE_BYTES_MAX = 1 << 20
+#: How often somebody who watches is asked while a peer makes us wait [s].
+WATCH_INTERVAL_S = 0.25
+#: How many buffers the kernel takes in one write (IOV_MAX).
+_PARTS_MAX = 1024
 
 
 class PduType(IntEnum):
@@ -38,6 +45,10 @@ ABORT_INVALID_PDU = (2, 6)
 
 class ConnectionLost(PacsError):
     """The peer closed the connection, or said nothing for too long."""
+
+
+class TimedOut(ConnectionLost):
+    """The peer said nothing for too long, or left what we sent unread."""
 
 
 class ProtocolError(PacsError):
@@ -67,7 +78,23 @@ class UpperLayer:
 
     def set_timeout(self, timeout_s: float) -> None:
         """How long a peer may be silent [s], and how long it may leave what we send unread."""
+        self._timeout_s = self._interval_s = timeout_s
+        self._while_waiting: Callable[[], None] = _nothing
         self.connection.settimeout(timeout_s)
+
+    def watch(self, while_waiting: Callable[[], None]) -> None:
+        """Call this every WATCH_INTERVAL_S for as long as the peer makes us wait; what it raises ends the waiting."""
+        self._while_waiting = while_waiting
+        self._interval_s = min(WATCH_INTERVAL_S, self._timeout_s)
+        self.connection.settimeout(self._interval_s)
+
+    def _wait_on(self, waited_s: float, error: OSError) -> float:
+        """After an interval in which the peer did nothing: how long that is now [s]. Raise TimedOut if too long."""
+        waited_s += self._interval_s
+        if waited_s >= self._timeout_s:
+            raise TimedOut(f"The peer did nothing for {self._timeout_s:g} s.") from error
+        self._while_waiting()
+        return waited_s
 
     def read_header(self) -> PduHeader:
         """Wait for the next PDU. Raise ConnectionLost."""
@@ -77,9 +104,13 @@ class UpperLayer:
 
     def read_into(self, buffer: memoryview) -> None:
         """Fill the buffer. Raise ConnectionLost."""
+        waited_s = 0.0
         while buffer:
             try:
                 size = self.connection.recv_into(buffer)
+            except TimeoutError as error:
+                waited_s = self._wait_on(waited_s, error)
+                continue
             except OSError as error:
                 raise ConnectionLost(f"The connection was lost: {error}.") from error
             if size == 0:
@@ -96,24 +127,42 @@ class UpperLayer:
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Send bytes that are whole PDUs. Raise ConnectionLost."""
-        try:
-            if len(parts) == 1:
-                self.connection.sendall(parts[0])
-                return
-            left = [memoryview(part) for part in parts if len(part)]
-            while left:
-                sent = self.connection.sendmsg(left)
-                while left and sent >= len(left[0]):
-                    sent -= len(left.pop(0))
-                if left:
-                    left[0] = left[0][sent:]
-        except OSError as error:
-            raise ConnectionLost(f"The connection was lost: {error}.") from error
+        at, offset, waited_s = 0, 0, 0.0
+        while at < len(parts):
+            batch: Sequence[bytes | memoryview] = parts[at : at + _PARTS_MAX]
+            if offset:
+                batch = [memoryview(batch[0])[offset:], *batch[1:]]
+            try:
+                sent = self._send_some(batch)
+            except TimeoutError as error:
+                waited_s = self._wait_on(waited_s, error)
+                continue
+            except OSError as error:
+                raise ConnectionLost(f"The connection was lost: {error}.") from error
+            waited_s, offset = 0.0, offset + sent
+            while at < len(parts) and offset >= len(parts[at]):
+                offset -= len(parts[at])
+                at += 1
+
+    def _send_some(self, parts: Sequence[bytes | memoryview]) -> int:
+        if isinstance(self.connection, ssl.SSLSocket):  # has no gathering write, and makes records of its own
+            return self.connection.send(b"".join(parts))
+        return self.connection.sendmsg(parts)
+
+    def acknowledge_at_once(self) -> None:
+        """Have the next bytes acknowledged as they come. A peer that sends an answer in two writes and has Nagle's
+        algorithm on would wait 40 ms for that between them. The kernel forgets it: ask before each answer."""
+        with contextlib.suppress(OSError):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def has_input(self) -> bool:
         """Whether the peer has sent something, or gone, without waiting."""
+        if isinstance(self.connection, ssl.SSLSocket) and self.connection.pending():
+            return True
+        poll = select.poll()  # unlike select, it takes any number of open files
         try:
-            return bool(select.select([self.connection], [], [], 0)[0])
+            poll.register(self.connection, select.POLLIN)
+            return bool(poll.poll(0))
         except (OSError, ValueError):
             return True
 
@@ -143,6 +192,10 @@ class UpperLayer:
             pass
         finally:
             self.connection.close()
+
+
+def _nothing() -> None:
+    """Nobody watches."""
 
 
 def data_value_header(context_id: int, length: int, is_command: bool, is_last: bool) -> bytes:

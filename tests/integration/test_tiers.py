@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def _back(instance: Instance, objects: list[SyntheticObject]) -> None:
     retrieve = instance.retrieve()
     wanted = {w.sop_instance_uid: w for w in retrieve.wanted({"StudyInstanceUID": [objects[0].study_instance_uid]})}
     for made in objects:
-        found = retrieve.locate(wanted[made.sop_instance_uid])
-        assert found.path.read_bytes()[found.dataset_offset :] == made.dataset
+        with contextlib.closing(retrieve.open(wanted[made.sop_instance_uid])) as stored:
+            assert b"".join(map(bytes, stored.pieces())) == made.dataset
 
 
 def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:
