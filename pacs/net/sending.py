@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydicom.uid import UID
 from pynetdicom.presentation import PresentationContext
 
 from pacs.archive.outgoing import AHEAD_SIZE_BYTES, Outgoing, Transcoding, open_outgoing
@@ -49,7 +50,10 @@ def candidates(
     order = dict.fromkeys((*preferred, stored, *codec.NATIVE, *codec.LOSSLESS_TARGETS))
     found = [by_syntax[uid] for uid in order if uid in by_syntax and codec.may_become(stored, uid)]
     if not found:
-        raise NotTaken("The receiver takes neither the stored transfer syntax nor another it can be given in.")
+        raise NotTaken(
+            f"Stored in {UID(stored).name}: the receiver takes neither that nor what it can be changed to. "
+            "Let the receiver accept the stored one."
+        )
     return found
 
 
@@ -121,9 +125,10 @@ class Sender:
         try:
             before = self._command(prepared.wanted, prepared.context, message_id)
             for pdus in self._pdus(int(prepared.context.context_id or 0), prepared.outgoing):
+                if not before:  # a large object, somewhere in the middle
+                    self._while_waiting()
                 self.assoc.upper_layer.send(*before, *pdus)
                 before = []
-                self._while_waiting()
         except ConnectionLost:
             raise
         except PacsError as error:
