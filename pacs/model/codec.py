@@ -59,7 +59,7 @@ _PIXEL_MODULE = (
 _SAMPLES_PER_PIXEL, _NUMBER_OF_FRAMES = 0x00280002, 0x00280008
 _SIZE_TAGS = (_SAMPLES_PER_PIXEL, _NUMBER_OF_FRAMES, 0x00280010, 0x00280011, 0x00280100)
 _OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
-_REASON = "The object is stored in another transfer syntax than the receiver takes, and "
+_ADVICE = " Let the receiver accept the stored transfer syntax."
 
 
 @cache
@@ -106,17 +106,17 @@ def transcode(dataset: bytes, source: str, target: str, changes: Changes | None 
     is not the same pixels.
     """
     if not may_become(source, target):
-        raise CannotUnderstand(_REASON + "no codec can change it. Let the receiver accept the stored one.")
+        raise CannotUnderstand(f"No codec changes {UID(source).name} to what the receiver takes.{_ADVICE}")
     try:
         return _transcode(dataset, source, target, dict(changes or {}))
     except CannotUnderstand:
         raise
     except MemoryError:
-        raise CannotUnderstand(_REASON + "its pixels do not fit into the memory.") from None
+        raise CannotUnderstand(f"Transcoding takes more memory than there is.{_ADVICE}") from None
     except Exception as error:  # codecs raise what they like
         name = UID(target).name if target not in NATIVE else "uncompressed"
         raise CannotUnderstand(
-            f"{_REASON}the codec failed ({name}, {type(error).__name__}). Let the receiver accept the stored one."
+            f"The codec failed ({type(error).__name__}, {UID(source).name} to {name}).{_ADVICE}"
         ) from error
 
 
@@ -125,7 +125,7 @@ def _transcode(dataset: bytes, source: str, target: str, changes: dict[int, Elem
         dataset, source = b"".join(recode([dataset], source, EXPLICIT_VR_LITTLE_ENDIAN)), EXPLICIT_VR_LITTLE_ENDIAN
     ds = _read(dataset, source)
     if "PixelData" not in ds:
-        raise CannotUnderstand(_REASON + "it has no pixels to be compressed or decompressed.")
+        raise CannotUnderstand(f"An object without pixels is given uncompressed only.{_ADVICE}")
     before = {keyword: ds.get(keyword) for keyword in _PIXEL_MODULE}
     if source not in NATIVE:
         ds.decompress(as_rgb=source not in LOSSLESS, generate_instance_uid=False, correct_unused_bits=False)
@@ -157,7 +157,7 @@ def _element(ds: Dataset, keyword: str) -> Element | None:
 
 def _compress(ds: Dataset, target: str) -> None:
     if int(ds.BitsAllocated) not in (8, 16, 32):
-        raise CannotUnderstand(_REASON + "pixels of so few bits cannot be compressed.")
+        raise CannotUnderstand(f"Pixels of so few bits cannot be compressed.{_ADVICE}")
     if int(ds.SamplesPerPixel) > 1 and ds.PlanarConfiguration == 1:
         ds.PixelData = b"".join(_frames(ds))
         ds.PlanarConfiguration = 0
@@ -192,7 +192,4 @@ def _prove(recoded: list[bytes], target: str, pixels: bytes) -> None:
     if target in NATIVE and target != EXPLICIT_VR_LITTLE_ENDIAN:
         content, syntax = b"".join(recode(recoded, target, EXPLICIT_VR_LITTLE_ENDIAN)), EXPLICIT_VR_LITTLE_ENDIAN
     if _digest(_read(content, syntax)) != pixels:
-        raise CannotUnderstand(
-            f"{_REASON}the codec would have changed its pixels ({UID(target).name}). "
-            "Let the receiver accept the stored one."
-        )
+        raise CannotUnderstand(f"The codec would have changed its pixels ({UID(target).name}): not sent.{_ADVICE}")

@@ -30,8 +30,9 @@ _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-# pydicom logs a traceback for each frame that a codec refuses; what comes of it is logged where it counts.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+# A traceback for each frame that a codec refuses, and more; what comes of it is logged where it counts.
+for _name in ("pydicom", "openjpeg"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Receiver:
