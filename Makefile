@@ -56,6 +56,11 @@ test-long: setup ## The soaks, the whole matrices and the big numbers
 	  requirements/debian-test-appliance.txt requirements/debian-vagrant.txt
 	$(BIN)/pytest -m long --timeout 7200 tests/unit tests/ovf tests/integration tests/faults tests/roles tests/image
 
+.PHONY: bench
+bench: setup ## Measure beside Orthanc and storescp in one run; writes docs/reference/performance.md (root, 15 minutes)
+	@requirements/ensure-debian requirements/debian-bench.txt
+	$(BIN)/python -m tests.bench --write docs/reference/performance.md
+
 .PHONY: reference
 reference: setup ## Write docs/reference from the code
 	@$(BIN)/python -c "from pathlib import Path; from pacs.settings import reference; p = Path('docs/reference/settings.md'); t = p.read_text(); p.write_text(t[:t.index('| setting')] + reference())"

@@ -13,6 +13,7 @@ import logging
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pacs.backup.backup import STATE_FOLDERS, Progress, no_progress
 from pacs.backup.mark import MARK
@@ -76,8 +77,10 @@ class Restore:
         """Restore settings, keys and journal, and take the mark away: the services may start. Root's, as keys are."""
         archive = self.repository.verified_part(point, manifest, "state.tar")
         with tarfile.open(archive) as tar:
-            members = [member for member in tar if member.name.split("/")[0] in STATE_FOLDERS]
-            tar.extractall(self.data, members=members, filter="tar")
+            members = [member for member in tar if _is_state(member)]
+            # Debian 12's Python 3.11.2 knows no filters yet, 3.14's default one would change the keys' modes.
+            filters: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+            tar.extractall(self.data, members=members, **filters)  # noqa: S202 (files and folders below STATE_FOLDERS)
         (self.data / MARK).unlink()
         durable.fsync_folder((self.data / MARK).parent)
 
@@ -120,6 +123,11 @@ class Restore:
                 volume.place(received, line.path)
             written += line.size_bytes
             progress(number, len(lines), written)
+
+
+def _is_state(member: tarfile.TarInfo) -> bool:
+    folders = member.name.split("/")
+    return folders[0] in STATE_FOLDERS and ".." not in folders and (member.isreg() or member.isdir())
 
 
 def _read_lines(listing: Path) -> list[_Line]:

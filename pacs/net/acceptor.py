@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: How long a connection may take to ask for an association [s] (the ARTIM timer, PS3.8 9.1.5).
 ARTIM_S = 30.0
+#: How long a peer may take to close the connection of an association that is over [s].
+CLOSE_PATIENCE_S = 2.0
 #: Connections that may be open beside the associations: those that have not asked yet, or are being closed.
 CONNECTIONS_BESIDE_MAX = 64
 
@@ -123,7 +125,7 @@ class Acceptor:
             log.exception("an association failed unforeseen", extra={"peer": peer})
             upper_layer.send_abort(*ABORT_BY_USER)
         finally:
-            upper_layer.close()
+            upper_layer.close(CLOSE_PATIENCE_S)
             with self._lock:
                 del self._open[threading.current_thread()]
 

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import shlex
 import threading
+from functools import lru_cache
 from typing import Any
 
 from pynetdicom.pdu_primitives import (
@@ -137,6 +138,7 @@ class Negotiation:
             return self._most_stored
 
 
+@lru_cache(maxsize=1024)  # pynetdicom checks each UID: 30 ms for a usual request. Nobody changes what this gives.
 def _context(abstract_syntax: str, syntaxes: tuple[str, ...], as_scu: bool) -> PresentationContext:
     context = PresentationContext()
     context.abstract_syntax = abstract_syntax

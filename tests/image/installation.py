@@ -55,12 +55,13 @@ class Installation:
     def boot_to_dicom(self, limit_s: float = BOOT_LIMIT_S) -> float:
         """Power on and wait until the appliance takes associations, no longer; return the seconds that took."""
         started = time.monotonic()
-        self.machine.power_on()
+        self.machine.power_on_to_init()
+        deadline = time.monotonic() + limit_s
         while True:
             with contextlib.suppress(ExchangeError):
                 echo(self.dicom_port)
                 return time.monotonic() - started
-            if time.monotonic() - started > limit_s or not self.machine.is_on:
+            if time.monotonic() > deadline or not self.machine.is_on:
                 raise self.machine.failure(f"no association within {limit_s:.0f} s")
             time.sleep(1)
 

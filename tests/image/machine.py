@@ -23,6 +23,8 @@ from tests.image.seed import ADMINISTRATOR
 
 HOST_AS_THE_GUEST_SEES_IT = "10.0.2.2"
 BOOT_LIMIT_S = 300.0
+KERNEL_LIMIT_S = 120.0
+_INIT_STARTED = "Run /init as init process"
 END_OF_BOOT_LIMIT_S = 600.0  # a first boot makes the database, on an emulated machine
 _GUEST_PORTS = (22, 80, 104, 443, 11112)
 
@@ -79,10 +81,26 @@ class Machine:
             self._qemu = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.ssh_config.write_text(self._ssh_config_text(), "utf-8")
 
+    def power_on_to_init(self) -> None:
+        """Power on and wait until the kernel has started init.
+
+        Under emulation on a busy host a kernel sometimes stops for ever while it looks for hardware, long before
+        anything of the appliance runs: then the power is cycled, once.
+        """
+        self.power_on()
+        deadline = time.monotonic() + KERNEL_LIMIT_S
+        while self.is_on and _INIT_STARTED not in self.read_serial():
+            if time.monotonic() > deadline:
+                print(f"the emulated kernel did not reach init in {KERNEL_LIMIT_S:.0f} s, see {self.serial_log}")
+                self.cut_power()
+                self.power_on()
+                return
+            time.sleep(1)
+
     def boot(self, limit_s: float = BOOT_LIMIT_S) -> float:
         """Power on, wait for SSH and for the end of the boot; return the seconds until SSH answered."""
         started = time.monotonic()
-        self.power_on()
+        self.power_on_to_init()
         self.wait_for_ssh(limit_s)
         seconds = time.monotonic() - started
         self._wait_for_end_of_boot()

@@ -10,10 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pynetdicom import AE, build_context, build_role
+from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
@@ -44,14 +46,26 @@ def associate(
 ) -> Association:
     ae = AE(calling)
     requested = [build_context(abstract, syntaxes) for abstract, syntaxes in contexts]
-    return ae.associate("127.0.0.1", dev.dicom_port, contexts=requested, ae_title=called)
+    received: list[Any] = []
+    assoc = ae.associate(
+        "127.0.0.1",
+        dev.dicom_port,
+        contexts=requested,
+        ae_title=called,
+        evt_handlers=[(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))],
+    )
+    assoc.received_pdus = received
+    return assoc
 
 
 def rejection(assoc: Association) -> tuple[int, int, int]:
-    assert assoc.is_rejected
-    answer = assoc.acceptor.primitive
-    assert answer is not None
-    return answer.result, answer.result_source, answer.diagnostic
+    """Result, source and reason of the A-ASSOCIATE-RJ that came.
+
+    pynetdicom itself calls a rejection an abort when it has closed its socket before it looks whether it is connected.
+    """
+    assert not assoc.is_established
+    (answer,) = [pdu for pdu in assoc.received_pdus if isinstance(pdu, A_ASSOCIATE_RJ)]
+    return answer.result, answer.source, answer.reason_diagnostic
 
 
 def accepted(dev: Dev, contexts: list[tuple[str, str | list[str]]]) -> list[tuple[str, str]]:
