@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from pynetdicom import AE, evt
 
-from pacs.archive.retrieve import Retrieve
+from pacs.archive.retrieve import Retrieve, Wanted
 from pacs.cli.instance import Instance
 from pacs.index.devices import Device, add_device
 from pacs.net.receiver import Receiver
 from tests.unit.model.encoding import EXPLICIT
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def stored_bytes(retrieve: Retrieve, wanted: Wanted) -> bytes:
+    """A stored object's data set."""
+    with closing(retrieve.open(wanted)) as stored:
+        return b"".join(map(bytes, stored.pieces()))
 
 
 @contextmanager

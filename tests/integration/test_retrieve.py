@@ -23,10 +23,10 @@ from pacs.model.recode import Element
 from tests import peer
 from tests.dcmtk import dcmtk
 from tests.peer import STUDY_ROOT_GET, RawObject
-from tests.serving import CT, destination, serving
+from tests.serving import CT, destination, serving, stored_bytes
 from tests.synthetic import SyntheticObject, ct_dataset, ct_study, encode
 from tests.unit.model.encoding import DEFLATED, EXPLICIT, IMPLICIT
-from tests.unit.model.test_recode import again
+from tests.unit.model.test_recode import again, read
 
 MOVE, FIND = "1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.2.1"
 STUDY = ct_study(61, 6)
@@ -291,19 +291,13 @@ def test_a_device_that_takes_only_what_is_compressed(archive: Instance, syntax: 
         responses = move(port, "DENSE")
     assert end(responses) == (0x0000, 6, 0, 0)
     for made in STUDY:
-        original = peer_read(made.dataset)
+        original = read(made.dataset, EXPLICIT)
         received = taken[made.sop_instance_uid]
         if syntax == DEFLATED:
             assert received.PixelData == original.PixelData
         else:
             assert str(received.file_meta.TransferSyntaxUID) == syntax
             assert np.array_equal(received.pixel_array, original.pixel_array)
-
-
-def peer_read(dataset: bytes, syntax: str = EXPLICIT) -> Dataset:
-    from tests.unit.model.test_recode import read
-
-    return read(dataset, syntax)
 
 
 def test_dcmtk_reads_what_was_compressed(archive: Instance, tmp_path: Path) -> None:
@@ -315,10 +309,10 @@ def test_dcmtk_reads_what_was_compressed(archive: Instance, tmp_path: Path) -> N
             for made in STUDY[:2]:
                 raw, path = taken[made.sop_instance_uid], tmp_path / f"{tool}.dcm"
                 assert raw.transfer_syntax_uid == syntax
-                ds = peer_read(raw.dataset, syntax)
+                ds = read(raw.dataset, syntax)
                 ds.save_as(path, enforce_file_format=True)
                 subprocess.run([dcmtk(tool), str(path), str(tmp_path / "out.dcm")], check=True, capture_output=True)
-                assert pydicom.dcmread(tmp_path / "out.dcm").PixelData == peer_read(made.dataset).PixelData
+                assert pydicom.dcmread(tmp_path / "out.dcm").PixelData == read(made.dataset, EXPLICIT).PixelData
 
 
 def test_a_codec_that_fails_is_a_failed_sub_operation(archive: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,9 +402,7 @@ def test_an_object_that_moves_while_it_is_asked_for_is_found_again(archive: Inst
     reading.close()
     for wanted, made in zip(objects, STUDY, strict=True):
         assert wanted.copies[0].volume_id == archive.by_tier[1].volume_id
-        stored = retrieve.open(wanted)
-        assert b"".join(map(bytes, stored.pieces())) == made.dataset
-        stored.close()
+        assert stored_bytes(retrieve, wanted) == made.dataset
     assert _states(archive) == {"good": 6}
 
 
@@ -451,8 +443,8 @@ def test_a_corrected_header_goes_before_the_stored_pixels(instance: Instance, st
     retrieve = Retrieve(instance.database, instance.by_id, give)
     with serving(instance, retrieve) as port:
         taken = peer.get(port, [STUDY[0].study_instance_uid], [(CT, asked)])
-    corrected, other = (peer_read(taken[uid].dataset, asked) for uid in UIDS[:2])
-    original = peer_read(STUDY[0].dataset)
+    corrected, other = (read(taken[uid].dataset, asked) for uid in UIDS[:2])
+    original = read(STUDY[0].dataset, EXPLICIT)
     assert (corrected.PatientName, corrected.PatientAge) == ("Roe^Jane", "041Y")
     assert "AccessionNumber" not in corrected
     assert corrected.StudyDescription == original.StudyDescription

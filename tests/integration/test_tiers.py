@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from pacs.cli.instance import Instance
 from pacs.index import store as rows
 from pacs.index import volumes as volume_rows
 from pacs.storage.files import Volume
+from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
 
 
@@ -37,8 +37,7 @@ def _back(instance: Instance, objects: list[SyntheticObject]) -> None:
     retrieve = instance.retrieve()
     wanted = {w.sop_instance_uid: w for w in retrieve.wanted({"StudyInstanceUID": [objects[0].study_instance_uid]})}
     for made in objects:
-        with contextlib.closing(retrieve.open(wanted[made.sop_instance_uid])) as stored:
-            assert b"".join(map(bytes, stored.pieces())) == made.dataset
+        assert stored_bytes(retrieve, wanted[made.sop_instance_uid]) == made.dataset
 
 
 def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:

@@ -163,7 +163,17 @@ def test_pixels_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "syntax", ["1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.110", "1.2.3.4", "1.2.840.10008.1.2.8.1"]
+    "syntax",
+    [
+        "1.2.840.10008.1.2.4.100",
+        "1.2.840.10008.1.2.4.102",
+        "1.2.840.10008.1.2.4.107",
+        "1.2.840.10008.1.2.4.94",
+        "1.2.840.10008.1.2.4.95",
+        "1.2.840.10008.1.2.4.110",
+        "1.2.3.4",
+        "1.2.840.10008.1.2.8.1",
+    ],
 )
 def test_without_a_codec_it_says_so(syntax: str) -> None:
     pixels = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + item(b"") + item(b"abcd") + b"\xfe\xff\xdd\xe0\0\0\0\0"
