@@ -48,12 +48,12 @@ ITEM_DELIMITATION = 0xFFFEE00D
 SEQUENCE_DELIMITATION = 0xFFFEE0DD
 
 # Value representations with a 4-byte length, PS3.5 Table 7.1-1. Unknown ones have it too (PS3.5 6.2.2 note).
-_SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_KNOWN_VRS = _SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_KNOWN_VRS = SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
 @dataclass(frozen=True)
-class _Encoding:
+class Encoding:
     """How the elements of one nesting level are encoded."""
 
     explicit: bool
@@ -67,14 +67,14 @@ class _Encoding:
         return int(struct.unpack_from(self.endian + "L", data, at)[0])
 
 
-_IMPLICIT = _Encoding(False, "<")
+_IMPLICIT = Encoding(False, "<")
 
 
-def encoding_of(transfer_syntax_uid: str) -> _Encoding:
+def encoding_of(transfer_syntax_uid: str) -> Encoding:
     """How data sets of a transfer syntax are encoded. All but three are explicit VR little endian (PS3.5 A)."""
     if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
         return _IMPLICIT
-    return _Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
+    return Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
 def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[int]) -> dict[int, bytes]:
@@ -152,7 +152,7 @@ _MORE = -1  # a step that needs more bytes than there are yet
 class _Walker:
     """Walks elements as their bytes come. A step parses one header and says where the next begins, often far ahead."""
 
-    def __init__(self, encoding: _Encoding, tags: Collection[int]) -> None:
+    def __init__(self, encoding: Encoding, tags: Collection[int]) -> None:
         self.encoding = encoding
         self.tags = tags
         self.values: dict[int, bytes] = {}
@@ -163,7 +163,7 @@ class _Walker:
         self._padding_bytes = 0
         # Sequences of undefined length that are open, as (encoding, whether items come next). A stack of our own, as
         # a hostile data set may nest deeper than Python recurses.
-        self._levels: list[tuple[_Encoding, bool]] = []
+        self._levels: list[tuple[Encoding, bool]] = []
         self._in_fragments = False
 
     def feed(self, data: memoryview) -> None:
@@ -207,7 +207,7 @@ class _Walker:
             return _more(at) if any(data[at:]) or len(data) - at < 2 else self._step_padding(data, at)
         if self._is_first:
             self._is_first = False
-            self.encoding = _encoding_found(data[at : at + 8], self.encoding)
+            self.encoding = encoding_found(data[at : at + 8], self.encoding)
         if not data[at] and not data[at + 1] and not any(data[at : at + 8]):
             return self._step_padding(data, at)
         header = _header(data, at, self.encoding)
@@ -242,7 +242,7 @@ class _Walker:
             return _more(at)
         return self._step_item(data, at, encoding) if of_items else self._step_in_item(data, at, encoding)
 
-    def _step_item(self, data: memoryview, at: int, encoding: _Encoding) -> int:
+    def _step_item(self, data: memoryview, at: int, encoding: Encoding) -> int:
         tag, length = encoding.tag(data, at), encoding.length(data, at + 4)
         if tag == SEQUENCE_DELIMITATION:
             self._levels.pop()
@@ -259,7 +259,7 @@ class _Walker:
                 raise CannotUnderstand(f"Sequences are nested deeper than {DEPTH_MAX} levels.")
         return at + 8
 
-    def _step_in_item(self, data: memoryview, at: int, encoding: _Encoding) -> int:
+    def _step_in_item(self, data: memoryview, at: int, encoding: Encoding) -> int:
         header = _header(data, at, encoding)
         if header is None:
             return _more(at)
@@ -279,13 +279,13 @@ def _more(at: int) -> int:
     return _MORE - at
 
 
-def _header(data: memoryview, at: int, encoding: _Encoding) -> tuple[int, int, int, _Encoding] | None:
+def _header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int, int, Encoding] | None:
     """An element's tag, where its value starts, its length, and how what it nests is encoded; None: more bytes."""
     tag = encoding.tag(data, at)
     if not encoding.explicit or tag >> 16 == 0xFFFE:
         return tag, at + 8, encoding.length(data, at + 4), encoding
     vr = bytes(data[at + 4 : at + 6])
-    if vr in _SHORT_LENGTH_VRS:
+    if vr in SHORT_LENGTH_VRS:
         return tag, at + 8, int(struct.unpack_from(encoding.endian + "H", data, at + 6)[0]), encoding
     if not (vr.isalpha() and vr.isupper()):
         raise CannotUnderstand(
@@ -297,7 +297,7 @@ def _header(data: memoryview, at: int, encoding: _Encoding) -> tuple[int, int, i
     return tag, at + 12, encoding.length(data, at + 8), _IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
 
 
-def _encoding_found(data: memoryview, said: _Encoding) -> _Encoding:
+def encoding_found(data: memoryview, said: Encoding) -> Encoding:
     """How the data are encoded, if their first element shows that it is not as the transfer syntax says.
 
     Devices that write implicit where they said explicit, and the other way round, exist; pydicom and DCMTK read
@@ -307,4 +307,4 @@ def _encoding_found(data: memoryview, said: _Encoding) -> _Encoding:
         return said
     vr = bytes(data[4:6])
     looks_explicit = vr.isalpha() and vr.isupper() and vr in _KNOWN_VRS
-    return said if looks_explicit == said.explicit else _Encoding(looks_explicit, "<")
+    return said if looks_explicit == said.explicit else Encoding(looks_explicit, "<")

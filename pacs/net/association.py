@@ -11,7 +11,7 @@ What this leans on in pynetdicom 3.0: `DIMSEMessage.decode_msg`, `message_to_pri
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -37,10 +37,8 @@ from pacs.net.upper_layer import (
 COMMAND_SIZE_BYTES_MAX = 64 << 10
 IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
-_PDU_SIZE_BYTES_MAX = 1 << 20
-_HAS_DATA_SET = 0x0001
 _NO_DATA_SET = 0x0101
-_C_STORE_RQ = 0x0001
+_C_STORE_RQ, _C_STORE_RSP, _C_CANCEL_RQ = 0x0001, 0x8001, 0x0FFF
 
 
 class Sink(Protocol):
@@ -114,6 +112,7 @@ class Association:
             sink = open_sink(request)
             self._receive_data_set(int(context.context_id or 0), sink.write)
             return request, sink
+        self._cancelled.discard(_us(command, 0x0110, 0))  # an id that is used again; pynetdicom's is always 1
         identifier = bytearray()
         if _us(command, 0x0800) != _NO_DATA_SET:
             self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
@@ -136,6 +135,23 @@ class Association:
     def cancel(self, message_id: int) -> None:
         """Note a C-CANCEL of the peer for a request of its own."""
         self._cancelled.add(message_id)
+
+    def receive_store_status(self, message_id: int) -> int:
+        """Wait for the answer to a C-STORE request of ours; return its status. A C-CANCEL on the way is noted.
+
+        Raise what `receive` does.
+        """
+        while True:
+            command, _context = self._receive_command()
+            if self._pending_bytes or _us(command, 0x0800) != _NO_DATA_SET:
+                raise ProtocolError("An answer came with a data set.", ABORT_UNEXPECTED_PDU)
+            kind, answered = _us(command, 0x0100), _us(command, 0x0120)
+            if kind == _C_CANCEL_RQ:
+                self.cancel(answered)
+            elif kind == _C_STORE_RSP and answered == message_id:
+                return _us(command, 0x0900)
+            else:
+                raise ProtocolError("Something else than what was sent was answered.", ABORT_UNEXPECTED_PDU)
 
     def _receive_command(self) -> tuple[bytes, PresentationContext]:
         command, context_id = bytearray(), 0
@@ -224,64 +240,19 @@ class Association:
     def send_store_response(self, request: StoreRequest, status: int, comment: str = "") -> None:
         """Answer a C-STORE request (PS3.7 9.3.1.2)."""
         elements = [
-            _element(0x0002, request.sop_class_uid.encode("ascii", "replace"), b"\0"),
-            _element(0x0100, struct.pack("<H", 0x8001)),
-            _element(0x0120, struct.pack("<H", request.message_id)),
-            _element(0x0800, struct.pack("<H", _NO_DATA_SET)),
-            _element(0x0900, struct.pack("<H", status)),
+            element(0x0002, request.sop_class_uid.encode("ascii", "replace"), b"\0"),
+            element(0x0100, struct.pack("<H", 0x8001)),
+            element(0x0120, struct.pack("<H", request.message_id)),
+            element(0x0800, struct.pack("<H", _NO_DATA_SET)),
+            element(0x0900, struct.pack("<H", status)),
         ]
         if comment:
-            elements.append(_element(0x0902, comment.encode("ascii", "replace")[:64], b" "))
-        elements.append(_element(0x1000, request.sop_instance_uid.encode("ascii", "replace"), b"\0"))
-        command = b"".join(elements)
-        command = _element(0x0000, struct.pack("<L", len(command))) + command
+            elements.append(element(0x0902, comment.encode("ascii", "replace")[:64], b" "))
+        elements.append(element(0x1000, request.sop_instance_uid.encode("ascii", "replace"), b"\0"))
+        command = encode_command(elements)
         self.upper_layer.send(
             data_value_header(int(request.context.context_id or 0), len(command), True, True) + command
         )
-
-    def send_store_request(
-        self,
-        request: StoreRequest,
-        size_bytes: int,
-        pieces: Iterable[bytes],
-        originator: tuple[str, int] | None = None,
-    ) -> None:
-        """Send a C-STORE request (PS3.7 9.3.1.1) whose data set comes in pieces, size_bytes in all.
-
-        originator is the AE title and message id of the C-MOVE that it is part of.
-        """
-        elements = [
-            _element(0x0002, request.sop_class_uid.encode(), b"\0"),
-            _element(0x0100, struct.pack("<H", _C_STORE_RQ)),
-            _element(0x0110, struct.pack("<H", request.message_id)),
-            _element(0x0700, struct.pack("<H", 0)),
-            _element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
-            _element(0x1000, request.sop_instance_uid.encode(), b"\0"),
-        ]
-        if originator is not None:
-            elements += [
-                _element(0x1030, originator[0].encode(), b" "),
-                _element(0x1031, struct.pack("<H", originator[1])),
-            ]
-        self._send_command(elements, request.context)
-        self._send_data_set(int(request.context.context_id or 0), size_bytes, pieces)
-
-    def _send_command(self, elements: list[bytes], context: PresentationContext) -> None:
-        command = b"".join(elements)
-        command = _element(0x0000, struct.pack("<L", len(command))) + command
-        self.upper_layer.send(data_value_header(int(context.context_id or 0), len(command), True, True) + command)
-
-    def _send_data_set(self, context_id: int, size_bytes: int, pieces: Iterable[bytes]) -> None:
-        room = min(self.peer_pdu_size_bytes or _PDU_SIZE_BYTES_MAX, _PDU_SIZE_BYTES_MAX) - 6
-        left = size_bytes
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                part, view = view[:room], view[room:]
-                left -= len(part)
-                self.upper_layer.send(data_value_header(context_id, len(part), False, left == 0), part)
-        if left != 0:
-            raise ConnectionLost("A stored file is not as long as its row says. Run `pacs reconcile run`.")
 
     @property
     def contexts(self) -> list[PresentationContext]:
@@ -298,10 +269,16 @@ def _bounded(target: bytearray, size_bytes_max: int = IDENTIFIER_SIZE_BYTES_MAX)
     return write
 
 
-def _element(element: int, value: bytes, padding: bytes = b"") -> bytes:
+def element(number: int, value: bytes, padding: bytes = b"") -> bytes:
     """An element of group 0000, implicit VR little endian (PS3.7 6.3.1)."""
     value += padding * (len(value) % 2)
-    return struct.pack("<HHL", 0, element, len(value)) + value
+    return struct.pack("<HHL", 0, number, len(value)) + value
+
+
+def encode_command(elements: list[bytes]) -> bytes:
+    """A command set with its group length."""
+    command = b"".join(elements)
+    return element(0x0000, struct.pack("<L", len(command))) + command
 
 
 def _value(command: bytes, wanted: int) -> bytes:
@@ -315,8 +292,10 @@ def _value(command: bytes, wanted: int) -> bytes:
     return b""
 
 
-def _us(command: bytes, element: int) -> int:
+def _us(command: bytes, element: int, default: int | None = None) -> int:
     value = _value(command, element)
+    if not value and default is not None:
+        return default
     if len(value) != 2:
         raise ProtocolError(f"A command has no (0000,{element:04X}).")
     return int(struct.unpack("<H", value)[0])

@@ -10,6 +10,7 @@ from pynetdicom import _config
 from pynetdicom.dimse_primitives import C_ECHO
 
 from pacs.archive.commit import Verifier
+from pacs.archive.outgoing import Transcoding
 from pacs.archive.retrieve import Retrieve
 from pacs.archive.store import Store
 from pacs.archive.users import Users
@@ -37,6 +38,9 @@ _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+# A traceback for each frame that a codec refuses, and more; what comes of it is logged where it counts.
+for _name in ("pydicom", "openjpeg"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Receiver:
@@ -112,11 +116,12 @@ def services(
     settings: Settings, database: Database, retrieve: Retrieve, reporting: Reporting
 ) -> dict[tuple[str, str], Service]:
     """What is served beside C-STORE, by message and SOP class."""
+    transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
     serve: dict[str, Service] = {
         "C-ECHO": echo_service,
         "C-FIND": find_service(database, settings.ae_title),
-        "C-MOVE": move_service(retrieve, database, settings),
-        "C-GET": get_service(retrieve),
+        "C-MOVE": move_service(retrieve, transcoding, database, settings),
+        "C-GET": get_service(retrieve, transcoding, settings),
         "N-ACTION": commitment_service(reporting.accept),
     }
     return {(message, sop_class): serve[message] for message, classes in MESSAGES.items() for sop_class in classes}

@@ -17,6 +17,9 @@ from pacs.net.tls import Tls, TlsFailed
 from pacs.net.upper_layer import ABORT_BY_USER, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
 
+#: How long a device may take to answer a release [s].
+RELEASE_S = 5.0
+
 
 class AssociationRefused(TryAgainLater):
     """The device does not accept an association. Is it switched on, and does it know this archive's AE title?"""
@@ -103,6 +106,7 @@ def _encode_request(
 
 def release(assoc: Association) -> None:
     """End an association in good order, or in the order that is left."""
+    assoc.upper_layer.set_timeout(RELEASE_S)
     try:
         assoc.upper_layer.send_release_request()
         while assoc.upper_layer.read_header().type != PduType.RELEASE_RP:

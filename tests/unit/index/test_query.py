@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.index import query
+from pacs.index import query, retrieve
 from pacs.index.database import Database
 from pacs.model import matching
 from pacs.model.attributes import BY_KEYWORD, Level
@@ -197,27 +197,8 @@ def test_an_object_of_no_patient_is_no_answer_but_can_be_had(database: Database)
     store(database, volume, made)
     for level in Level:
         assert list(query.find(database, level, {}, ["StudyInstanceUID"])) == []
-    assert [row["sop_instance_uid"] for row in query.objects_below(database, {"StudyInstanceUID": ["1.5"]})] == ["1.5"]
-
-
-def test_objects_below_an_entity(database: Database) -> None:
-    volume = new_volume(database)
-    for study in ("1.1", "1.2"):
-        for number in (1, 2):
-            store(
-                database, volume,
-                record(patient_id="P", study_instance_uid=study, series_instance_uid=f"{study}.{number}",
-                       sop_instance_uid=f"{study}.{number}.1"),
-            )  # fmt: skip
-
-    def below(**uids: list[str]) -> list[str]:
-        return [row["sop_instance_uid"] for row in query.objects_below(database, uids)]
-
-    assert below(StudyInstanceUID=["1.1"]) == ["1.1.1.1", "1.1.2.1"]
-    assert below(StudyInstanceUID=["1.1", "1.2"], SeriesInstanceUID=["1.2.1"]) == ["1.2.1.1"]
-    assert below(PatientID=["P"]) == ["1.1.1.1", "1.1.2.1", "1.2.1.1", "1.2.2.1"]
-    assert below(SOPInstanceUID=["1.1.1.1", "9"]) == ["1.1.1.1"]
-    assert below(StudyInstanceUID=["1.%"]) == []
+    found = retrieve.objects_below(database, {"StudyInstanceUID": ["1.5"]})
+    assert [row["sop_instance_uid"] for row in found] == ["1.5"]
 
 
 def test_the_newest_studies(database: Database) -> None:
