@@ -39,7 +39,12 @@ class Database:
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             conninfo,
             connection_class=psycopg.Connection[Row],
-            kwargs={"row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pacs"},
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": "pacs",
+                "options": "-c jit=off",  # compiling takes longer than any of our statements
+            },
             min_size=0,
             max_size=connections_max,
             timeout=CONNECT_TIMEOUT_S,

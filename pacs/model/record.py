@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pacs.errors import CannotUnderstand, DataSetDoesNotMatch
 from pacs.model import dataset, text
-from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SPECIFIC_CHARACTER_SET
+from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SEQUENCES, SPECIFIC_CHARACTER_SET, Sequence
+from pacs.model.dataset import Scanned
+from pacs.model.items import items_of
 from pacs.model.uids import NON_PATIENT_SOP_CLASSES, is_uid
 
 #: Values of PatientID that devices send when they know none. They never join two studies into one patient.
 UNKNOWN_PATIENT_IDS = frozenset(["", "0", "UNKNOWN", "UNKNOWN PATIENT", "NONE", "ANONYMOUS"])
+
+#: The most items of a sequence that the index keeps.
+ITEMS_MAX = 16
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
@@ -20,9 +25,13 @@ _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """One object's attributes by column of the index; text as it is, integers as int, None where there is none."""
+    """One object's attributes by column of the index; text as it is, integers as int, None where there is none.
+
+    `sequences` holds those that the object has, by column: a list of items, each attribute by its keyword.
+    """
 
     values: dict[str, str | int | None]
+    sequences: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     @property
     def study_instance_uid(self) -> str:
@@ -49,7 +58,7 @@ def read_record(data: memoryview | bytes, transfer_syntax_uid: str) -> IndexReco
     return make_record(dataset.scan(data, transfer_syntax_uid, SCANNED_TAGS))
 
 
-def make_record(raw: dict[int, bytes], default_character_set: str = "") -> IndexRecord:
+def make_record(raw: Scanned, default_character_set: str = "") -> IndexRecord:
     """The index's record of what the scanner found of SCANNED_TAGS.
 
     default_character_set is the Specific Character Set of an object that says none.
@@ -74,7 +83,20 @@ def make_record(raw: dict[int, bytes], default_character_set: str = "") -> Index
             raise CannotUnderstand(f"The data set has no {keyword}.")
         if not is_uid(str(uid)):
             raise CannotUnderstand(f"The data set's {keyword} is not a UID.")
-    return IndexRecord(values)
+    sequences = {each.column: items for each in SEQUENCES if (items := _items(raw, each, encodings))}
+    return IndexRecord(values, sequences)
+
+
+def _items(raw: Scanned, sequence: Sequence, encodings: list[str]) -> list[dict[str, str]]:
+    if sequence.tag not in raw:
+        return []
+    items = []
+    for item in items_of(raw, sequence.tag)[:ITEMS_MAX]:
+        # An item may have a character set of its own (PS3.5 6.1.2.3 note, PS3.3 C.12.1.1.2).
+        own = text.encodings_of(item[SPECIFIC_CHARACTER_SET]) if SPECIFIC_CHARACTER_SET in item else encodings
+        found = {a.keyword: text.decode(item[a.tag], a.vr, own) for a in sequence.attributes if a.tag in item}
+        items.append({keyword: value for keyword, value in found.items() if value})
+    return [item for item in items if item]
 
 
 def _normalised(value: str, vr: str) -> str | int | None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_items import UserIdentitySubItemRQ
 from pynetdicom.pdu_primitives import (
@@ -33,6 +34,7 @@ from pacs.net.negotiation import (
     Admission,
     Caller,
     Negotiation,
+    extended_answers,
     own_pdu_size,
     own_user_information,
     smaller_pdu,
@@ -165,6 +167,7 @@ class Acceptor:
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
         }
         results, role_items = negotiate_as_acceptor(requested, supported, roles)
+        extended = extended_answers(request.user_information)
         assoc = Association(
             upper_layer,
             accepted={int(context.context_id or 0): context for context in results if context.result == 0},
@@ -174,9 +177,10 @@ class Acceptor:
             peer_pdu_size_bytes=smaller_pdu(request.maximum_length_received, device),
             device=device,
             user_name=let_in.user_name,
+            extended={str(item.sop_class_uid): item.service_class_application_information for item in extended},
         )
         self.negotiation.refuse_contexts(caller, requested, results, device)
-        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items, *let_in.responses]
+        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items, *extended, *let_in.responses]
         upper_layer.send(_encode_acceptance(request, results, items))
         return assoc
 
@@ -229,9 +233,9 @@ class Acceptor:
 
     def _serve_message(self, assoc: Association, message: Message) -> None:
         request = message.primitive
-        name = request.msg_type
-        if name == "C-CANCEL":
+        if isinstance(request, C_CANCEL):
             return  # of a request that was answered meanwhile
+        name = request.msg_type
         if request.MessageIDBeingRespondedTo is not None:
             _take_answer(assoc, message)
             return

@@ -39,6 +39,7 @@ IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
 _NO_DATA_SET = 0x0101
 _C_STORE_RQ, _C_STORE_RSP, _C_CANCEL_RQ = 0x0001, 0x8001, 0x0FFF
+_C_FIND_RSP, _HAS_DATA_SET = 0x8020, 0x0001
 
 
 class Sink(Protocol):
@@ -93,6 +94,7 @@ class Association:
     device: Device | None = None
     user_name: str = ""
     outbox: Outbox | None = None
+    extended: dict[str, bytes] = field(default_factory=dict)
     _cancelled: set[int] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
     _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not
@@ -118,7 +120,10 @@ class Association:
             self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
         elif self._pending_bytes:
             raise ProtocolError("Two messages came in one PDU.")
-        return Message(_primitive(command, bytes(identifier), int(context.context_id or 0)), context)
+        primitive = _primitive(command, bytes(identifier), int(context.context_id or 0))
+        if not isinstance(primitive, C_CANCEL):
+            self._cancelled.discard(int(primitive.MessageID or 0))  # of an earlier request with this number
+        return Message(primitive, context)
 
     def is_cancelled(self, message_id: int) -> bool:
         """Whether the peer has sent a C-CANCEL for a request of its own. Looks, but does not wait.
@@ -236,6 +241,25 @@ class Association:
             for found, content in value.presentation_data_value_list:
                 parts += [struct.pack(">BxLLB", PduType.P_DATA_TF, len(content) + 5, len(content) + 1, found), content]
         self.upper_layer.send(b"".join(parts))
+
+    def send_find_response(self, request: Any, context: PresentationContext, status: int, identifier: bytes) -> None:
+        """Send a pending C-FIND response (PS3.7 9.3.2.2) with its encoded identifier, in one write."""
+        command = encode_command(
+            [
+                element(0x0002, str(request.AffectedSOPClassUID).encode(), b"\0"),
+                element(0x0100, struct.pack("<H", _C_FIND_RSP)),
+                element(0x0120, struct.pack("<H", request.MessageID)),
+                element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
+                element(0x0900, struct.pack("<H", status)),
+            ]
+        )
+        context_id = int(context.context_id or 0)
+        parts = [data_value_header(context_id, len(command), True, True), command]
+        room = max(min(self.peer_pdu_size_bytes or 65536, 65536) - 6, 2)
+        for at in range(0, len(identifier), room):
+            part = identifier[at : at + room]
+            parts += [data_value_header(context_id, len(part), False, at + room >= len(identifier)), part]
+        self.upper_layer.send(*parts)
 
     def send_store_response(self, request: StoreRequest, status: int, comment: str = "") -> None:
         """Answer a C-STORE request (PS3.7 9.3.1.2)."""

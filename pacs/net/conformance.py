@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pydicom.charset import python_encoding
-
 from pacs.archive import commit
 from pacs.errors import CannotUnderstand, DataSetDoesNotMatch, PacsError, TryAgainLater
-from pacs.model import text, uids
-from pacs.model.attributes import ATTRIBUTES, Level
-from pacs.net import commitment, finding, negotiation, retrieving, sending
+from pacs.index import computed
+from pacs.model import codec, text, uids
+from pacs.model.attributes import ATTRIBUTES, SEQUENCES, Level
+from pacs.net import commitment, finding, identifier, negotiation, retrieving, suboperations
 from pacs.net.association import COMMAND_SIZE_BYTES_MAX, IDENTIFIER_SIZE_BYTES_MAX
 from pacs.net.identity import KNOWN_TYPES, IdentityType
 from pacs.net.listener import CONNECTIONS_BESIDE_MAX
 from pacs.net.negotiation import (
+    FIND_EXTENDED,
     MESSAGES,
     REJECTED_CALLED_AE,
     REJECTED_CALLING_AE,
     REJECTED_CONGESTION,
     REJECTED_NO_REASON,
     REJECTED_TOO_MANY,
+    RETRIEVE_EXTENDED,
     STORAGE_COMMITMENT,
 )
 from pacs.net.tls import CIPHER_SUITES
@@ -107,12 +108,14 @@ def _storage() -> list[str]:
 def _transfer_syntaxes(settings: Settings) -> list[str]:
     rows = [(uids.name_of(uid), f"`{uid}`") for uid in uids.TRANSFER_SYNTAXES]
     rows += [("(setting extra_transfer_syntaxes)", f"`{uid}`") for uid in settings.extra_transfer_syntaxes]
-    fallback = ", ".join(uids.name_of(uid) for uid in sending.FALLBACK_SYNTAXES)
+    native = ", ".join(uids.name_of(uid) for uid in codec.NATIVE)
+    lossless = ", ".join(uids.name_of(uid) for uid in codec.LOSSLESS_TARGETS)
     return [
         "## Transfer syntaxes of storage",
         "As SCP each of these is taken, in this order of preference: those of the device (`pacs device "
         "--transfer-syntax`), the one most stored for the SOP class, Explicit VR Little Endian, the others. As SCU an "
-        f"object is sent as it is stored wherever the receiver takes that, else decoded: {fallback}.",
+        f"object is sent as it is stored wherever the receiver takes that; else decoded ({native}), or compressed "
+        f"without loss ({lossless}); else its sub-operation fails. docs/reference/retrieve.md says more.",
         _table(("transfer syntax", "UID"), rows),
     ]
 
@@ -163,11 +166,24 @@ def _queries() -> list[str]:
     rows = []
     for level in Level:
         keys = [attribute.keyword for attribute in ATTRIBUTES if attribute.level == level]
+        keys += [
+            f"{sequence.keyword} ({', '.join(attribute.keyword for attribute in sequence.attributes)})"
+            for sequence in SEQUENCES
+            if sequence.level == level
+        ]
         rows.append((level.name, ", ".join(keys)))
+    rows.append(("computed when asked for", ", ".join(sorted({*computed.KEYWORDS, "RetrieveAETitle"}))))
+    extended = [
+        (service, name, "yes" if is_done else "no")
+        for service, table in (("C-FIND", FIND_EXTENDED), ("C-MOVE, C-GET", RETRIEVE_EXTENDED))
+        for name, is_done in table.items()
+    ]
     return [
-        "## Query keys",
-        "Matched, and given back. docs/reference/query.md says how.",
+        "## Queries",
+        "docs/reference/query.md says how the keys are matched.",
         _table(("level", "keys"), rows),
+        "SOP Class Extended Negotiation (PS3.4 C.5):",
+        _table(("service", "behaviour", "done"), extended),
     ]
 
 
@@ -177,21 +193,23 @@ def _statuses() -> list[str]:
     store += [(_hex(each.status), " ".join((each.__doc__ or "").split())) for each in errors]
     find = [
         (_hex(finding.PENDING), "an answer follows"),
+        (_hex(finding.PENDING_WITHOUT_A_KEY), "an answer follows; of a key asked for the index has nothing"),
         (_hex(finding.SUCCESS), "all answers were given"),
         (_hex(finding.CANCELLED), "cancelled"),
-        (_hex(finding.IdentifierError.status), "the identifier does not match the SOP class"),
+        (_hex(identifier.IdentifierError.status), "the identifier does not match the SOP class"),
         (_hex(CannotUnderstand.status), "unable to process"),
         (_hex(TryAgainLater.status), "out of resources"),
     ]
     retrieve = [
-        (_hex(retrieving.PENDING), "sub-operations go on"),
-        (_hex(retrieving.SUCCESS), "all were sent"),
-        (_hex(retrieving.CANCELLED), "cancelled"),
-        (_hex(retrieving.SOME_FAILED), "some failed or had warnings; the failed UIDs are listed"),
-        (_hex(retrieving.UNABLE_TO_PERFORM), "all failed, or no association with the destination"),
+        (_hex(suboperations.PENDING), "sub-operations go on"),
+        (_hex(suboperations.SUCCESS), "all were sent"),
+        (_hex(suboperations.CANCELLED), "cancelled"),
+        (_hex(suboperations.SOME_FAILED), "some failed or had warnings; the failed UIDs are listed"),
+        (_hex(suboperations.UNABLE_TO_PERFORM), "all failed, or no association with the destination"),
         (_hex(retrieving.DESTINATION_UNKNOWN), "the destination is no known device (C-MOVE)"),
-        (_hex(finding.IdentifierError.status), "the identifier does not match the SOP class"),
-        (_hex(TryAgainLater.status), "out of resources"),
+        (_hex(identifier.IdentifierError.status), "the identifier does not match the SOP class"),
+        (_hex(retrieving.UNABLE_TO_CALCULATE), "out of resources"),
+        (_hex(retrieving.UNABLE_TO_PROCESS), "unable to process"),
     ]
     heads = ("status", "meaning")
     return [
@@ -227,7 +245,7 @@ def _commitment(settings: Settings) -> list[str]:
 
 
 def _character_sets() -> list[str]:
-    terms = [term for term in python_encoding if text.is_character_set(term)]
+    terms = text.CHARACTER_SETS
     return [
         "## Character sets",
         "Understood in objects and in queries, by themselves or with code extensions: "

@@ -18,6 +18,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SOPClassExtendedNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -62,6 +63,18 @@ MESSAGES: dict[str, tuple[str, ...]] = {
 MESSAGE_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 SERVED = frozenset(sop_class for classes in MESSAGES.values() for sop_class in classes)
 
+#: What is done of the service-class-application-information of PS3.4 C.5, byte by byte.
+FIND_EXTENDED = {
+    "relational queries": True,
+    "combined date-time matching": True,
+    "fuzzy semantic matching of person names": True,
+    "timezone query adjustment": True,
+    "enhanced multi-frame image conversion": False,
+    "empty value matching": True,
+    "multiple value matching": True,
+}
+RETRIEVE_EXTENDED = {"relational retrieval": True, "enhanced multi-frame image conversion": False}
+
 #: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 Rejection = tuple[int, int, int]
 REJECTED_NO_REASON: Rejection = (1, 1, 1)
@@ -100,6 +113,24 @@ def own_user_information(pdu_size_bytes_max: int) -> list[Any]:
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     return [maximum, implementation, version]
+
+
+def extended_answers(items: list[Any]) -> list[Any]:
+    """The answers to a request's SOP Class Extended Negotiation items: of what is asked for, what is done."""
+    answers = []
+    for item in items:
+        if not isinstance(item, SOPClassExtendedNegotiation) or str(item.sop_class_uid) not in QUERY_RETRIEVE:
+            continue
+        is_find = item.sop_class_uid in (PATIENT_ROOT_FIND, STUDY_ROOT_FIND)
+        done = FIND_EXTENDED if is_find else RETRIEVE_EXTENDED
+        answer = SOPClassExtendedNegotiation()
+        answer.sop_class_uid = item.sop_class_uid
+        answer.service_class_application_information = bytes(
+            int(asked == 1 and is_done)
+            for asked, is_done in zip(item.service_class_application_information or b"", done.values(), strict=False)
+        )
+        answers.append(answer)
+    return answers
 
 
 def own_pdu_size(settings: Settings, device: Device | None) -> int:

@@ -80,6 +80,10 @@ def _age(instance: Instance, kind: str, age: timedelta) -> None:
 def test_who_waits_and_what_was_refused_of_late(instance: Instance) -> None:
     subject = Subject(instance.settings, instance.database, instance.by_tier)
     assert severity(devices.run(subject)) == "ok"
+    refusals.record(instance.database, [Refusal(RefusalKind.PROTOCOL, "", "192.0.2.1", "not DICOM")])
+    result = devices.run(subject)
+    assert severity(result) == "ok"
+    assert "1 kinds" in result.message
     stranger = Refusal(RefusalKind.CALLING_AE, "STRANGER", "192.0.2.1", "not known")
     object_refused = Refusal(RefusalKind.OBJECT, "CT1", "192.0.2.1", "cut short", "0xC000: cut short")
     long_ago = Refusal(RefusalKind.LIMIT, "CT1", "192.0.2.1", "too many", at=clock.now() - timedelta(days=2))
