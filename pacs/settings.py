@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     commitment_keep_s: float = Field(
         default=30 * 86400, ge=0, description="How long a reported storage commitment is shown [s]."
     )
-    object_size_bytes_max: int = Field(default=4 << 30, ge=1 << 20, description="The largest object taken.")
+    object_size_bytes_max: int = Field(default=16 << 30, ge=1 << 20, description="The largest object taken.")
     retrieve_progress_s: float = Field(
         default=0.5, ge=0, description="How often a C-GET or C-MOVE is told how far it is; 0: after each object."
     )
@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         default=256 << 20, ge=1 << 20, description="The largest object, uncompressed, whose pixels are transcoded."
     )
     transcode_at_once: int = Field(default=1, ge=1, description="Objects transcoded at once, in one receiver.")
+    database_timeout_s: float = Field(
+        default=30, gt=0, description="How long a receiver waits for a statement; then the device is told to try again."
+    )
     http_socket: Path | None = Field(default=None, description="Unix socket of the web service; else a loopback port.")
     settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")

@@ -23,7 +23,7 @@ from typing import IO, Annotated
 import typer
 
 from pacs.cli.cluster import Cluster
-from pacs.errors import SettingsError, UsageError
+from pacs.errors import DatabaseUnavailable, SettingsError, UsageError
 from pacs.index import database as index
 from pacs.machine.identity import make_dicom_tls
 from pacs.settings import load
@@ -59,7 +59,7 @@ def dev(
         cluster.start()
         try:
             _prepare(folder)
-            _run(folder, dicom, dicom_tls, http, stop)
+            _run(folder, cluster, dicom, dicom_tls, http, stop)
         finally:
             cluster.stop()
 
@@ -75,7 +75,12 @@ def _prepare(folder: Path) -> None:
 
 
 def _run(
-    folder: Path, dicom: socket.socket, dicom_tls: socket.socket | None, http: socket.socket, stop: threading.Event
+    folder: Path,
+    cluster: Cluster,
+    dicom: socket.socket,
+    dicom_tls: socket.socket | None,
+    http: socket.socket,
+    stop: threading.Event,
 ) -> None:
     environment = {"PACS_ANY_DEVICE_FROM_LOOPBACK": "1", **os.environ, "PACS_DATA": str(folder)}
     services = [
@@ -96,11 +101,23 @@ def _run(
             )
             sys.stdout.flush()
         while not stop.wait(0.2):
+            _restart_if_dead(cluster)
             for service in services:
                 service.restart_if_dead()
     finally:
         for service in reversed(services):
             service.end()
+
+
+def _restart_if_dead(cluster: Cluster) -> None:
+    """Start the cluster again if it has ended: what systemd does on the appliance."""
+    if cluster.is_running():
+        return
+    typer.echo("PostgreSQL ended; it is started again", err=True)
+    try:
+        cluster.start()
+    except DatabaseUnavailable as error:
+        typer.echo(f"error: {error} It is tried again.", err=True)
 
 
 @dataclass

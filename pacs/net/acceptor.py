@@ -174,6 +174,8 @@ class Acceptor:
             calling_ae=caller.calling_ae,
             called_ae=caller.called_ae,
             peer=caller.address,
+            # One that is too large is read to its end, so that it can be answered with its reason; but some have none.
+            data_set_size_bytes_max=2 * self.settings.object_size_bytes_max,
             peer_pdu_size_bytes=smaller_pdu(request.maximum_length_received, device),
             device=device,
             user_name=let_in.user_name,
@@ -233,7 +235,7 @@ class Acceptor:
 
     def _serve_message(self, assoc: Association, message: Message) -> None:
         request = message.primitive
-        if isinstance(request, C_CANCEL):
+        if isinstance(request, C_CANCEL):  # it has no msg_type
             return  # of a request that was answered meanwhile
         name = request.msg_type
         if request.MessageIDBeingRespondedTo is not None:

@@ -35,7 +35,7 @@ from pacs.net.upper_layer import (
 
 #: The longest command set, and the longest identifier of a query, that is taken [bytes].
 COMMAND_SIZE_BYTES_MAX = 64 << 10
-IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
+IDENTIFIER_SIZE_BYTES_MAX = 4 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
 _NO_DATA_SET = 0x0101
 _C_STORE_RQ, _C_STORE_RSP, _C_CANCEL_RQ = 0x0001, 0x8001, 0x0FFF
@@ -91,6 +91,8 @@ class Association:
     peer: str
     peer_pdu_size_bytes: int
     key: int | None = None
+    #: A C-STORE's data set that is still coming after so many bytes will never end [bytes].
+    data_set_size_bytes_max: int = 1 << 62
     device: Device | None = None
     user_name: str = ""
     outbox: Outbox | None = None
@@ -177,9 +179,13 @@ class Association:
 
     def _receive_data_set(self, context_id: int, write: Callable[[memoryview], None]) -> None:
         left, self._pending_bytes = self._pending_bytes, 0
+        room = self.data_set_size_bytes_max
         while True:
             if not left:
                 left = self._next_data_pdu().length
+                room -= left
+                if room < 0:
+                    raise ProtocolError("A data set has no end.")
             while left:
                 size, found, control = self._data_value(left)
                 left -= size + 6

@@ -18,6 +18,7 @@ from pynetdicom.presentation import PresentationContext
 from pacs.archive.commit import COMMITTED
 from pacs.errors import CannotUnderstand, PacsError, TryAgainLater
 from pacs.index.commitments import Reference
+from pacs.model.bounds import require_few_elements
 from pacs.model.uids import is_uid
 from pacs.net.association import Association, Message
 from pacs.net.negotiation import STORAGE_COMMITMENT
@@ -32,6 +33,9 @@ COMMITTED_ALL, COMMITTED_NOT_ALL = 1, 2  # event types, PS3.4 J.3.3
 SUCCESS = 0x0000
 # Statuses of N-ACTION, PS3.7 10.1.4.1.10.
 NO_SUCH_INSTANCE, INVALID_ARGUMENT, NO_SUCH_ACTION, RESOURCE_LIMITATION = 0x0112, 0x0115, 0x0123, 0x0213
+
+#: Of a request: an object's reference is an item and two elements.
+_ELEMENTS_MAX = 3 * 65536
 
 #: Writes a request down durably, and sees to its report: (association, context, transaction UID, references).
 Accept = Callable[[Association, PresentationContext, str, list[Reference]], None]
@@ -77,6 +81,7 @@ def read_request(message: Message) -> tuple[str, list[Reference]]:
     """The transaction UID and the references of a request. Raise InvalidRequest."""
     syntax = message.context.transfer_syntax[0]
     try:
+        require_few_elements(message.primitive.ActionInformation.getvalue(), str(syntax), _ELEMENTS_MAX)
         found = decode(
             message.primitive.ActionInformation, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated
         )

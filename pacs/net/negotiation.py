@@ -296,10 +296,14 @@ class Negotiation:
 
     def _most_stored_syntaxes(self) -> dict[str, str]:
         with self._lock:
-            if clock.monotonic_s() - self._most_stored_at > _MOST_STORED_LASTS_S:
-                self._most_stored = store.most_stored_syntaxes(self.database)
-                self._most_stored_at = clock.monotonic_s()
-            return self._most_stored
+            if clock.monotonic_s() - self._most_stored_at <= _MOST_STORED_LASTS_S:
+                return self._most_stored
+            self._most_stored_at = clock.monotonic_s()  # the others go on with what was known
+        try:
+            self._most_stored = store.most_stored_syntaxes(self.database)
+        except PacsError as error:  # it is a preference: no reason to refuse anybody
+            log.warning("the most stored transfer syntaxes are not known: %s", error)
+        return self._most_stored
 
 
 def _context_problem(context: PresentationContext, result: int | None) -> tuple[RefusalKind, str, str]:
