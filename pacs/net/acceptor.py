@@ -11,11 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pynetdicom.dimse_primitives import C_CANCEL
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_items import UserIdentitySubItemRQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
-    AsynchronousOperationsWindowNegotiation,
     SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import negotiate_as_acceptor
@@ -25,11 +22,10 @@ from pacs.index.devices import Device
 from pacs.index.refusals import Refusal, RefusalKind
 from pacs.model.addresses import normalised
 from pacs.net.admission import Doorkeeper, LetIn, Problem
+from pacs.net.associating import decode_request, encode_acceptance, encode_rejection
 from pacs.net.association import Association, Message, ReleaseRequested
-from pacs.net.identity import IdentityType
 from pacs.net.listener import Opened
 from pacs.net.negotiation import (
-    APPLICATION_CONTEXT,
     REJECTED_TOO_MANY,
     Admission,
     Caller,
@@ -122,7 +118,7 @@ class Acceptor:
         header = upper_layer.read_header()
         if header.type != PduType.ASSOCIATE_RQ:
             raise ProtocolError("The first PDU is no association request.", ABORT_UNEXPECTED_PDU)
-        request = _decode_request(upper_layer.read(header.length))
+        request = decode_request(upper_layer.read(header.length))
         has_place = self._associations.acquire(blocking=False)
         try:
             self._admit(upper_layer, request, _caller(request, peer), not has_place)
@@ -134,7 +130,7 @@ class Acceptor:
         """Serve a caller's association, if it may have one."""
         admission = self._too_many(caller) if too_many else self.negotiation.admit(caller)
         if admission.rejection is not None:
-            upper_layer.send(_encode_rejection(admission.rejection))
+            upper_layer.send(encode_rejection(admission.rejection))
             return
         device = admission.device
         let_in = self.doorkeeper.judge(device, upper_layer.connection, request.user_information)
@@ -154,7 +150,7 @@ class Acceptor:
 
     def _reject(self, upper_layer: UpperLayer, caller: Caller, device: Device | None, problem: Problem) -> None:
         self.negotiation.refuse(caller, problem.kind, problem.reason, problem.detail, device)
-        upper_layer.send(_encode_rejection(problem.rejection))
+        upper_layer.send(encode_rejection(problem.rejection))
 
     def _negotiate(
         self, upper_layer: UpperLayer, request: A_ASSOCIATE, caller: Caller, device: Device | None, let_in: LetIn
@@ -183,7 +179,7 @@ class Acceptor:
         )
         self.negotiation.refuse_contexts(caller, requested, results, device)
         items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items, *extended, *let_in.responses]
-        upper_layer.send(_encode_acceptance(request, results, items))
+        upper_layer.send(encode_acceptance(request, results, items))
         return assoc
 
     def _too_many(self, caller: Caller) -> Admission:
@@ -255,49 +251,6 @@ def _take_answer(assoc: Association, message: Message) -> None:
     assoc.outbox.answered(int(answer.MessageIDBeingRespondedTo), int(answer.Status))
 
 
-def _decode_request(content: bytes) -> A_ASSOCIATE:
-    pdu = A_ASSOCIATE_RQ()
-    try:
-        pdu.decode(b"\x01\x00" + len(content).to_bytes(4, "big") + content)
-        # An acceptor may ignore a user identity (PS3.7 D.3.3.7); of a kind that is not defined yet, pynetdicom cannot.
-        items = pdu.user_information.user_data if pdu.user_information else []
-        items[:] = [item for item in items if not _is_unknown_identity(item)]
-        request = pdu.to_primitive()
-        if not request.presentation_context_definition_list:
-            raise ValueError("no presentation context")
-    except Exception as error:  # pynetdicom raises what it likes for bytes that are none
-        raise ProtocolError(f"An association request cannot be read ({type(error).__name__}).") from error
-    return request
-
-
-def _is_unknown_identity(item: Any) -> bool:
-    return isinstance(item, UserIdentitySubItemRQ) and item.user_identity_type not in set(IdentityType)
-
-
 def _caller(request: A_ASSOCIATE, peer: str) -> Caller:
     wanted = tuple(str(context.abstract_syntax) for context in request.presentation_context_definition_list)
     return Caller(request.calling_ae_title.strip(), request.called_ae_title.strip(), peer, wanted)
-
-
-def _encode_acceptance(request: A_ASSOCIATE, results: list[Any], items: list[Any]) -> bytes:
-    if any(isinstance(item, AsynchronousOperationsWindowNegotiation) for item in request.user_information):
-        window = AsynchronousOperationsWindowNegotiation()  # one at a time, PS3.7 D.3.3.3
-        window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 1
-        items.append(window)
-    answer = A_ASSOCIATE()
-    answer.application_context_name = APPLICATION_CONTEXT
-    answer.calling_ae_title, answer.called_ae_title = request.calling_ae_title, request.called_ae_title
-    answer.result, answer.result_source = 0, 1
-    answer.presentation_context_definition_results_list = results
-    answer.user_information = items
-    pdu = A_ASSOCIATE_AC()
-    pdu.from_primitive(answer)
-    return pdu.encode()
-
-
-def _encode_rejection(rejection: tuple[int, int, int]) -> bytes:
-    answer = A_ASSOCIATE()
-    answer.result, answer.result_source, answer.diagnostic = rejection
-    pdu = A_ASSOCIATE_RJ()
-    pdu.from_primitive(answer)
-    return pdu.encode()
