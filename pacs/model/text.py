@@ -38,6 +38,8 @@ _CODED_VRS = frozenset(["PN", "LO", "SH", "LT", "ST", "UT", "UC"])
 _MULTI_BYTE_WITH_EXTENSIONS = frozenset(["euc_kr", "iso_ir_58", "gb2312"])
 #: Terms that pydicom does not know: Latin alphabet No. 9.
 _ENCODINGS = {**python_encoding, "ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}
+#: The defined terms of Specific Character Set (0008,0005) that are understood.
+CHARACTER_SETS = tuple(_ENCODINGS)
 _PN_DELIMITERS = PN_DELIMS | {ord("=")}
 _TEXT_DELIMITERS = TEXT_VR_DELIMS | {ord("\\")}
 _KEEPS_ESCAPE = ("iso2022_jp", "iso2022_jp_2")  # these codecs read the escape sequence themselves
