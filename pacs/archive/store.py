@@ -44,6 +44,8 @@ class Announced:
     sop_instance_uid: str
     transfer_syntax_uid: str
     association_key: int | None = None
+    #: The Specific Character Set of an object that says none (its device's); for the index only.
+    default_character_set: str = ""
 
 
 class Store:
@@ -120,7 +122,7 @@ class Arriving:
         if self._error is not None:
             raise self._error
         try:
-            record = make_record(self._scanner.finish())
+            record = make_record(self._scanner.finish(), self.announced.default_character_set)
             require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
             with self.session.connection() as connection:  # with no database, nothing gets a name
                 received = self._incoming.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.checks import backup, conflicts, copies, database, volumes
+from pacs.checks import backup, conflicts, copies, database, devices, volumes
 from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
@@ -10,5 +10,6 @@ CHECKS: dict[str, Check] = {
     "volumes": volumes.run,
     "copies": copies.run,
     "conflicts": conflicts.run,
+    "devices": devices.run,
     "backup": backup.run,
 }

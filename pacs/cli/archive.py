@@ -1,4 +1,4 @@
-"""`pacs device|study|reconcile|journal|tier`: what is in the archive, and who may talk to it."""
+"""`pacs study|reconcile|tier`: what is in the archive, and where."""
 
 from __future__ import annotations
 
@@ -7,64 +7,23 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pacs import clock
-from pacs.archive import devices
 from pacs.archive.move import Mover
 from pacs.archive.reconcile import reconcile as run_reconcile
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_database, open_instance
+from pacs.cli.table import print_table
 from pacs.errors import DigestMismatch, UsageError
-from pacs.index import devices as device_rows
-from pacs.index.devices import Device
 from pacs.index.query import study_list
 from pacs.index.runs import record_run
 from pacs.settings import load
-from pacs.storage.journal import Journal
 
-device = typer.Typer(no_args_is_help=True, help="The devices that may talk to the archive.")
 study = typer.Typer(no_args_is_help=True, help="The studies in the archive.")
 reconcile = typer.Typer(no_args_is_help=True, help="Files against rows.")
 tier = typer.Typer(no_args_is_help=True, help="The storage tiers.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@device.command("add")
-def device_add(
-    context: typer.Context,
-    name: str,
-    ae_title: Annotated[str, typer.Option(help="Its AE title, 1 to 16 characters.")],
-    host: Annotated[str, typer.Option(help="Its address, for C-MOVE.")],
-    port: Annotated[int, typer.Option(help="Its DICOM port, for C-MOVE.")],
-) -> None:
-    """Make a device known: it may store, query and be sent to."""
-    data = data_of(context)
-    with open_database(load(data)) as database:
-        devices.add_device(database, Journal(data), Device(name, ae_title, host, port))
-    typer.echo(f"{name}: AE title {ae_title} at {host}:{port} is known now.")
-
-
-@device.command("list")
-def device_list(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the devices."""
-    with open_database(load(data_of(context))) as database:
-        found = device_rows.list_devices(database)
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found]))
-        return
-    _print_table(("name", "AE title", "host", "port"), [(d.name, d.ae_title, d.host, str(d.port)) for d in found])
-
-
-@device.command("remove")
-def device_remove(context: typer.Context, name: str) -> None:
-    """Forget a device. Its studies stay."""
-    data = data_of(context)
-    with open_database(load(data)) as database:
-        devices.remove_device(database, Journal(data), name)
-    typer.echo(f"{name} is no longer known.")
 
 
 @study.command("list")
@@ -79,7 +38,7 @@ def study_list_command(
     if as_json:
         typer.echo(json.dumps(rows, default=str))
         return
-    _print_table(
+    print_table(
         ("study", "date", "patient", "id", "series", "objects", "MB", "tiers"),
         [
             (
@@ -121,13 +80,3 @@ def tier_move(
     typer.echo(
         f"{done.studies} studies, {done.objects} objects, {done.size_bytes / 1e6:.1f} MB moved; {done.failed} failed."
     )
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    table = Table(*header, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # for a pipe, nothing is cut off
-        console = Console(width=1000)
-    console.print(table)

@@ -49,13 +49,14 @@ def read_record(data: memoryview | bytes, transfer_syntax_uid: str) -> IndexReco
     return make_record(dataset.scan(data, transfer_syntax_uid, SCANNED_TAGS))
 
 
-def make_record(raw: dict[int, bytes]) -> IndexRecord:
+def make_record(raw: dict[int, bytes], default_character_set: str = "") -> IndexRecord:
     """The index's record of what the scanner found of SCANNED_TAGS.
 
+    default_character_set is the Specific Character Set of an object that says none.
     An object that belongs to no patient (a color palette, say) is kept as a study of its own under its own UID.
     Raise CannotUnderstand if one of its four UIDs is missing or is none.
     """
-    encodings = text.encodings_of(raw.get(SPECIFIC_CHARACTER_SET, b""))
+    encodings = text.encodings_of(raw.get(SPECIFIC_CHARACTER_SET, b"").strip(b" \0") or default_character_set.encode())
     values: dict[str, str | int | None] = {}
     for attribute in ATTRIBUTES:
         value = text.decode(raw.get(attribute.tag, b""), attribute.vr, encodings)

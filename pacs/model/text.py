@@ -32,6 +32,11 @@ def encodings_of(specific_character_set: bytes) -> list[str]:
     return known or [default_encoding]
 
 
+def is_character_set(specific_character_set: str) -> bool:
+    """Whether a value of (0008,0005) has known terms only."""
+    return all(_corrected(term) in python_encoding for term in specific_character_set.split("\\"))
+
+
 def _corrected(term: str) -> str:
     """A defined term as the standard spells it, of the spellings that devices send."""
     term = term.strip().upper()

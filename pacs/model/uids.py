@@ -44,6 +44,11 @@ TRANSFER_SYNTAXES: tuple[str, ...] = tuple(
 )
 
 
+def name_of(uid: str) -> str:
+    """What PS3.6 calls a UID; the UID itself where it calls it nothing."""
+    return _NAMES.get(uid, uid)
+
+
 #: Storage SOP classes whose objects belong to no patient, study or series (PS3.3 A.44, A.58, A.61 and the like).
 NON_PATIENT_SOP_CLASSES = frozenset(
     [

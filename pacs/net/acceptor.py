@@ -21,8 +21,19 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import negotiate_as_acceptor
 
 from pacs import clock
+from pacs.index.refusals import Refusal, RefusalKind
+from pacs.model.addresses import normalised
 from pacs.net.association import Association, Message, ReleaseRequested
-from pacs.net.negotiation import APPLICATION_CONTEXT, REJECTED_TOO_MANY, Negotiation, own_user_information
+from pacs.net.negotiation import (
+    APPLICATION_CONTEXT,
+    REJECTED_TOO_MANY,
+    Admission,
+    Caller,
+    Negotiation,
+    own_pdu_size,
+    own_user_information,
+    smaller_pdu,
+)
 from pacs.net.storing import Storing
 from pacs.net.upper_layer import ABORT_BY_USER, ABORT_UNEXPECTED_PDU, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
@@ -106,7 +117,10 @@ class Acceptor:
                     connection.close()
                     continue
                 thread = threading.Thread(
-                    target=self._serve_connection, args=(connection, str(address[0])), name="association", daemon=True
+                    target=self._serve_connection,
+                    args=(connection, normalised(str(address[0]))),
+                    name="association",
+                    daemon=True,
                 )
                 thread.start()
 
@@ -120,6 +134,7 @@ class Acceptor:
             log.debug("a connection ended before its association", extra={"peer": peer})
         except ProtocolError as error:
             log.warning("no association: %s", error, extra={"peer": peer})
+            self.negotiation.refusals.note(Refusal(RefusalKind.PROTOCOL, "", peer, str(error), str(error)))
             upper_layer.send_abort(*error.abort)
         except Exception:
             log.exception("an association failed unforeseen", extra={"peer": peer})
@@ -149,44 +164,38 @@ class Acceptor:
     def _negotiate(
         self, upper_layer: UpperLayer, request: A_ASSOCIATE, peer: str, too_many: bool
     ) -> Association | None:
-        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
-        rejection = REJECTED_TOO_MANY if too_many else self.negotiation.rejection(calling, called, peer)
-        if rejection is not None:
-            upper_layer.send(_encode_rejection(rejection))
+        caller = _caller(request, peer)
+        admission = self._too_many(caller) if too_many else self.negotiation.admit(caller)
+        if admission.rejection is not None:
+            upper_layer.send(_encode_rejection(admission.rejection))
             return None
-        supported = self.negotiation.contexts(request.presentation_context_definition_list)
+        device = admission.device
+        requested = request.presentation_context_definition_list
+        supported = self.negotiation.contexts(requested, device)
         roles: Any = {
             item.sop_class_uid: (item.scu_role, item.scp_role)
             for item in request.user_information
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
         }
-        results, role_items = negotiate_as_acceptor(request.presentation_context_definition_list, supported, roles)
+        results, role_items = negotiate_as_acceptor(requested, supported, roles)
         assoc = Association(
             upper_layer,
             accepted={int(context.context_id or 0): context for context in results if context.result == 0},
-            calling_ae=calling,
-            called_ae=called,
+            calling_ae=caller.calling_ae,
+            called_ae=caller.called_ae,
             peer=peer,
-            peer_pdu_size_bytes=request.maximum_length_received or 0,
+            peer_pdu_size_bytes=smaller_pdu(request.maximum_length_received, device),
+            device=device,
         )
-        upper_layer.send(self._encode_acceptance(request, results, role_items))
+        self.negotiation.refuse_contexts(caller, requested, results, device)
+        items = [*own_user_information(own_pdu_size(self.settings, device)), *role_items]
+        upper_layer.send(_encode_acceptance(request, results, items))
         return assoc
 
-    def _encode_acceptance(self, request: A_ASSOCIATE, results: list[Any], role_items: list[Any]) -> bytes:
-        items: list[Any] = [*own_user_information(self.settings.pdu_size_bytes_max), *role_items]
-        if any(isinstance(item, AsynchronousOperationsWindowNegotiation) for item in request.user_information):
-            window = AsynchronousOperationsWindowNegotiation()  # one at a time, PS3.7 D.3.3.3
-            window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 1
-            items.append(window)
-        answer = A_ASSOCIATE()
-        answer.application_context_name = APPLICATION_CONTEXT
-        answer.calling_ae_title, answer.called_ae_title = request.calling_ae_title, request.called_ae_title
-        answer.result, answer.result_source = 0, 1
-        answer.presentation_context_definition_results_list = results
-        answer.user_information = items
-        pdu = A_ASSOCIATE_AC()
-        pdu.from_primitive(answer)
-        return pdu.encode()
+    def _too_many(self, caller: Caller) -> Admission:
+        reason = f"{self.settings.associations_max} associations are open. If they are needed, raise associations_max."
+        self.negotiation.refuse(caller, RefusalKind.LIMIT, reason)
+        return Admission(REJECTED_TOO_MANY)
 
     def _serve_association(self, assoc: Association) -> None:
         self.on_opened(assoc)
@@ -229,6 +238,27 @@ def _decode_request(content: bytes) -> A_ASSOCIATE:
     except Exception as error:  # pynetdicom raises what it likes for bytes that are none
         raise ProtocolError(f"An association request cannot be read ({type(error).__name__}).") from error
     return request
+
+
+def _caller(request: A_ASSOCIATE, peer: str) -> Caller:
+    wanted = tuple(str(context.abstract_syntax) for context in request.presentation_context_definition_list)
+    return Caller(request.calling_ae_title.strip(), request.called_ae_title.strip(), peer, wanted)
+
+
+def _encode_acceptance(request: A_ASSOCIATE, results: list[Any], items: list[Any]) -> bytes:
+    if any(isinstance(item, AsynchronousOperationsWindowNegotiation) for item in request.user_information):
+        window = AsynchronousOperationsWindowNegotiation()  # one at a time, PS3.7 D.3.3.3
+        window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 1
+        items.append(window)
+    answer = A_ASSOCIATE()
+    answer.application_context_name = APPLICATION_CONTEXT
+    answer.calling_ae_title, answer.called_ae_title = request.calling_ae_title, request.called_ae_title
+    answer.result, answer.result_source = 0, 1
+    answer.presentation_context_definition_results_list = results
+    answer.user_information = items
+    pdu = A_ASSOCIATE_AC()
+    pdu.from_primitive(answer)
+    return pdu.encode()
 
 
 def _encode_rejection(rejection: tuple[int, int, int]) -> bytes:

@@ -21,6 +21,7 @@ from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
+from pacs.index.devices import Device
 from pacs.net.upper_layer import (
     ABORT_UNEXPECTED_PDU,
     ConnectionLost,
@@ -88,6 +89,7 @@ class Association:
     peer: str
     peer_pdu_size_bytes: int
     key: int | None = None
+    device: Device | None = None
     _cancelled: set[int] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
     _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not

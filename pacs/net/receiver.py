@@ -19,6 +19,7 @@ from pacs.net.acceptor import Acceptor
 from pacs.net.association import Association, Message
 from pacs.net.finding import find_service
 from pacs.net.negotiation import Negotiation
+from pacs.net.refusals import Refusals
 from pacs.net.retrieving import get_service, move_service
 from pacs.net.storing import Storing
 from pacs.settings import Settings
@@ -43,16 +44,17 @@ class Receiver:
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
         transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
+        self._refusals = Refusals(database)
         self._acceptor = Acceptor(
             settings,
-            Negotiation(database, settings),
+            Negotiation(database, settings, self._refusals),
             services={
                 "C-ECHO": echo_service,
                 "C-FIND": find_service(database, settings.ae_title),
                 "C-GET": get_service(retrieve, transcoding, settings),
                 "C-MOVE": move_service(retrieve, transcoding, database, settings),
             },
-            storing=lambda assoc: Storing(store, assoc),
+            storing=lambda assoc: Storing(store, assoc, self._refusals),
             on_opened=self._on_opened,
             on_closed=self._on_closed,
         )
@@ -65,6 +67,7 @@ class Receiver:
     def stop(self, patience_s: float = 10) -> None:
         """Accept no more, let open associations end for patience_s, then cut off what is left."""
         self._acceptor.stop(patience_s)
+        self._refusals.stop()
 
     def _session_key(self) -> int:
         """This receiver's session, opened again when the database had gone away: its lock says that we live."""

@@ -12,7 +12,7 @@ from pacs.errors import TryAgainLater
 from pacs.index.devices import Device
 from pacs.net.acceptor import ARTIM_S
 from pacs.net.association import Association
-from pacs.net.negotiation import APPLICATION_CONTEXT, own_user_information
+from pacs.net.negotiation import APPLICATION_CONTEXT, own_pdu_size, own_user_information, rejection_words, smaller_pdu
 from pacs.net.upper_layer import ABORT_BY_USER, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
 
@@ -52,8 +52,8 @@ def _negotiate(
     if header.type == PduType.ASSOCIATE_RJ:
         upper_layer.close()
         raise AssociationRefused(
-            f"{device.name} rejects the association: result {content[1]}, source {content[2]}, reason {content[3]} "
-            "(PS3.8 Table 9-21). Does it know this archive's AE title?"
+            f"{device.name} rejects the association: {rejection_words(*content[1:4])} (result {content[1]}, source "
+            f"{content[2]}, reason {content[3]}, PS3.8 Table 9-21). Does it know this archive's AE title?"
         )
     if header.type != PduType.ASSOCIATE_AC:
         raise ProtocolError(f"A PDU of type {header.type} answered an association request.")
@@ -71,7 +71,8 @@ def _negotiate(
         calling_ae=settings.ae_title,
         called_ae=device.ae_title,
         peer=device.host,
-        peer_pdu_size_bytes=answer.maximum_length_received or 0,
+        peer_pdu_size_bytes=smaller_pdu(answer.maximum_length_received, device),
+        device=device,
     )
 
 
@@ -80,7 +81,7 @@ def _encode_request(settings: Settings, device: Device, contexts: list[Presentat
     request.application_context_name = APPLICATION_CONTEXT
     request.calling_ae_title, request.called_ae_title = settings.ae_title, device.ae_title
     request.presentation_context_definition_list = contexts
-    request.user_information = own_user_information(settings.pdu_size_bytes_max)
+    request.user_information = own_user_information(own_pdu_size(settings, device))
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(request)
     return pdu.encode()

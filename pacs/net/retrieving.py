@@ -45,7 +45,8 @@ def get_service(retrieve: Retrieve, transcoding: Transcoding, settings: Settings
             exchange.refuse(status_of(error), str(error))
             return
         counts = SubOperations(len(objects))
-        sender = Sender(assoc, retrieve, transcoding, changes)
+        preferred = assoc.device.transfer_syntaxes if assoc.device else ()
+        sender = Sender(assoc, retrieve, transcoding, changes, preferred=preferred)
         status = _run(lambda: _send_each(exchange, counts, sender, objects))
         exchange.finish(counts.final_status() if status is None else status, counts)
 
@@ -57,12 +58,8 @@ def move_service(
     transcoding: Transcoding,
     database: Database,
     settings: Settings,
-    preferred: Callable[[Device], Sequence[str]] = lambda _device: (),
 ) -> Any:
-    """The service that sends objects to a known device, over an association of its own.
-
-    `preferred` gives the transfer syntaxes that a device would rather have, the best first.
-    """
+    """The service that sends objects to a known device, over an association of its own."""
 
     def serve(assoc: Association, message: Message) -> None:
         exchange = Exchange(assoc, message, settings.retrieve_progress_s)
@@ -74,7 +71,7 @@ def move_service(
                 exchange.refuse(DESTINATION_UNKNOWN, "The move destination is not a known device.")
                 return
             objects = wanted_objects(retrieve, message)
-            move = _Move(exchange, retrieve, transcoding, settings, destination, preferred(destination), objects)
+            move = _Move(exchange, retrieve, transcoding, settings, destination, objects)
         except PacsError as error:
             exchange.refuse(status_of(error), str(error))
             return
@@ -163,11 +160,10 @@ class _Move:
         transcoding: Transcoding,
         settings: Settings,
         destination: Device,
-        preferred: Sequence[str],
         objects: Sequence[Wanted],
     ) -> None:
         self.exchange, self.retrieve, self.transcoding, self.settings = exchange, retrieve, transcoding, settings
-        self.destination, self.preferred, self.objects = destination, preferred, objects
+        self.destination, self.objects = destination, objects
         self.changes = retrieve.give_changes(objects)
         self.counts = SubOperations(len(objects))
         self._losses = 0
@@ -175,7 +171,7 @@ class _Move:
 
     def run(self) -> None:
         """Send all objects. Raise Cancelled or RequestorGone."""
-        for batch, contexts in batches(self.objects, self.preferred):
+        for batch, contexts in batches(self.objects, self.destination.transfer_syntaxes):
             objects: Sequence[Wanted] = batch
             while objects:
                 self.close()
@@ -225,8 +221,9 @@ class _Move:
 
     def _sender(self, store_assoc: Association) -> Sender:
         originator = (self.exchange.assoc.calling_ae, int(self.exchange.request.MessageID or 0))
+        preferred = self.destination.transfer_syntaxes
         return Sender(
-            store_assoc, self.retrieve, self.transcoding, self.changes, originator, self.preferred, self._look_round
+            store_assoc, self.retrieve, self.transcoding, self.changes, originator, preferred, self._look_round
         )
 
     def _look_round(self) -> None:

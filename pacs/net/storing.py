@@ -8,7 +8,10 @@ from typing import cast
 from pacs.archive.store import Announced, Arriving, Store
 from pacs.errors import PacsError
 from pacs.index.database import Session
+from pacs.index.refusals import Refusal, RefusalKind
+from pacs.model.uids import name_of
 from pacs.net.association import Association, Sink, StoreRequest
+from pacs.net.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +21,8 @@ SUCCESS = 0x0000
 class Storing:
     """The C-STORE service of one association. It keeps one connection to the database."""
 
-    def __init__(self, store: Store, assoc: Association) -> None:
-        self.store, self.assoc = store, assoc
+    def __init__(self, store: Store, assoc: Association, refusals: Refusals) -> None:
+        self.store, self.assoc, self.refusals = store, assoc, refusals
         self._session = Session(store.database)
         self._arriving: Arriving | None = None
 
@@ -30,6 +33,7 @@ class Storing:
             sop_instance_uid=request.sop_instance_uid,
             transfer_syntax_uid=str(request.context.transfer_syntax[0]),
             association_key=self.assoc.key,
+            default_character_set=self.assoc.device.default_character_set if self.assoc.device else "",
         )
         self._arriving = self.store.begin(announced, self._session)
         return self._arriving
@@ -38,6 +42,8 @@ class Storing:
         """Finish a request whose data set has arrived, and answer it."""
         self._arriving = None
         status, comment = self._finish(request, cast(Arriving, sink))
+        if status != SUCCESS:
+            self._note(request, status, comment)
         self.assoc.send_store_response(request, status, comment)
 
     def close(self) -> None:
@@ -45,6 +51,15 @@ class Storing:
         if self._arriving is not None:
             self._arriving.abandon()
         self._session.close()
+
+    def _note(self, request: StoreRequest, status: int, reason: str) -> None:
+        assoc, device = self.assoc, self.assoc.device
+        self.refusals.note(
+            Refusal(
+                RefusalKind.OBJECT, assoc.calling_ae, assoc.peer, reason, f"0x{status:04X}: {reason}", assoc.called_ae,
+                device.name if device else "", (name_of(request.sop_class_uid),), request.sop_instance_uid,
+            )
+        )  # fmt: skip
 
     def _finish(self, request: StoreRequest, arriving: Arriving) -> tuple[int, str]:
         try:

@@ -7,10 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from pacs import clock
-from pacs.checks import backup, copies
+from pacs.checks import backup, copies, devices
 from pacs.checks.check import Result, Subject, run_all, worst
 from pacs.checks.registry import CHECKS
 from pacs.cli.instance import Instance
+from pacs.index import refusals
+from pacs.index.refusals import Refusal, RefusalKind
 from pacs.index.runs import record_run
 
 
@@ -72,3 +74,20 @@ def test_the_checks_of_an_instance_through_its_life(instance: Instance, tmp_path
 def _age(instance: Instance, kind: str, age: timedelta) -> None:
     with instance.database.transaction() as connection:
         connection.execute("UPDATE run SET finished_at = now() - %s WHERE kind = %s", (age, kind))
+
+
+def test_who_waits_and_what_was_refused_of_late(instance: Instance) -> None:
+    subject = Subject(instance.settings, instance.database, instance.by_tier)
+    assert severity(devices.run(subject)) == "ok"
+    stranger = Refusal(RefusalKind.CALLING_AE, "STRANGER", "192.0.2.1", "not known")
+    object_refused = Refusal(RefusalKind.OBJECT, "CT1", "192.0.2.1", "cut short", "0xC000: cut short")
+    long_ago = Refusal(RefusalKind.LIMIT, "CT1", "192.0.2.1", "too many", at=clock.now() - timedelta(days=2))
+    refusals.record(instance.database, [stranger, object_refused, long_ago])
+    result = devices.run(subject)
+    assert severity(result) == "warning"
+    assert result.message == "1 callers wait to be accepted, 1 kinds of refused objects"
+    assert "pacs device pending" in result.hint
+    assert "pacs refusal list" in result.hint
+    rows = refusals.list_refusals(instance.database)
+    refusals.dismiss(instance.database, [row["refusal_key"] for row in rows])
+    assert severity(devices.run(subject)) == "ok"

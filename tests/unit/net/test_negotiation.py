@@ -12,6 +12,7 @@ from pacs.index import store as rows
 from pacs.index.database import Database
 from pacs.model.dataset import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs.net.negotiation import Negotiation
+from pacs.net.refusals import Refusals
 from pacs.settings import Settings
 from tests.unit.index.rows import new_volume, record
 
@@ -40,7 +41,9 @@ def test_most_stored_then_explicit_then_all(database: Database) -> None:
     keep(database, CT, JPEG_LOSSLESS, 3)
     keep(database, CT, J2K, 2)
     keep(database, MR, J2K, 1)
-    negotiation = Negotiation(database, Settings(data=Path("/x"), extra_transfer_syntaxes=("1.2.3.4",)))
+    negotiation = Negotiation(
+        database, Settings(data=Path("/x"), extra_transfer_syntaxes=("1.2.3.4",)), Refusals(database)
+    )
     assert negotiation._preferred(CT)[:2] == (JPEG_LOSSLESS, EXPLICIT_VR_LITTLE_ENDIAN)
     assert negotiation._preferred(MR)[:2] == (J2K, EXPLICIT_VR_LITTLE_ENDIAN)
     for uid in ("1.2.840.10008.5.1.4.1.1.7", CT):
