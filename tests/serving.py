@@ -43,6 +43,7 @@ def destination(
     title: str,
     on_store: Callable[[evt.Event], int],
     contexts: Sequence[tuple[str, Sequence[str]]] = ((CT, (EXPLICIT,)),),
+    preferred: tuple[str, ...] = (),
 ) -> Iterator[Any]:
     """A device that takes objects, and that the instance knows; yields pynetdicom's server."""
     ae = AE(title)
@@ -51,7 +52,7 @@ def destination(
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, on_store)])
     try:
         port = int(server.socket.getsockname()[1])
-        add_device(instance.database, Device(title.lower(), title, "127.0.0.1", port))
+        add_device(instance.database, Device(title.lower(), title, "127.0.0.1", port, transfer_syntaxes=preferred))
         yield server
     finally:
         server.shutdown()

@@ -45,7 +45,8 @@ def get_service(retrieve: Retrieve, transcoding: Transcoding, settings: Settings
             exchange.refuse(status_of(error), str(error))
             return
         counts = SubOperations(len(objects))
-        sender = Sender(assoc, retrieve, transcoding, changes)
+        preferred = assoc.device.transfer_syntaxes if assoc.device else ()
+        sender = Sender(assoc, retrieve, transcoding, changes, preferred=preferred)
         status = _run(lambda: _send_each(exchange, counts, sender, objects))
         exchange.finish(counts.final_status() if status is None else status, counts)
 

@@ -300,6 +300,21 @@ def test_a_device_that_takes_only_what_is_compressed(archive: Instance, syntax: 
             assert np.array_equal(received.pixel_array, original.pixel_array)
 
 
+@pytest.mark.parametrize("preferred", [(JPEG_LS, RLE), (IMPLICIT,), ("1.2.840.10008.1.2.4.50",), ()])
+def test_what_a_device_prefers_comes_before_what_is_stored(archive: Instance, preferred: tuple[str, ...]) -> None:
+    """If that is to be had without loss."""
+    syntaxes = set()
+
+    def take(event: evt.Event) -> int:
+        syntaxes.add(str(event.context.transfer_syntax))
+        return 0x0000
+
+    accepted = (EXPLICIT, IMPLICIT, RLE, JPEG_LS)
+    with serving(archive) as port, destination(archive, "WISH", take, [(CT, accepted)], preferred):
+        assert end(move(port, "WISH")) == (0x0000, 6, 0, 0)
+    assert syntaxes == {preferred[0] if preferred and preferred[0] in accepted else EXPLICIT}
+
+
 def test_dcmtk_reads_what_was_compressed(archive: Instance, tmp_path: Path) -> None:
     """Another maker's decoder finds the same pixels: JPEG-LS by CharLS, RLE by DCMTK itself."""
     with serving(archive) as port:
