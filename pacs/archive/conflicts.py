@@ -62,7 +62,7 @@ def compare(database: Database, volumes: Volumes, conflict: Row) -> Comparison:
         return _compare_objects(database, volumes, current, other)
     here, came = rows.subject(database, conflict["kind"], conflict["subject_key"]), conflict["came"]
     found = [
-        Difference("", name, str(here[name]), str(came[name]))
+        Difference("", name.replace("_", " "), str(here[name]), str(came[name]))
         for name in (*_PATIENT, "study_instance_uid")
         if name in here and name in came and here[name] != came[name]
     ]

@@ -20,6 +20,7 @@ from pacs.storage.journal import Journal
 from pacs.storage.volume import read_identity
 
 if TYPE_CHECKING:
+    from pacs.archive.commit import Verifier
     from pacs.archive.retrieve import Retrieve
     from pacs.archive.store import Store
 
@@ -49,6 +50,12 @@ class Instance:
         from pacs.archive.retrieve import Retrieve
 
         return Retrieve(self.database, self.by_id)
+
+    def verifier(self) -> Verifier:
+        """What storage commitment is answered from."""
+        from pacs.archive.commit import Verifier
+
+        return Verifier(self.database, self.by_id)
 
 
 @contextmanager

@@ -69,9 +69,10 @@ class Database:
         """timeout_s is how long a statement may take; None: as long as it likes."""
         self.conninfo = conninfo
         self._options: dict[str, Any] = {"row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT_S}
+        own = conninfo_to_dict(conninfo).get("options") or ""
+        self._options["options"] = f"{own} -c jit=off".strip()  # compiling takes longer than any of our statements
         if timeout_s is not None:
-            own = conninfo_to_dict(conninfo).get("options") or ""
-            self._options["options"] = f"{own} -c statement_timeout={int(timeout_s * 1000)}".strip()
+            self._options["options"] += f" -c statement_timeout={int(timeout_s * 1000)}"
         # The server's own end of a statement comes first, as it leaves no doubt about the outcome.
 
         class Bounded(_BoundedConnection):

@@ -17,13 +17,15 @@ from pacs.model.dataset import DEFLATED, Scanner
 IDENTIFIER_ELEMENTS_MAX = 4096
 
 
-def require_few_elements(identifier: bytes, transfer_syntax_uid: str) -> None:
-    """Raise CannotUnderstand unless an identifier is whole, not too deep and of at most IDENTIFIER_ELEMENTS_MAX."""
+def require_few_elements(
+    identifier: bytes, transfer_syntax_uid: str, elements_max: int = IDENTIFIER_ELEMENTS_MAX
+) -> None:
+    """Raise CannotUnderstand unless an identifier is whole, not too deep and of at most elements_max elements."""
     scanner = Scanner(transfer_syntax_uid, ())
     for at in range(0, len(identifier), 4096):
         scanner.feed(memoryview(identifier)[at : at + 4096])
-        if scanner.elements > IDENTIFIER_ELEMENTS_MAX:
-            raise CannotUnderstand("The query's identifier has too many elements.")
+        if scanner.elements > elements_max:
+            raise CannotUnderstand("A message's identifier has too many elements.")
     scanner.finish()
 
 

@@ -7,7 +7,8 @@ others by their length, pixel data too, so its cost is the number of elements, n
 set is whole: every length lies inside the data, every sequence and item of undefined length is closed, and the last
 element ends with the last byte.
 
-It does not look into sequences of defined length, check value representations, or decode pixels.
+Of a sequence that is asked for it keeps the items' bytes as they are; pacs/model/items.py reads them. It does not look
+into other sequences of defined length, check value representations, or decode pixels.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ ITEM_DELIMITATION = 0xFFFEE00D
 SEQUENCE_DELIMITATION = 0xFFFEE0DD
 
 # Value representations with a 4-byte length, PS3.5 Table 7.1-1. Unknown ones have it too (PS3.5 6.2.2 note).
-_SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_KNOWN_VRS = _SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_KNOWN_VRS = SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
 @dataclass(frozen=True)
-class _Encoding:
+class Encoding:
     """How the elements of one nesting level are encoded."""
 
     explicit: bool
@@ -72,17 +73,25 @@ class _Encoding:
         return int(struct.unpack_from(self.endian + "L", data, at)[0])
 
 
-_IMPLICIT = _Encoding(False, "<")
+IMPLICIT = Encoding(False, "<")
 
 
-def encoding_of(transfer_syntax_uid: str) -> _Encoding:
+def encoding_of(transfer_syntax_uid: str) -> Encoding:
     """How data sets of a transfer syntax are encoded. All but three are explicit VR little endian (PS3.5 A)."""
     if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
-        return _IMPLICIT
-    return _Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
+        return IMPLICIT
+    return Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
-def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[int]) -> dict[int, bytes]:
+class Scanned(dict[int, bytes]):
+    """The raw values that were found, by tag. `nested` says how what is in them is encoded, for those of sequences."""
+
+    def __init__(self, values: dict[int, bytes], nested: dict[int, Encoding]) -> None:
+        super().__init__(values)
+        self.nested = nested
+
+
+def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[int]) -> Scanned:
     """The raw values of the top-level elements in `tags` that a whole encoded data set has, by tag. See Scanner."""
     scanner = Scanner(transfer_syntax_uid, tags)
     scanner.feed(memoryview(data))
@@ -117,7 +126,7 @@ class Scanner:
         """How many elements and items were read so far."""
         return self._walker.elements
 
-    def finish(self) -> dict[int, bytes]:
+    def finish(self) -> Scanned:
         """The values found, by tag, when all bytes were fed."""
         if self._inflation is not None:
             self._inflation.finish()
@@ -166,10 +175,13 @@ _MORE = -1  # a step that needs more bytes than there are yet
 class _Walker:
     """Walks elements as their bytes come. A step parses one header and says where the next begins, often far ahead."""
 
-    def __init__(self, encoding: _Encoding, tags: Collection[int]) -> None:
+    def __init__(self, encoding: Encoding, tags: Collection[int]) -> None:
         self.encoding = encoding
         self.tags = tags
         self.values: dict[int, bytes] = {}
+        self._nested: dict[int, Encoding] = {}  # how the items are encoded of each that was kept
+        self._kept: bytearray | None = None  # the items of a wanted sequence of undefined length that is under way
+        self._kept_tag = 0
         self.elements = 0
         self._is_first = True
         self._pending = b""  # the start of a header or of a wanted value
@@ -178,7 +190,7 @@ class _Walker:
         self._padding_bytes = 0
         # Sequences of undefined length that are open, as (encoding, whether items come next). A stack of our own, as
         # a hostile data set may nest deeper than Python recurses.
-        self._levels: list[tuple[_Encoding, bool]] = []
+        self._levels: list[tuple[Encoding, bool]] = []
         self._in_fragments = False
 
     def feed(self, data: memoryview) -> None:
@@ -196,7 +208,8 @@ class _Walker:
             if self._padding_bytes:
                 at = self._step_padding(data, at)
             elif self._levels:
-                at = self._step_nested(data, at)
+                next_at = self._step_nested(data, at)
+                at = next_at if self._kept is None or next_at <= _MORE else self._keep(data, at, next_at)
             else:
                 at = self._step(data, at)
             if at <= _MORE:
@@ -204,7 +217,20 @@ class _Walker:
                 return
         self._skip_bytes = at - end
 
-    def finish(self) -> dict[int, bytes]:
+    def _keep(self, data: memoryview, at: int, next_at: int) -> int:
+        """Keep what a step inside a wanted sequence has passed; give where the next begins."""
+        assert self._kept is not None
+        if len(self._kept) + next_at - at > VALUE_SIZE_BYTES_MAX:
+            self._kept = None  # counts as empty
+            return next_at
+        if next_at > len(data):
+            return _more(at)
+        self._kept += data[at:next_at]
+        if not self._levels:
+            self.values[self._kept_tag], self._kept = bytes(self._kept), None
+        return next_at
+
+    def finish(self) -> Scanned:
         """The values, if every element was closed."""
         tag, length = self._element
         if self._skip_bytes:
@@ -214,7 +240,7 @@ class _Walker:
             )
         if self._pending or self._levels or self._padding_bytes % 2:
             raise CannotUnderstand("The data set is cut short in the middle of an element.")
-        return self.values
+        return Scanned(self.values, self._nested)
 
     def _step(self, data: memoryview, at: int) -> int:
         """An element of the data set itself."""
@@ -223,10 +249,10 @@ class _Walker:
             return _more(at) if any(data[at:]) or len(data) - at < 2 else self._step_padding(data, at)
         if self._is_first:
             self._is_first = False
-            self.encoding = _encoding_found(data[at : at + 8], self.encoding)
+            self.encoding = encoding_found(data[at : at + 8], self.encoding)
         if not data[at] and not data[at + 1] and not any(data[at : at + 8]):
             return self._step_padding(data, at)
-        header = _header(data, at, self.encoding)
+        header = read_header(data, at, self.encoding)
         if header is None:
             return _more(at)
         tag, start, length, nested = header
@@ -237,12 +263,15 @@ class _Walker:
         if length == UNDEFINED:
             self._levels.append((nested, True))
             self._in_fragments = tag == PIXEL_DATA
+            if tag in self.tags and tag != PIXEL_DATA:
+                self._kept, self._kept_tag, self._nested[tag] = bytearray(), tag, nested
             return start
         self._element = (tag, length)
         if tag in self.tags and length <= VALUE_SIZE_BYTES_MAX:
             if start + length > len(data):
                 return _more(at)
             self.values[tag] = bytes(data[start : start + length])
+            self._nested[tag] = nested
         return start + length
 
     def _step_padding(self, data: memoryview, at: int) -> int:
@@ -258,7 +287,7 @@ class _Walker:
             return _more(at)
         return self._step_item(data, at, encoding) if of_items else self._step_in_item(data, at, encoding)
 
-    def _step_item(self, data: memoryview, at: int, encoding: _Encoding) -> int:
+    def _step_item(self, data: memoryview, at: int, encoding: Encoding) -> int:
         tag, length = encoding.tag(data, at), encoding.length(data, at + 4)
         if tag == SEQUENCE_DELIMITATION:
             self._levels.pop()
@@ -275,8 +304,8 @@ class _Walker:
                 raise CannotUnderstand(f"Sequences are nested deeper than {DEPTH_MAX} levels.")
         return at + 8
 
-    def _step_in_item(self, data: memoryview, at: int, encoding: _Encoding) -> int:
-        header = _header(data, at, encoding)
+    def _step_in_item(self, data: memoryview, at: int, encoding: Encoding) -> int:
+        header = read_header(data, at, encoding)
         if header is None:
             return _more(at)
         tag, start, length, nested = header
@@ -295,13 +324,13 @@ def _more(at: int) -> int:
     return _MORE - at
 
 
-def _header(data: memoryview, at: int, encoding: _Encoding) -> tuple[int, int, int, _Encoding] | None:
+def read_header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int, int, Encoding] | None:
     """An element's tag, where its value starts, its length, and how what it nests is encoded; None: more bytes."""
     tag = encoding.tag(data, at)
     if not encoding.explicit or tag >> 16 == 0xFFFE:
         return tag, at + 8, encoding.length(data, at + 4), encoding
     vr = bytes(data[at + 4 : at + 6])
-    if vr in _SHORT_LENGTH_VRS:
+    if vr in SHORT_LENGTH_VRS:
         return tag, at + 8, int(struct.unpack_from(encoding.endian + "H", data, at + 6)[0]), encoding
     if not (vr.isalpha() and vr.isupper()):
         raise CannotUnderstand(
@@ -310,10 +339,10 @@ def _header(data: memoryview, at: int, encoding: _Encoding) -> tuple[int, int, i
         )
     if len(data) - at < 12:
         return None
-    return tag, at + 12, encoding.length(data, at + 8), _IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
+    return tag, at + 12, encoding.length(data, at + 8), IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
 
 
-def _encoding_found(data: memoryview, said: _Encoding) -> _Encoding:
+def encoding_found(data: memoryview, said: Encoding) -> Encoding:
     """How the data are encoded, if their first element shows that it is not as the transfer syntax says.
 
     Devices that write implicit where they said explicit, and the other way round, exist; pydicom and DCMTK read
@@ -323,4 +352,4 @@ def _encoding_found(data: memoryview, said: _Encoding) -> _Encoding:
         return said
     vr = bytes(data[4:6])
     looks_explicit = vr.isalpha() and vr.isupper() and vr in _KNOWN_VRS
-    return said if looks_explicit == said.explicit else _Encoding(looks_explicit, "<")
+    return said if looks_explicit == said.explicit else Encoding(looks_explicit, "<")
