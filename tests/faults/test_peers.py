@@ -304,7 +304,7 @@ DATA_SETS: dict[str, tuple[int, list[bytes]]] = {
     ),
     "larger than object_size_bytes_max": (
         1,
-        [RAW.dataset, _explicit(0x7FE10010, b"OB", b"", 16 << 20), *[bytes(1 << 18)] * 64],
+        [RAW.dataset, _explicit(0x7FE10010, b"OB", b"", 12 << 20), *[bytes(1 << 18)] * 48],
     ),
     "implicit in an explicit context, cut": (1, [struct.pack("<HHL", 8, 0x16, 0x7FFFFFFF)]),
     "nothing at all": (1, []),
