@@ -63,10 +63,10 @@ class Insertion:
         association_key: int | None,
     ) -> None:
         self._pgconn = connection.pgconn
-        if connection not in _PREPARED:
-            _prepare(connection)
-            _PREPARED.add(connection)
         self._silence_s_max: float | None = getattr(connection, "silence_s_max", None)
+        if connection not in _PREPARED:
+            self._prepare()
+            _PREPARED.add(connection)
         values = record.values
         parameters = (
             DEFAULT_TENANT, series_key, record.sop_instance_uid, record.sop_class_uid, transfer_syntax_uid,
@@ -99,11 +99,25 @@ class Insertion:
         self._send(ending)
         self._pgconn.pipeline_sync()
         answers = self._answers()
-        self._pgconn.exit_pipeline_mode()
         if any(each.status == pq.ExecStatus.FATAL_ERROR for each in answers):
             # The rest of the pipeline was left out, its end too: the transaction is still open.
-            self._pgconn.exec_(b"ROLLBACK")
+            self._send(b"pacs_undo")
+            self._pgconn.pipeline_sync()
+            self._answers()
+        self._pgconn.exit_pipeline_mode()
         return answers
+
+    def _prepare(self) -> None:
+        # In a pipeline too, as libpq's own prepare waits for ever for a server that hangs.
+        self._pgconn.enter_pipeline_mode()
+        for name, statement in _STATEMENTS.items():
+            self._pgconn.send_prepare(name, statement)
+        self._pgconn.pipeline_sync()
+        answers = self._answers()
+        self._pgconn.exit_pipeline_mode()
+        for answer in answers:
+            if answer.status != pq.ExecStatus.COMMAND_OK:
+                raise OperationalError(answer.message)
 
     def _answers(self) -> list[_Answer]:
         """What came of each statement, up to the pipeline's end."""
@@ -131,10 +145,3 @@ class Insertion:
                 self._pgconn.finish()
                 raise OperationalError("the server has been silent for too long")
             self._pgconn.consume_input()
-
-
-def _prepare(connection: Connection) -> None:
-    for name, statement in _STATEMENTS.items():
-        result = connection.pgconn.prepare(name, statement)
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            raise OperationalError(result.get_error_message())
