@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.aftermath import assert_nothing_lost, rows_without_bytes
+from tests.faults.aftermath import assert_nothing_lost, copies, root_of, rows_without_bytes
 from tests.faults.process import kill, receiver_pid, wait_for
 from tests.faults.sender import Account, Senders, missing_or_different
 from tests.fix_instance import Dev
@@ -83,11 +83,12 @@ def test_the_comparison_would_see_a_loss(new_dev: Callable[..., Dev]) -> None:
     """The test of the test: one file taken away, one changed."""
     dev = new_dev()
     account = _kill_rounds(dev, 1, seed=3)
-    first, second, *_rest = sorted((dev.data / "tier1" / "objects").rglob("*.dcm"))
+    dev.start()
+    mine = [row for row in copies(dev) if row["sop_instance_uid"] in account.acknowledged]
+    first, second = (root_of(dev, 1) / row["path"] for row in mine[:2])
     first.unlink()
     content = bytearray(second.read_bytes())
     content[-1] ^= 1
     second.write_bytes(content)
-    dev.start()
     assert len(missing_or_different(dev.dicom_port, account)) == 2
     assert len(rows_without_bytes(dev)) == 2
