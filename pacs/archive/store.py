@@ -12,6 +12,7 @@ middle) the file stays, and reconciliation decides. A duplicate removes its own 
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -95,6 +96,8 @@ class Store:
         self.volumes = volumes
         self.receiving = receiving
         self.size_bytes_max = size_bytes_max
+        #: Comparing two objects takes a multiple of their size in memory: one at a time.
+        self.comparing = threading.Lock()
 
     def store(self, arrival: Arrival) -> str:
         """Store an object that is whole in memory; see Arriving.finish."""
@@ -211,7 +214,9 @@ class Arriving:
             self.session.note(record, object_key)
         if outcome != "other":
             return outcome
-        if self._is_same_content(connection, object_key, file):
+        with self.store.comparing:
+            is_same_content = self._is_same_content(connection, object_key, file)
+        if is_same_content:
             rows.note_same_content(connection, object_key, association)
             return "same content"
         outcome, object_key = rows.store(connection, record, syntax, file, association, keep_beside=True)
@@ -228,7 +233,10 @@ class Arriving:
             if copy["transfer_syntax_uid"] == self.announced.transfer_syntax_uid:
                 return False  # one encoding and other bytes: other content
             try:
-                content = b"".join(self.store.volumes[copy["volume_id"]].read(copy["path"]))
+                volume = self.store.volumes[copy["volume_id"]]
+                if volume.path_of(copy["path"]).stat().st_size > equality.SIZE_BYTES_MAX:
+                    return False
+                content = b"".join(volume.read(copy["path"]))
                 offset = part10.decode_file_meta(content[: part10.START_BYTES_MAX]).dataset_offset
             except (KeyError, PacsError):
                 continue

@@ -226,27 +226,6 @@ def _columns(question: Question) -> str:
     return ", ".join(columns)
 
 
-def objects_below(database: Database, uids: Mapping[str, Collection[str]]) -> list[Row]:
-    """Every current object below the entities with these unique keys: what a retrieve sends.
-
-    Rows of object_key, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes, in order of arrival.
-    """
-    conditions = [*_of_tenant(Level.IMAGE), "o.is_current"]
-    parameters: dict[str, list[str]] = {}
-    for keyword, values in uids.items():
-        attribute = BY_KEYWORD[keyword]
-        conditions.append(f"{TABLE[attribute.level]}.{attribute.column} = ANY (%({attribute.column})s)")
-        parameters[attribute.column] = list(values)
-    with database.transaction() as connection:
-        return connection.execute(
-            (
-                "SELECT o.object_key, o.sop_instance_uid, o.sop_class_uid, o.transfer_syntax_uid, o.size_bytes"
-                f" FROM {_FROM[Level.IMAGE]} WHERE {' AND '.join(conditions)} ORDER BY o.object_key"
-            ).encode(),
-            parameters,
-        ).fetchall()
-
-
 def study_list(database: Database, studies_max: int) -> list[Row]:
     """The newest studies for `pacs study list`, with counts, bytes and the tiers their copies are on."""
     with database.transaction() as connection:

@@ -104,12 +104,13 @@ def open_session(connection: Connection) -> int:
     return int(row["key"])
 
 
-def open_association(database: Database, session_key: int, calling_ae: str, peer: str) -> int:
+def open_association(database: Database, session_key: int, calling_ae: str, peer: str, user_name: str = "") -> int:
     """Note an association that was accepted; return its key."""
     with database.transaction() as connection:
         row = connection.execute(
-            "INSERT INTO association (session_key, calling_ae, peer) VALUES (%s, %s, %s) RETURNING association_key",
-            (session_key, calling_ae, peer),
+            "INSERT INTO association (session_key, calling_ae, peer, user_name) VALUES (%s, %s, %s, %s)"
+            " RETURNING association_key",
+            (session_key, calling_ae, peer, user_name),
         ).fetchone()
     assert row is not None
     return int(row["association_key"])

@@ -30,7 +30,12 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEPTH_MAX = 64
 
 #: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size.
-INFLATED_SIZE_BYTES_MAX = 4 << 30
+INFLATED_SIZE_BYTES_MAX = 16 << 30
+
+#: The most elements that a deflated data set may have: so many, and so many more for each of its bytes. An object of
+#: a million small elements is read in a second; a deflate bomb has a thousand times as many for its size.
+DEFLATED_ELEMENTS_MAX = 1_000_000
+DEFLATED_ELEMENTS_PER_BYTE_MAX = 2
 
 #: The longest value that is kept for the index [bytes]; a longer one counts as empty.
 VALUE_SIZE_BYTES_MAX = 64 << 10
@@ -49,8 +54,8 @@ ITEM_DELIMITATION = 0xFFFEE00D
 SEQUENCE_DELIMITATION = 0xFFFEE0DD
 
 # Value representations with a 4-byte length, PS3.5 Table 7.1-1. Unknown ones have it too (PS3.5 6.2.2 note).
-_SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_KNOWN_VRS = _SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT_LENGTH_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_KNOWN_VRS = SHORT_LENGTH_VRS | frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,21 @@ class Scanner:
     ) -> None:
         inflating = transfer_syntax_uid in DEFLATED
         self._inflation = _Inflation(self._walk, inflated_size_bytes_max) if inflating else None
+        self._elements_max = DEFLATED_ELEMENTS_MAX
         self._walker = _Walker(encoding_of(transfer_syntax_uid), tags)
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes."""
         if self._inflation is not None:
+            self._elements_max += DEFLATED_ELEMENTS_PER_BYTE_MAX * len(data)
             self._inflation.feed(data)
         else:
             self._walker.feed(data)
+
+    @property
+    def elements(self) -> int:
+        """How many elements and items were read so far."""
+        return self._walker.elements
 
     def finish(self) -> Scanned:
         """The values found, by tag, when all bytes were fed."""
@@ -122,6 +134,8 @@ class Scanner:
 
     def _walk(self, data: bytes) -> None:
         self._walker.feed(memoryview(data))
+        if self._walker.elements > self._elements_max:
+            raise CannotUnderstand("The deflated data set has more elements than one of its size can have.")
 
 
 class _Inflation:
@@ -168,6 +182,7 @@ class _Walker:
         self._nested: dict[int, Encoding] = {}  # how the items are encoded of each that was kept
         self._kept: bytearray | None = None  # the items of a wanted sequence of undefined length that is under way
         self._kept_tag = 0
+        self.elements = 0
         self._is_first = True
         self._pending = b""  # the start of a header or of a wanted value
         self._skip_bytes = 0  # of the element that is under way
@@ -189,6 +204,7 @@ class _Walker:
             data, self._pending = memoryview(self._pending + bytes(data)), b""
         at, end = 0, len(data)
         while at < end:
+            self.elements += 1
             if self._padding_bytes:
                 at = self._step_padding(data, at)
             elif self._levels:
@@ -233,7 +249,7 @@ class _Walker:
             return _more(at) if any(data[at:]) or len(data) - at < 2 else self._step_padding(data, at)
         if self._is_first:
             self._is_first = False
-            self.encoding = _encoding_found(data[at : at + 8], self.encoding)
+            self.encoding = encoding_found(data[at : at + 8], self.encoding)
         if not data[at] and not data[at + 1] and not any(data[at : at + 8]):
             return self._step_padding(data, at)
         header = read_header(data, at, self.encoding)
@@ -314,7 +330,7 @@ def read_header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int
     if not encoding.explicit or tag >> 16 == 0xFFFE:
         return tag, at + 8, encoding.length(data, at + 4), encoding
     vr = bytes(data[at + 4 : at + 6])
-    if vr in _SHORT_LENGTH_VRS:
+    if vr in SHORT_LENGTH_VRS:
         return tag, at + 8, int(struct.unpack_from(encoding.endian + "H", data, at + 6)[0]), encoding
     if not (vr.isalpha() and vr.isupper()):
         raise CannotUnderstand(
@@ -326,7 +342,7 @@ def read_header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int
     return tag, at + 12, encoding.length(data, at + 8), IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
 
 
-def _encoding_found(data: memoryview, said: Encoding) -> Encoding:
+def encoding_found(data: memoryview, said: Encoding) -> Encoding:
     """How the data are encoded, if their first element shows that it is not as the transfer syntax says.
 
     Devices that write implicit where they said explicit, and the other way round, exist; pydicom and DCMTK read

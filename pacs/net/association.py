@@ -11,7 +11,7 @@ What this leans on in pynetdicom 3.0: `DIMSEMessage.decode_msg`, `message_to_pri
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
 from pacs.index.devices import Device
+from pacs.net.outbox import Outbox
 from pacs.net.upper_layer import (
     ABORT_UNEXPECTED_PDU,
     ConnectionLost,
@@ -34,13 +35,11 @@ from pacs.net.upper_layer import (
 
 #: The longest command set, and the longest identifier of a query, that is taken [bytes].
 COMMAND_SIZE_BYTES_MAX = 64 << 10
-IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
+IDENTIFIER_SIZE_BYTES_MAX = 4 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
-_PDU_SIZE_BYTES_MAX = 1 << 20
-_HAS_DATA_SET = 0x0001
 _NO_DATA_SET = 0x0101
-_C_STORE_RQ = 0x0001
-_C_FIND_RSP = 0x8020
+_C_STORE_RQ, _C_STORE_RSP, _C_CANCEL_RQ = 0x0001, 0x8001, 0x0FFF
+_C_FIND_RSP, _HAS_DATA_SET = 0x8020, 0x0001
 
 
 class Sink(Protocol):
@@ -92,7 +91,11 @@ class Association:
     peer: str
     peer_pdu_size_bytes: int
     key: int | None = None
+    #: A C-STORE's data set that is still coming after so many bytes will never end [bytes].
+    data_set_size_bytes_max: int = 1 << 62
     device: Device | None = None
+    user_name: str = ""
+    outbox: Outbox | None = None
     extended: dict[str, bytes] = field(default_factory=dict)
     _cancelled: set[int] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
@@ -113,6 +116,7 @@ class Association:
             sink = open_sink(request)
             self._receive_data_set(int(context.context_id or 0), sink.write)
             return request, sink
+        self._cancelled.discard(_us(command, 0x0110, 0))  # an id that is used again; pynetdicom's is always 1
         identifier = bytearray()
         if _us(command, 0x0800) != _NO_DATA_SET:
             self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
@@ -139,6 +143,23 @@ class Association:
         """Note a C-CANCEL of the peer for a request of its own."""
         self._cancelled.add(message_id)
 
+    def receive_store_status(self, message_id: int) -> int:
+        """Wait for the answer to a C-STORE request of ours; return its status. A C-CANCEL on the way is noted.
+
+        Raise what `receive` does.
+        """
+        while True:
+            command, _context = self._receive_command()
+            if self._pending_bytes or _us(command, 0x0800) != _NO_DATA_SET:
+                raise ProtocolError("An answer came with a data set.", ABORT_UNEXPECTED_PDU)
+            kind, answered = _us(command, 0x0100), _us(command, 0x0120)
+            if kind == _C_CANCEL_RQ:
+                self.cancel(answered)
+            elif kind == _C_STORE_RSP and answered == message_id:
+                return _us(command, 0x0900)
+            else:
+                raise ProtocolError("Something else than what was sent was answered.", ABORT_UNEXPECTED_PDU)
+
     def _receive_command(self) -> tuple[bytes, PresentationContext]:
         command, context_id = bytearray(), 0
         write = _bounded(command, COMMAND_SIZE_BYTES_MAX)
@@ -158,9 +179,13 @@ class Association:
 
     def _receive_data_set(self, context_id: int, write: Callable[[memoryview], None]) -> None:
         left, self._pending_bytes = self._pending_bytes, 0
+        room = self.data_set_size_bytes_max
         while True:
             if not left:
                 left = self._next_data_pdu().length
+                room -= left
+                if room < 0:
+                    raise ProtocolError("A data set has no end.")
             while left:
                 size, found, control = self._data_value(left)
                 left -= size + 6
@@ -224,78 +249,40 @@ class Association:
         self.upper_layer.send(b"".join(parts))
 
     def send_find_response(self, request: Any, context: PresentationContext, status: int, identifier: bytes) -> None:
-        """Send a pending C-FIND response (PS3.7 9.3.2.2) with its encoded identifier."""
-        elements = [
-            _element(0x0002, str(request.AffectedSOPClassUID).encode(), b"\0"),
-            _element(0x0100, struct.pack("<H", _C_FIND_RSP)),
-            _element(0x0120, struct.pack("<H", request.MessageID)),
-            _element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
-            _element(0x0900, struct.pack("<H", status)),
-        ]
-        self._send_command(elements, context)
-        self._send_data_set(int(context.context_id or 0), len(identifier), [identifier])
+        """Send a pending C-FIND response (PS3.7 9.3.2.2) with its encoded identifier, in one write."""
+        command = encode_command(
+            [
+                element(0x0002, str(request.AffectedSOPClassUID).encode(), b"\0"),
+                element(0x0100, struct.pack("<H", _C_FIND_RSP)),
+                element(0x0120, struct.pack("<H", request.MessageID)),
+                element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
+                element(0x0900, struct.pack("<H", status)),
+            ]
+        )
+        context_id = int(context.context_id or 0)
+        parts = [data_value_header(context_id, len(command), True, True), command]
+        room = max(min(self.peer_pdu_size_bytes or 65536, 65536) - 6, 2)
+        for at in range(0, len(identifier), room):
+            part = identifier[at : at + room]
+            parts += [data_value_header(context_id, len(part), False, at + room >= len(identifier)), part]
+        self.upper_layer.send(*parts)
 
     def send_store_response(self, request: StoreRequest, status: int, comment: str = "") -> None:
         """Answer a C-STORE request (PS3.7 9.3.1.2)."""
         elements = [
-            _element(0x0002, request.sop_class_uid.encode("ascii", "replace"), b"\0"),
-            _element(0x0100, struct.pack("<H", 0x8001)),
-            _element(0x0120, struct.pack("<H", request.message_id)),
-            _element(0x0800, struct.pack("<H", _NO_DATA_SET)),
-            _element(0x0900, struct.pack("<H", status)),
+            element(0x0002, request.sop_class_uid.encode("ascii", "replace"), b"\0"),
+            element(0x0100, struct.pack("<H", 0x8001)),
+            element(0x0120, struct.pack("<H", request.message_id)),
+            element(0x0800, struct.pack("<H", _NO_DATA_SET)),
+            element(0x0900, struct.pack("<H", status)),
         ]
         if comment:
-            elements.append(_element(0x0902, comment.encode("ascii", "replace")[:64], b" "))
-        elements.append(_element(0x1000, request.sop_instance_uid.encode("ascii", "replace"), b"\0"))
-        command = b"".join(elements)
-        command = _element(0x0000, struct.pack("<L", len(command))) + command
+            elements.append(element(0x0902, comment.encode("ascii", "replace")[:64], b" "))
+        elements.append(element(0x1000, request.sop_instance_uid.encode("ascii", "replace"), b"\0"))
+        command = encode_command(elements)
         self.upper_layer.send(
             data_value_header(int(request.context.context_id or 0), len(command), True, True) + command
         )
-
-    def send_store_request(
-        self,
-        request: StoreRequest,
-        size_bytes: int,
-        pieces: Iterable[bytes],
-        originator: tuple[str, int] | None = None,
-    ) -> None:
-        """Send a C-STORE request (PS3.7 9.3.1.1) whose data set comes in pieces, size_bytes in all.
-
-        originator is the AE title and message id of the C-MOVE that it is part of.
-        """
-        elements = [
-            _element(0x0002, request.sop_class_uid.encode(), b"\0"),
-            _element(0x0100, struct.pack("<H", _C_STORE_RQ)),
-            _element(0x0110, struct.pack("<H", request.message_id)),
-            _element(0x0700, struct.pack("<H", 0)),
-            _element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
-            _element(0x1000, request.sop_instance_uid.encode(), b"\0"),
-        ]
-        if originator is not None:
-            elements += [
-                _element(0x1030, originator[0].encode(), b" "),
-                _element(0x1031, struct.pack("<H", originator[1])),
-            ]
-        self._send_command(elements, request.context)
-        self._send_data_set(int(request.context.context_id or 0), size_bytes, pieces)
-
-    def _send_command(self, elements: list[bytes], context: PresentationContext) -> None:
-        command = b"".join(elements)
-        command = _element(0x0000, struct.pack("<L", len(command))) + command
-        self.upper_layer.send(data_value_header(int(context.context_id or 0), len(command), True, True) + command)
-
-    def _send_data_set(self, context_id: int, size_bytes: int, pieces: Iterable[bytes]) -> None:
-        room = min(self.peer_pdu_size_bytes or _PDU_SIZE_BYTES_MAX, _PDU_SIZE_BYTES_MAX) - 6
-        left = size_bytes
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                part, view = view[:room], view[room:]
-                left -= len(part)
-                self.upper_layer.send(data_value_header(context_id, len(part), False, left == 0), part)
-        if left != 0:
-            raise ConnectionLost("A stored file is not as long as its row says. Run `pacs reconcile run`.")
 
     @property
     def contexts(self) -> list[PresentationContext]:
@@ -312,10 +299,16 @@ def _bounded(target: bytearray, size_bytes_max: int = IDENTIFIER_SIZE_BYTES_MAX)
     return write
 
 
-def _element(element: int, value: bytes, padding: bytes = b"") -> bytes:
+def element(number: int, value: bytes, padding: bytes = b"") -> bytes:
     """An element of group 0000, implicit VR little endian (PS3.7 6.3.1)."""
     value += padding * (len(value) % 2)
-    return struct.pack("<HHL", 0, element, len(value)) + value
+    return struct.pack("<HHL", 0, number, len(value)) + value
+
+
+def encode_command(elements: list[bytes]) -> bytes:
+    """A command set with its group length."""
+    command = b"".join(elements)
+    return element(0x0000, struct.pack("<L", len(command))) + command
 
 
 def _value(command: bytes, wanted: int) -> bytes:
@@ -329,8 +322,10 @@ def _value(command: bytes, wanted: int) -> bytes:
     return b""
 
 
-def _us(command: bytes, element: int) -> int:
+def _us(command: bytes, element: int, default: int | None = None) -> int:
     value = _value(command, element)
+    if not value and default is not None:
+        return default
     if len(value) != 2:
         raise ProtocolError(f"A command has no (0000,{element:04X}).")
     return int(struct.unpack("<H", value)[0])

@@ -19,6 +19,7 @@ from pynetdicom.presentation import PresentationContext
 from pacs.errors import CannotUnderstand
 from pacs.model import text
 from pacs.model.attributes import SPECIFIC_CHARACTER_SET, Level
+from pacs.model.bounds import require_few_elements
 from pacs.net.association import IDENTIFIER_SIZE_BYTES_MAX, Message
 from pacs.net.negotiation import PATIENT_ROOTS
 
@@ -41,6 +42,7 @@ def read_identifier(message: Message) -> tuple[Dataset, Level]:
     request, context = message.primitive, message.context
     syntax = context.transfer_syntax[0]
     try:
+        require_few_elements(request.Identifier.getvalue(), str(syntax))
         identifier = decode(request.Identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
         name = text_of(identifier, "QueryRetrieveLevel")
     except Exception as error:

@@ -144,8 +144,11 @@ class Volume:
             self._identity_file = found
 
     def free_bytes(self) -> int:
-        """Bytes that can still be written by the service."""
-        return shutil.disk_usage(self.root).free
+        """Bytes that can still be written by the service. Raise VolumeFailed if the file system does not answer."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise durable.as_volume_error(error, self.root) from error
 
     def used_percent(self) -> float:
         """How full the volume is, of what the service may use."""

@@ -25,6 +25,7 @@ from pacs.index.devices import Device, list_devices
 from pacs.index.query import study_list
 from pacs.storage.journal import Journal
 from pacs.storage.volume import create_identity
+from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
 
 
@@ -70,10 +71,8 @@ def _restore(instance: Instance, repository: Path, point: str | None = None) -> 
 
 def _bytes_of(instance: Instance, study: str) -> dict[str, bytes]:
     retrieve = instance.retrieve()
-    found = {
-        wanted.sop_instance_uid: retrieve.locate(wanted) for wanted in retrieve.wanted({"StudyInstanceUID": [study]})
-    }
-    return {uid: each.path.read_bytes()[each.dataset_offset :] for uid, each in found.items()}
+    found = retrieve.wanted({"StudyInstanceUID": [study]})
+    return {wanted.sop_instance_uid: stored_bytes(retrieve, wanted) for wanted in found}
 
 
 def test_everything_comes_back(instance: Instance, second_instance: Instance, repository: Path) -> None:

@@ -11,6 +11,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 from pacs.archive.store import Arrival
 from pacs.cli.instance import Instance
 from pacs.index.runs import totals
+from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_dataset, encode
 
 
@@ -76,8 +77,7 @@ def test_other_content_under_one_uid_is_kept_and_raised(instance: Instance) -> N
     assert totals(instance.database)["conflicts"] == 1
     wanted = instance.retrieve().wanted({"StudyInstanceUID": [str(first.StudyInstanceUID)]})
     assert len(wanted) == 1, "the first stays current"
-    found = instance.retrieve().locate(wanted[0])
-    assert found.path.read_bytes()[found.dataset_offset :] == encode(first).dataset
+    assert stored_bytes(instance.retrieve(), wanted[0]) == encode(first).dataset
 
 
 def test_one_changed_pixel_is_a_conflict_in_any_encoding(instance: Instance) -> None:

@@ -12,6 +12,7 @@ from pacs.cli.instance import Instance
 from pacs.index import store as rows
 from pacs.index import volumes as volume_rows
 from pacs.storage.files import Volume
+from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
 
 
@@ -36,8 +37,7 @@ def _back(instance: Instance, objects: list[SyntheticObject]) -> None:
     retrieve = instance.retrieve()
     wanted = {w.sop_instance_uid: w for w in retrieve.wanted({"StudyInstanceUID": [objects[0].study_instance_uid]})}
     for made in objects:
-        found = retrieve.locate(wanted[made.sop_instance_uid])
-        assert found.path.read_bytes()[found.dataset_offset :] == made.dataset
+        assert stored_bytes(retrieve, wanted[made.sop_instance_uid]) == made.dataset
 
 
 def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:

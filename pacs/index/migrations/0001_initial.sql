@@ -33,7 +33,9 @@ CREATE TABLE device (
     default_character_set  text NOT NULL DEFAULT '',
     pdu_size_bytes_max     integer CHECK (pdu_size_bytes_max >= 4096),
     transfer_syntaxes      text[] NOT NULL DEFAULT '{}',
-    -- The client certificate that it must show (hexadecimal), and how many associations it may have at once.
+    -- Whether it is called over TLS; the certificate that it must show (hexadecimal), calling or called; and how many
+    -- associations it may have at once.
+    tls                    boolean NOT NULL DEFAULT false,
     tls_certificate_sha256 text CHECK (tls_certificate_sha256 ~ '^[0-9a-f]{64}$'),
     associations_max       integer CHECK (associations_max >= 1),
     created_at             timestamptz NOT NULL DEFAULT now(),
@@ -73,6 +75,7 @@ CREATE TABLE association (
     session_key     integer NOT NULL,
     calling_ae      text NOT NULL,
     peer            text NOT NULL,
+    user_name       text NOT NULL DEFAULT '',  -- who the peer said its user is (PS3.7 D.3.3.7)
     opened_at       timestamptz NOT NULL DEFAULT now(),
     closed_at       timestamptz
 );
@@ -254,6 +257,29 @@ CREATE TABLE conflict (
     UNIQUE (tenant_id, kind, subject_key, other)
 );
 CREATE INDEX conflict_unresolved ON conflict (conflict_key) WHERE resolved_at IS NULL;
+
+-- Storage commitment (PS3.4 J): what a device asked us to answer for, until it has our answer.
+CREATE TABLE commitment (
+    tenant_id       smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    commitment_key  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    transaction_uid text NOT NULL,
+    calling_ae      text NOT NULL,
+    peer            text NOT NULL,
+    referenced      jsonb NOT NULL,  -- [[SOP class, SOP instance], ...]
+    -- Its transaction UID was taken by an earlier request for other objects: all of it fails with 0x0131.
+    is_duplicate    boolean NOT NULL,
+    reasons         jsonb,           -- beside each of referenced 0, or its failure reason; null: not read yet
+    verified_at     timestamptz,
+    state           text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'reported', 'given up')),
+    attempts        integer NOT NULL DEFAULT 0,
+    last_error      text NOT NULL DEFAULT '',
+    requested_at    timestamptz NOT NULL DEFAULT now(),
+    -- Whoever works on it moves this on, so that nobody else does, and so that it is due again when they die.
+    next_try_at     timestamptz NOT NULL DEFAULT now(),
+    reported_at     timestamptz
+);
+CREATE UNIQUE INDEX commitment_transaction ON commitment (tenant_id, calling_ae, transaction_uid) WHERE NOT is_duplicate;
+CREATE INDEX commitment_due ON commitment (next_try_at) WHERE state = 'open';
 
 -- The results of what runs by itself, for `pacs check`: the newest row of a kind counts.
 CREATE TABLE run (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.index import computed, query, volumes
+from pacs.index import computed, query, retrieve, volumes
 from pacs.index.database import Database
 from pacs.index.query import Question
 from pacs.model import matching
@@ -200,7 +200,9 @@ def test_an_object_of_no_patient_is_no_answer_but_can_be_had(database: Database)
     store(database, volume, made)
     for level in Level:
         assert list(query.find(database, Question(level, {}, ["StudyInstanceUID"]))) == []
-    assert [row["sop_instance_uid"] for row in query.objects_below(database, {"StudyInstanceUID": ["1.5"]})] == ["1.5"]
+    assert [row["sop_instance_uid"] for row in retrieve.objects_below(database, {"StudyInstanceUID": ["1.5"]})] == [
+        "1.5"
+    ]
 
 
 def test_objects_below_an_entity(database: Database) -> None:
@@ -214,7 +216,7 @@ def test_objects_below_an_entity(database: Database) -> None:
             )  # fmt: skip
 
     def below(**uids: list[str]) -> list[str]:
-        return [row["sop_instance_uid"] for row in query.objects_below(database, uids)]
+        return [row["sop_instance_uid"] for row in retrieve.objects_below(database, uids)]
 
     assert below(StudyInstanceUID=["1.1"]) == ["1.1.1.1", "1.1.2.1"]
     assert below(StudyInstanceUID=["1.1", "1.2"], SeriesInstanceUID=["1.2.1"]) == ["1.2.1.1"]

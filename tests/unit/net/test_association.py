@@ -223,23 +223,6 @@ def test_a_store_response_is_one_that_pynetdicom_reads(wire: tuple[socket.socket
     assert response.AffectedSOPInstanceUID == "1.2.3"
 
 
-def test_a_data_set_is_sent_in_pdus_that_the_peer_can_take(wire: tuple[socket.socket, Association]) -> None:
-    theirs, assoc = wire
-    request = StoreRequest(9, CT, "1.2.3", assoc.accepted[1])
-    data = bytes(range(250)) * 400
-    sender = threading.Thread(target=assoc.send_store_request, args=(request, len(data), [data[:33], data[33:]]))
-    sender.start()
-    back, is_last = b"", False
-    while not is_last:
-        kind, length = struct.unpack(">BxL", theirs.recv(6, socket.MSG_WAITALL))
-        content = theirs.recv(length, socket.MSG_WAITALL)
-        assert kind == PduType.P_DATA_TF and length <= 16384
-        if not content[5] & 1:
-            back, is_last = back + content[6:], bool(content[5] & 2)
-    sender.join()
-    assert back == data
-
-
 def test_the_header_of_a_data_value() -> None:
     assert data_value_header(5, 10, True, True) == b"\x04\x00\x00\x00\x00\x10\x00\x00\x00\x0c\x05\x03"
     assert association.COMMAND_SIZE_BYTES_MAX < 1 << 20
