@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -219,9 +220,9 @@ class Acceptor:
             self.on_closed(assoc)
 
     def _serve_message(self, assoc: Association, message: Message) -> None:
-        name = message.primitive.msg_type
-        if name == "C-CANCEL":
+        if isinstance(message.primitive, C_CANCEL):
             return  # of a request that was answered meanwhile
+        name = message.primitive.msg_type
         service = self.services.get(name)
         if service is None or not message.primitive.is_valid_request:
             raise ProtocolError(f"A {name} message came that this archive does not serve.")

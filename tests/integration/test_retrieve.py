@@ -168,6 +168,18 @@ def test_findscu_cancels_after_its_first_answer(archive: Instance) -> None:
     assert "ancel" in (found.stdout + found.stderr).split("Received Final Find Response", 1)[-1]
 
 
+def test_a_cancel_that_comes_too_late_is_no_matter(archive: Instance) -> None:
+    with (
+        serving(archive) as port,
+        destination(archive, "FAST", lambda _event: 0x0000),
+        peer.associated(port, [(MOVE, EXPLICIT), (FIND, EXPLICIT)]) as assoc,
+    ):
+        for _ in range(2):
+            assert end(list(assoc.send_c_move(study_query(), "FAST", MOVE, msg_id=7))) == (0x0000, 6, 0, 0)
+            assoc.send_c_cancel(7, query_model=MOVE)
+        assert [status.Status for status, _found in assoc.send_c_find(study_query(), FIND)] == [0xFF00, 0x0000]
+
+
 # --- destinations that fail ------------------------------------------------------------------------------------------
 
 
