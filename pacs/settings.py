@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,8 +40,35 @@ class Settings(BaseSettings):
     )
     associations_max: int = Field(default=64, ge=1, description="Associations at once, in one receiver.")
     pdu_size_bytes_max: int = Field(default=262144, ge=4096, description="Largest PDU that is asked for.")
-    network_timeout_s: float = Field(default=60, gt=0, description="An association this long silent is aborted.")
-    object_size_bytes_max: int = Field(default=4 << 30, ge=1 << 20, description="The largest object taken.")
+    network_timeout_s: float = Field(
+        default=60, gt=0, description="How long a peer may take to send a PDU, to read one, or to answer [s]."
+    )
+    idle_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="An association without a message for this long is aborted [s]; default: network_timeout_s.",
+    )
+    artim_s: float = Field(
+        default=30, gt=0, description="How long a connection may take to ask for an association, TLS included [s]."
+    )
+    connections_per_address_max: int = Field(
+        default=96, ge=1, description="Connections at once from one address, in one receiver."
+    )
+    tls_client_certificate: Literal["none", "optional", "required"] = Field(
+        default="optional",
+        description="Certificates of DICOM TLS clients: not asked for, looked at if trusted.pem is "
+        "there, or demanded of all.",
+    )
+    user_identity: Literal["optional", "required"] = Field(
+        default="optional", description="Whether an association needs a user name and passcode (over TLS)."
+    )
+    commitment_retry_s: float = Field(
+        default=7 * 86400, gt=0, description="How long a storage commitment's report is tried [s]."
+    )
+    commitment_keep_s: float = Field(
+        default=30 * 86400, ge=0, description="How long a reported storage commitment is shown [s]."
+    )
+    object_size_bytes_max: int = Field(default=16 << 30, ge=1 << 20, description="The largest object taken.")
     retrieve_progress_s: float = Field(
         default=0.5, ge=0, description="How often a C-GET or C-MOVE is told how far it is; 0: after each object."
     )
@@ -49,6 +76,9 @@ class Settings(BaseSettings):
         default=256 << 20, ge=1 << 20, description="The largest object, uncompressed, whose pixels are transcoded."
     )
     transcode_at_once: int = Field(default=1, ge=1, description="Objects transcoded at once, in one receiver.")
+    database_timeout_s: float = Field(
+        default=30, gt=0, description="How long a receiver waits for a statement; then the device is told to try again."
+    )
     http_socket: Path | None = Field(default=None, description="Unix socket of the web service; else a loopback port.")
     settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
@@ -67,6 +97,16 @@ class Settings(BaseSettings):
     def tier2_root(self) -> Path:
         """Root of the volume that settled studies move to."""
         return self.tier2 or self.data / "tier2"
+
+    @property
+    def tls_folder(self) -> Path:
+        """Key, certificate and trusted certificates for DICOM TLS."""
+        return self.data / "identity" / "dicom-tls"
+
+    @property
+    def idle_s(self) -> float:
+        """How long an association may be without a message [s]."""
+        return self.idle_timeout_s or self.network_timeout_s
 
     @property
     def conninfo(self) -> str:

@@ -92,6 +92,9 @@ class Dev:
     process: subprocess.Popen[bytes] | None = None
     dicom_port: int = 0
     http_port: int = 0
+    #: The port for DICOM over TLS, if it is started with `words = ("--dicom-tls-port", "0")`.
+    dicom_tls_port: int = 0
+    words: tuple[str, ...] = ()
 
     def start(self, timeout_s: float = 90) -> Dev:
         """Start it and wait for `ready`."""
@@ -99,7 +102,7 @@ class Dev:
         with self._log_file.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
-                + ["--dicom-port", "0", "--http-port", "0"],
+                + ["--dicom-port", "0", "--http-port", "0", *self.words],
                 stdout=log, stderr=log, env={**os.environ, **self.environment}, start_new_session=True,
             )  # fmt: skip
         ends = time.monotonic() + timeout_s
@@ -110,6 +113,8 @@ class Dev:
         found = re.search(r"ready dicom=(\d+) http=(\d+)", line)
         assert found is not None
         self.dicom_port, self.http_port = int(found[1]), int(found[2])
+        tls = re.search(r"dicom-tls=(\d+)", line)
+        self.dicom_tls_port = int(tls[1]) if tls else 0
         return self
 
     def log(self) -> str:

@@ -28,9 +28,9 @@ def stored_bytes(retrieve: Retrieve, wanted: Wanted) -> bytes:
 def serving(instance: Instance, retrieve: Retrieve | None = None, **settings: object) -> Iterator[int]:
     """A receiver of an instance, with some settings of its own; yields its port."""
     own = instance.settings.model_copy(update={"any_device_from_loopback": True, **settings})
-    receiver = Receiver(own, instance.database, instance.store(), retrieve or instance.retrieve())
+    receiver = Receiver(own, instance.database, instance.store(), retrieve or instance.retrieve(), instance.verifier())
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        receiver.serve([listening])
+        receiver.serve([listening], [])
         try:
             yield int(listening.getsockname()[1])
         finally:

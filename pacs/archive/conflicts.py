@@ -9,12 +9,12 @@ from typing import Any
 
 import pydicom
 
-from pacs.archive.store import Announced, Store
+from pacs.archive.store import Announced, Store, StoreSession
 from pacs.errors import NotFound, UsageError
 from pacs.index import conflicts as rows
 from pacs.index import store as store_rows
 from pacs.index.conflicts import KINDS, OF_OBJECTS, Decision
-from pacs.index.database import Connection, Database, Row, Session
+from pacs.index.database import Connection, Database, Row
 from pacs.model import part10
 from pacs.model.difference import Difference, differences
 from pacs.model.new_uid import derived_uid, with_sop_instance_uid
@@ -62,7 +62,7 @@ def compare(database: Database, volumes: Volumes, conflict: Row) -> Comparison:
         return _compare_objects(database, volumes, current, other)
     here, came = rows.subject(database, conflict["kind"], conflict["subject_key"]), conflict["came"]
     found = [
-        Difference("", name, str(here[name]), str(came[name]))
+        Difference("", name.replace("_", " "), str(here[name]), str(came[name]))
         for name in (*_PATIENT, "study_instance_uid")
         if name in here and name in came and here[name] != came[name]
     ]
@@ -180,7 +180,7 @@ class _Resolution:
         return f"The other object can be found as {uid} too; the bytes that came are kept as they were."
 
     def _store(self, other: Row, uid: str, pieces: Iterator[bytes]) -> None:
-        session = Session(self.database)
+        session = StoreSession(self.database)
         arriving = self.store.begin(Announced(other["sop_class_uid"], uid, other["transfer_syntax_uid"]), session)
         try:
             for piece in pieces:

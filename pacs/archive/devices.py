@@ -115,7 +115,7 @@ def pending(database: Database, with_dismissed: bool = False) -> list[Pending]:
     """Who was refused and could be accepted, the newest first."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in refusals.list_refusals(database, with_dismissed):
-        if row["kind"] in PENDING_KINDS:
+        if row["kind"] in PENDING_KINDS and row["calling_ae"]:  # without one it came no further than TLS
             groups.setdefault((row["calling_ae"], row["address"]), []).append(row)
     return [_pending(group) for group in groups.values()]
 

@@ -17,7 +17,9 @@ from pacs.index import store as store_rows
 from pacs.index import volumes as rows
 from pacs.index.database import Connection, Database
 from pacs.model import part10
-from pacs.model.record import read_record
+from pacs.model.attributes import SCANNED_TAGS
+from pacs.model.dataset import Scanner
+from pacs.model.record import make_record
 from pacs.storage.files import Volume, sha256_in_name
 
 log = logging.getLogger(__name__)
@@ -112,13 +114,15 @@ def _index_orphan(connection: Connection, volume: Volume, path: str) -> bool:
     sha256 = sha256_in_name(path)
     if sha256 is None or volume.digest_on_disk(path) != sha256:
         return False
-    content = b"".join(volume.read(path))
     try:
-        meta = part10.decode_file_meta(content[: part10.START_BYTES_MAX])
-        record = read_record(memoryview(content)[meta.dataset_offset :], meta.transfer_syntax_uid)
+        meta = part10.decode_file_meta(volume.read_start(path, part10.START_BYTES_MAX))
+        scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
+        for chunk in volume.read(path, meta.dataset_offset):
+            scanner.feed(memoryview(chunk))
+        record = make_record(scanner.finish())
     except CannotUnderstand:
         return False
-    file = store_rows.StoredFile(volume.volume_id, path, sha256, len(content))
+    file = store_rows.StoredFile(volume.volume_id, path, sha256, volume.path_of(path).stat().st_size)
     outcome, _key = store_rows.store(connection, record, meta.transfer_syntax_uid, file, None)
     if outcome == "other":
         outcome, _key = store_rows.store(connection, record, meta.transfer_syntax_uid, file, None, keep_beside=True)

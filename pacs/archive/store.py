@@ -1,6 +1,9 @@
 """Storing an object: the order of steps that makes a success an archive's promise.
 
-    pieces → scanned, and into a temporary file → fsync → rename → fsync of its folders → one call, one commit → answer
+    pieces → scanned, and into a temporary file → fsync → rename → fsync of its folders → commit → answer
+
+The row is inserted by one call. Where the object before was of the same series, the database begins on it while the
+file is fsynced; it is committed after that in any case.
 
 A file whose row was surely not made is removed at once. Where the outcome is unknown (the database went away in the
 middle) the file stays, and reconciliation decides. A duplicate removes its own file only, as no path is used twice.
@@ -9,18 +12,21 @@ middle) the file stays, and reconciliation decides. A duplicate removes its own 
 from __future__ import annotations
 
 import logging
+import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pacs import clock
 from pacs.errors import CannotUnderstand, PacsError
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database, Session
+from pacs.index.insertion import Insertion
 from pacs.model import equality, part10
 from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
 from pacs.model.record import IndexRecord, make_record, require_match, study_key
 from pacs.model.uids import is_uid
-from pacs.storage.files import ReceivedFile, Volume, object_path
+from pacs.storage.files import Volume, object_path
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +54,40 @@ class Announced:
     default_character_set: str = ""
 
 
+class StoreSession:
+    """What the objects that one association brings have in common: a connection to the database, and often the series.
+
+    The memory of the last object's series is only trusted for objects that say the same of patient, study and series.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._session = Session(database)
+        self._above: tuple[object, ...] = ()
+        self._object_key = 0
+        self._series_key: int | None = None
+
+    def note(self, record: IndexRecord, object_key: int) -> None:
+        """Remember an object that was stored."""
+        if record.above != self._above:
+            self._above, self._object_key, self._series_key = record.above, object_key, None
+
+    def series_key(self, connection: Connection, record: IndexRecord) -> int | None:
+        """The series of an object that says the same as the last one of all that stands above it; else None."""
+        if record.above != self._above:
+            return None
+        if self._series_key is None:
+            self._series_key = rows.series_of(connection, self._object_key)
+        return self._series_key
+
+    def connection(self) -> AbstractContextManager[Connection]:
+        """The connection; see Session.connection."""
+        return self._session.connection()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+
 class Store:
     """Takes objects in, on one receiving volume."""
 
@@ -56,10 +96,12 @@ class Store:
         self.volumes = volumes
         self.receiving = receiving
         self.size_bytes_max = size_bytes_max
+        #: Comparing two objects takes a multiple of their size in memory: one at a time.
+        self.comparing = threading.Lock()
 
     def store(self, arrival: Arrival) -> str:
         """Store an object that is whole in memory; see Arriving.finish."""
-        session = Session(self.database)
+        session = StoreSession(self.database)
         announced = Announced(
             arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid, arrival.association_key
         )
@@ -70,7 +112,7 @@ class Store:
         finally:
             session.close()
 
-    def begin(self, announced: Announced, session: Session) -> Arriving:
+    def begin(self, announced: Announced, session: StoreSession) -> Arriving:
         """Begin to take an object in. Raises nothing: what is wrong is told by `finish`."""
         return Arriving(self, announced, session)
 
@@ -78,7 +120,7 @@ class Store:
 class Arriving:
     """An object on its way in. Pieces are written, then `finish` says what became of it, or `abandon` forgets it."""
 
-    def __init__(self, store: Store, announced: Announced, session: Session) -> None:
+    def __init__(self, store: Store, announced: Announced, session: StoreSession) -> None:
         self.store, self.announced, self.session = store, announced, session
         self._error: PacsError | None = None
         self._size_bytes = 0
@@ -125,8 +167,7 @@ class Arriving:
             record = make_record(self._scanner.finish(), self.announced.default_character_set)
             require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
             with self.session.connection() as connection:  # with no database, nothing gets a name
-                received = self._incoming.finish()
-                return self._place_and_insert(connection, record, received)
+                return self._place_and_insert(connection, record)
         except BaseException:
             self._incoming.abandon()
             raise
@@ -136,13 +177,20 @@ class Arriving:
         if hasattr(self, "_incoming"):
             self._incoming.abandon()
 
-    def _place_and_insert(self, connection: Connection, record: IndexRecord, received: ReceivedFile) -> str:
-        receiving = self.store.receiving
-        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), received.sha256)
-        receiving.place(received, path)
-        file = rows.StoredFile(receiving.volume_id, path, received.sha256, received.size_bytes)
+    def _place_and_insert(self, connection: Connection, record: IndexRecord) -> str:
+        receiving, sha256 = self.store.receiving, self._incoming.sha256
+        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), sha256)
+        file = rows.StoredFile(receiving.volume_id, path, sha256, self._incoming.size_bytes)
+        insertion = self._begin_insertion(connection, record, file)
         try:
-            outcome = self._insert(connection, record, file)
+            receiving.place(self._incoming.finish(), path)
+        except BaseException:
+            if insertion is not None:
+                insertion.abandon()
+            raise
+        try:
+            inserted = insertion.commit() if insertion is not None else None
+            outcome = "stored" if inserted is not None else self._insert(connection, record, file)
         except Exception:
             # A broken connection leaves open whether it was committed: the file stays, and reconciliation decides.
             if not (connection.closed or connection.broken):
@@ -152,12 +200,23 @@ class Arriving:
             receiving.remove(path)
         return outcome
 
+    def _begin_insertion(self, connection: Connection, record: IndexRecord, file: rows.StoredFile) -> Insertion | None:
+        series_key = self.session.series_key(connection, record)
+        if series_key is None:
+            return None
+        syntax, association = self.announced.transfer_syntax_uid, self.announced.association_key
+        return Insertion(connection, series_key, record, syntax, file, association)
+
     def _insert(self, connection: Connection, record: IndexRecord, file: rows.StoredFile) -> str:
         syntax, association = self.announced.transfer_syntax_uid, self.announced.association_key
         outcome, object_key = rows.store(connection, record, syntax, file, association)
+        if outcome == "stored":
+            self.session.note(record, object_key)
         if outcome != "other":
             return outcome
-        if self._is_same_content(connection, object_key, file):
+        with self.store.comparing:
+            is_same_content = self._is_same_content(connection, object_key, file)
+        if is_same_content:
             rows.note_same_content(connection, object_key, association)
             return "same content"
         outcome, object_key = rows.store(connection, record, syntax, file, association, keep_beside=True)
@@ -174,7 +233,10 @@ class Arriving:
             if copy["transfer_syntax_uid"] == self.announced.transfer_syntax_uid:
                 return False  # one encoding and other bytes: other content
             try:
-                content = b"".join(self.store.volumes[copy["volume_id"]].read(copy["path"]))
+                volume = self.store.volumes[copy["volume_id"]]
+                if volume.path_of(copy["path"]).stat().st_size > equality.SIZE_BYTES_MAX:
+                    return False
+                content = b"".join(volume.read(copy["path"]))
                 offset = part10.decode_file_meta(content[: part10.START_BYTES_MAX]).dataset_offset
             except (KeyError, PacsError):
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.checks import backup, conflicts, copies, database, devices, volumes
+from pacs.checks import backup, commitments, conflicts, copies, database, devices, volumes
 from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
@@ -11,5 +11,6 @@ CHECKS: dict[str, Check] = {
     "copies": copies.run,
     "conflicts": conflicts.run,
     "devices": devices.run,
+    "commitments": commitments.run,
     "backup": backup.run,
 }

@@ -75,9 +75,15 @@ class Cluster:
                     raise
                 time.sleep(0.5)
 
+    def is_running(self) -> bool:
+        """Whether there is a postmaster. It need not answer."""
+        pid = self._pid_in_file()
+        return pid is not None and self._is_ours(pid)
+
     def stop(self) -> None:
         """End the cluster, its connections too."""
-        self._control("stop", "--wait", "-m", "fast")
+        if self.is_running():
+            self._control("stop", "--wait", "-m", "fast")
 
     def _initialise(self) -> None:
         version = self.cluster / "PG_VERSION"
@@ -123,17 +129,33 @@ class Cluster:
 
     def _clear_stale_pid(self) -> None:
         """End what is left of a killed postmaster, if this cluster's is there and does not answer."""
-        pid_file = self.cluster / "postmaster.pid"
-        try:
-            pid = int(pid_file.read_text().split("\n")[0])
-            os.kill(pid, 0)
-            is_ours = Path(f"/proc/{pid}/cwd").resolve() == self.cluster.resolve()
-        except (FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
+        pid = self._pid_in_file()
+        if pid is None:
             return
-        if is_ours:
+        if self._is_ours(pid):
             self._control("stop", "--wait", "-m", "immediate")
-        else:
-            pid_file.unlink()
+        elif Path(f"/proc/{pid}").exists():
+            # Another process has the number by now, or nobody has waited for the dead one: PostgreSQL would not start.
+            # With its file goes what keeps it from starting beside the old one's children: so they end first.
+            ends = time.monotonic() + _START_TIMEOUT_S
+            while any(self._is_ours(int(path.name)) for path in Path("/proc").glob("[0-9]*")):
+                if time.monotonic() > ends:
+                    raise DatabaseUnavailable(f"Processes of an earlier PostgreSQL are left. See {self.log}.")
+                time.sleep(0.1)
+            (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+
+    def _pid_in_file(self) -> int | None:
+        try:
+            return int((self.cluster / "postmaster.pid").read_text().split("\n")[0])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether a process is one of this cluster's, and no dead one that nobody has waited for."""
+        try:
+            return Path(f"/proc/{pid}/cwd").resolve(strict=True) == self.cluster.resolve()
+        except OSError:
+            return False
 
     def _control(self, *words: str) -> None:
         self._run([self.binaries / "pg_ctl", "-D", self.cluster, "-s", *words], f"pg_ctl {words[0]}, see {self.log}")

@@ -23,8 +23,9 @@ from typing import IO, Annotated
 import typer
 
 from pacs.cli.cluster import Cluster
-from pacs.errors import SettingsError, UsageError
+from pacs.errors import DatabaseUnavailable, SettingsError, UsageError
 from pacs.index import database as index
+from pacs.machine.identity import make_dicom_tls
 from pacs.settings import load
 from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
 
@@ -38,6 +39,9 @@ def dev(
     data: Annotated[Path | None, typer.Option(help="The data directory; made if it is not there.")] = None,
     dicom_port: Annotated[int, typer.Option(help="DICOM port on 127.0.0.1; 0 takes a free one.")] = 11112,
     http_port: Annotated[int, typer.Option(help="HTTP port on 127.0.0.1; 0 takes a free one.")] = 8042,
+    dicom_tls_port: Annotated[
+        int | None, typer.Option(help="Port for DICOM over TLS on 127.0.0.1, 2762 is the registered one; else none.")
+    ] = None,
 ) -> None:
     """Run a whole PACS in the foreground, without root and without a VM, until Ctrl-C.
 
@@ -50,11 +54,12 @@ def dev(
         signal.signal(number, lambda _number, _frame: stop.set())
     with _locked(folder):
         dicom, http = _listen(dicom_port), _listen(http_port)
+        dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
         cluster = Cluster(folder, _unprivileged_user(folder))
         cluster.start()
         try:
             _prepare(folder)
-            _run(folder, dicom, http, stop)
+            _run(folder, cluster, dicom, dicom_tls, http, stop)
         finally:
             cluster.stop()
 
@@ -66,12 +71,20 @@ def _prepare(folder: Path) -> None:
         index.migrate(opened)
     finally:
         opened.close()
+    make_dicom_tls(settings.tls_folder, socket.gethostname())
 
 
-def _run(folder: Path, dicom: socket.socket, http: socket.socket, stop: threading.Event) -> None:
+def _run(
+    folder: Path,
+    cluster: Cluster,
+    dicom: socket.socket,
+    dicom_tls: socket.socket | None,
+    http: socket.socket,
+    stop: threading.Event,
+) -> None:
     environment = {"PACS_ANY_DEVICE_FROM_LOOPBACK": "1", **os.environ, "PACS_DATA": str(folder)}
     services = [
-        _Service("receiver", ["receiver", "run"], environment, dicom),
+        _Service("receiver", ["receiver", "run"], environment, dicom, dicom_tls),
         _Service("web", ["web", "run"], environment, http),
         _Service("worker", ["worker", "run"], environment),
     ]
@@ -81,17 +94,30 @@ def _run(folder: Path, dicom: socket.socket, http: socket.socket, stop: threadin
             service.start()
             service.wait_ready(stop)
         if not stop.is_set():
+            tls = f"dicom-tls={dicom_tls.getsockname()[1]} " if dicom_tls else ""
             typer.echo(
-                f"ready dicom={dicom.getsockname()[1]} http={http.getsockname()[1]} "
+                f"ready dicom={dicom.getsockname()[1]} http={http.getsockname()[1]} {tls}"
                 f"aet={load(folder).ae_title} data={folder}"
             )
             sys.stdout.flush()
         while not stop.wait(0.2):
+            _restart_if_dead(cluster)
             for service in services:
                 service.restart_if_dead()
     finally:
         for service in reversed(services):
             service.end()
+
+
+def _restart_if_dead(cluster: Cluster) -> None:
+    """Start the cluster again if it has ended: what systemd does on the appliance."""
+    if cluster.is_running():
+        return
+    typer.echo("PostgreSQL ended; it is started again", err=True)
+    try:
+        cluster.start()
+    except DatabaseUnavailable as error:
+        typer.echo(f"error: {error} It is tried again.", err=True)
 
 
 @dataclass
@@ -102,6 +128,7 @@ class _Service:
     words: list[str]
     environment: dict[str, str]
     listening: socket.socket | None = None
+    listening_tls: socket.socket | None = None
     process: subprocess.Popen[bytes] | None = None
     notify: socket.socket | None = None
     not_before: float = field(default=0.0)
@@ -116,6 +143,9 @@ class _Service:
         if self.listening is not None:
             fds = (self.listening.fileno(),)
             words += ["--fd", str(fds[0])]
+        if self.listening_tls is not None:
+            fds += (self.listening_tls.fileno(),)
+            words += ["--tls-fd", str(fds[-1])]
         self.process = subprocess.Popen(words, env=environment, pass_fds=fds, preexec_fn=_die_with_parent)
 
     def wait_ready(self, stop: threading.Event) -> None:

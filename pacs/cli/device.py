@@ -45,6 +45,8 @@ Certificate = Annotated[
     str | None, typer.Option("--certificate-sha256", help="SHA-256 of the TLS certificate it must show, hexadecimal.")
 ]
 
+OverTls = Annotated[bool | None, typer.Option("--tls/--no-tls", help="Whether it is called over TLS.")]
+
 
 def _given(
     networks: list[str] | None,
@@ -55,6 +57,7 @@ def _given(
     pdu_size: int | None,
     associations_max: int | None,
     certificate: str | None,
+    tls: bool | None,
 ) -> dict[str, Any]:
     """What options say of a device, without those that were not given. An empty text or 0 takes away."""
     lists = {
@@ -69,6 +72,8 @@ def _given(
         found["pdu_size_bytes_max"] = pdu_size or None
     if associations_max is not None:
         found["associations_max"] = associations_max or None
+    if tls is not None:
+        found["tls"] = tls
     if certificate is not None:
         found["tls_certificate_sha256"] = certificate.replace(":", "").lower() or None
     return found
@@ -89,10 +94,13 @@ def device_add(
     pdu_size: PduSize = None,
     associations_max: AssociationsMax = None,
     certificate: Certificate = None,
+    tls: OverTls = None,
 ) -> None:
     """Make a device known: it may store, query and be sent to."""
     data = data_of(context)
-    given = _given(network, alias, called_as, transfer_syntax, character_set, pdu_size, associations_max, certificate)
+    given = _given(
+        network, alias, called_as, transfer_syntax, character_set, pdu_size, associations_max, certificate, tls
+    )
     with open_database(load(data)) as database:
         made = devices.add_device(database, Journal(data), Device(name, ae_title, host, port, **given))
     typer.echo(f"{made.name}: AE title {made.ae_title} at {made.host}:{made.port} is known now.")
@@ -113,10 +121,13 @@ def device_change(
     pdu_size: PduSize = None,
     associations_max: AssociationsMax = None,
     certificate: Certificate = None,
+    tls: OverTls = None,
 ) -> None:
     """Change what is given; a repeatable option replaces all of its kind, an empty one takes them away."""
     data = data_of(context)
-    given = _given(network, alias, called_as, transfer_syntax, character_set, pdu_size, associations_max, certificate)
+    given = _given(
+        network, alias, called_as, transfer_syntax, character_set, pdu_size, associations_max, certificate, tls
+    )
     named = {"ae_title": ae_title, "host": host, "port": port}
     given |= {key: value for key, value in named.items() if value is not None}
     with open_database(load(data)) as database:

@@ -20,6 +20,7 @@ from pacs.storage.journal import Journal
 from pacs.storage.volume import read_identity
 
 if TYPE_CHECKING:
+    from pacs.archive.commit import Verifier
     from pacs.archive.retrieve import Retrieve
     from pacs.archive.store import Store
 
@@ -50,12 +51,18 @@ class Instance:
 
         return Retrieve(self.database, self.by_id)
 
+    def verifier(self) -> Verifier:
+        """What storage commitment is answered from."""
+        from pacs.archive.commit import Verifier
+
+        return Verifier(self.database, self.by_id)
+
 
 @contextmanager
-def open_database(settings: Settings, connections_max: int = 8) -> Iterator[Database]:
-    """The instance's database, its schema checked."""
+def open_database(settings: Settings, connections_max: int = 8, timeout_s: float | None = None) -> Iterator[Database]:
+    """The instance's database, its schema checked. timeout_s: how long a statement may take."""
     read_identity(settings.data)  # data of a newer version are refused before anything is asked of them
-    database = Database(settings.conninfo, connections_max)
+    database = Database(settings.conninfo, connections_max, timeout_s)
     try:
         index.require_current(database)
         yield database
@@ -64,12 +71,14 @@ def open_database(settings: Settings, connections_max: int = 8) -> Iterator[Data
 
 
 @contextmanager
-def open_instance(data: Path, connections_max: int = 8, in_restore: bool = False) -> Iterator[Instance]:
+def open_instance(
+    data: Path, connections_max: int = 8, in_restore: bool = False, timeout_s: float | None = None
+) -> Iterator[Instance]:
     """The instance in `data`, with its volumes. Raise an error of the tree if any of it is not as it should be."""
     settings = settings_table.load(data)
     if not in_restore and (data / MARK).exists():
         raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
-    with open_database(settings, connections_max) as database:
+    with open_database(settings, connections_max, timeout_s) as database:
         roots = {1: settings.tier1_root}
         if settings.tier2_root != settings.tier1_root:
             roots[2] = settings.tier2_root

@@ -49,11 +49,12 @@ def access() -> None:
 
 @machine.command()
 def identity() -> None:
-    """Have the TLS key and the database's cluster, made on the first boot."""
+    """Have the TLS keys and the database's cluster, made on the first boot."""
     state = _state()
     if state is None:
         raise VolumeError("The storage is not ready. See: systemctl status pacs-storage")
     identities.make_tls(state / "identity/tls", socket.gethostname())
+    identities.make_dicom_tls(state / "identity/dicom-tls", socket.gethostname(), "pacs")
     identities.make_cluster(state / "postgresql")
 
 

@@ -32,6 +32,9 @@ COMMANDS = {
     "reconcile": "archive",
     "tier": "archive",
     "backup": "backup",
+    "commitment": "commitment",
+    "tls": "tls",
+    "dicom-user": "tls",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",
@@ -48,7 +51,7 @@ def make_app(names: Collection[str]) -> typer.Typer:
     app.callback()(options)
     app.command()(version)
     for name in names:
-        found = getattr(import_module(f"pacs.cli.{COMMANDS[name]}"), name)
+        found = getattr(import_module(f"pacs.cli.{COMMANDS[name]}"), name.replace("-", "_"))
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:

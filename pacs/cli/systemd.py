@@ -16,11 +16,17 @@ _FIRST_FD = 3
 Fd = Annotated[int | None, typer.Option(help="A listening socket's file descriptor; else systemd's.")]
 
 
-def listening_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd has passed to this process; none if it was started otherwise."""
+def listening_sockets() -> list[tuple[str, socket.socket]]:
+    """The listening sockets that systemd has passed to this process, each with its name (FileDescriptorName=).
+
+    None if it was started otherwise.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    return [socket.socket(fileno=_FIRST_FD + index) for index in range(int(os.environ.get("LISTEN_FDS", "0")))]
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    names += [""] * (count - len(names))
+    return [(names[index], socket.socket(fileno=_FIRST_FD + index)) for index in range(count)]
 
 
 def notify(state: str) -> None:

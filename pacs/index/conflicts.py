@@ -149,15 +149,21 @@ def move_study(connection: Connection, study_key: int, came: dict[str, Any]) -> 
 def rename_patient(connection: Connection, patient_key: int, came: dict[str, Any]) -> None:
     """Give a patient the name, birth date and sex of `came`. The name that it had is no conflict any more."""
     former = connection.execute(
-        "SELECT patient_name FROM patient WHERE patient_key = %s FOR UPDATE", (patient_key,)
+        "SELECT patient_name, pacs_names_of(patient_key)::text AS names FROM patient WHERE patient_key = %s FOR UPDATE",
+        (patient_key,),
     ).fetchone()
-    connection.execute(
+    assert former is not None, "patients are never deleted"
+    values = {**came, "patient_key": patient_key, "came": json.dumps(came)}
+    for statement in (
         "UPDATE patient SET patient_name = %(patient_name)s, patient_birth_date = %(patient_birth_date)s,"
         " patient_sex = %(patient_sex)s WHERE patient_key = %(patient_key)s",
-        {**came, "patient_key": patient_key},
-    )
-    if former is not None:
-        _settle(connection, "patient", patient_key, "pacs_digest(pacs_folded_name(%s))", former["patient_name"], former)
+        "DELETE FROM patient_name WHERE patient_key = %(patient_key)s",
+        "DELETE FROM patient_sound WHERE patient_key = %(patient_key)s",
+        "SELECT pacs_name_patient(tenant_id, patient_key, %(came)s) FROM patient WHERE patient_key = %(patient_key)s",
+    ):
+        connection.execute(statement.encode(), values)
+    kept = {"patient_name": former["patient_name"]}
+    _settle(connection, "patient", patient_key, "pacs_digest(%s)", former["names"], kept)
 
 
 def _settle(

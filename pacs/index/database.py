@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 import select
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from pacs import clock
 from pacs.errors import DatabaseUnavailable, DataTooNew
 
 log = logging.getLogger(__name__)
@@ -31,18 +33,62 @@ _MIGRATION_LOCK = 0x70616373  # "pacs"
 CONNECT_TIMEOUT_S = 5
 
 
+class _BoundedConnection(psycopg.Connection[Row]):
+    """A connection whose server may be silent for so long and no longer, then it counts as lost.
+
+    The server ends a statement itself after statement_timeout (a lock that is not given). A server that is stopped, or
+    hangs in its disk, can't: then this ends the wait.
+    """
+
+    silence_s_max: float | None = None
+
+    def wait(self, gen: Generator[Any, Any, Any], *words: Any, **named: Any) -> Any:
+        """psycopg's own, with an end."""
+        if self.silence_s_max is None:
+            return super().wait(gen, *words, **named)
+        return super().wait(self._bounded(gen, clock.monotonic_s() + self.silence_s_max), *words, **named)
+
+    def _bounded(self, gen: Generator[Any, Any, Any], ends_s: float) -> Generator[Any, Any, Any]:
+        # psycopg resumes its generators several times a second, with a false value while nothing has come.
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and clock.monotonic_s() > ends_s:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the server has been silent for too long")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
 class Database:
     """A pool of connections to the index. One per process; close it at the end."""
 
-    def __init__(self, conninfo: str, connections_max: int = 8) -> None:
+    def __init__(self, conninfo: str, connections_max: int = 8, timeout_s: float | None = None) -> None:
+        """timeout_s is how long a statement may take; None: as long as it likes."""
         self.conninfo = conninfo
+        self._options: dict[str, Any] = {"row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT_S}
+        own = conninfo_to_dict(conninfo).get("options") or ""
+        self._options["options"] = f"{own} -c jit=off".strip()  # compiling takes longer than any of our statements
+        if timeout_s is not None:
+            self._options["options"] += f" -c statement_timeout={int(timeout_s * 1000)}"
+        # The server's own end of a statement comes first, as it leaves no doubt about the outcome.
+
+        class Bounded(_BoundedConnection):
+            silence_s_max = None if timeout_s is None else 1.5 * timeout_s
+
+        self._class = Bounded
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             conninfo,
-            connection_class=psycopg.Connection[Row],
-            kwargs={"row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "pacs"},
+            connection_class=self._class,
+            kwargs={**self._options, "application_name": "pacs"},
             min_size=0,
             max_size=connections_max,
             timeout=CONNECT_TIMEOUT_S,
+            # A try to connect that waits grows its waits with the outage, and holds the next one up: minutes after
+            # the database is back.
+            reconnect_timeout=CONNECT_TIMEOUT_S,
             check=ConnectionPool.check_connection,
             open=True,
         )
@@ -69,9 +115,8 @@ class Database:
     def autocommit_connection(self) -> Connection:
         """A connection of its own, for what a pool's can't do: session locks, exported snapshots."""
         try:
-            return psycopg.Connection.connect(
-                self.conninfo, autocommit=True, row_factory=dict_row, connect_timeout=CONNECT_TIMEOUT_S
-            )
+            connection: Connection = self._class.connect(self.conninfo, autocommit=True, **self._options)
+            return connection
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"The database does not answer: {error}.") from error
 
@@ -108,7 +153,9 @@ class Session:
     def _living(self) -> Connection:
         if self._connection is not None and not self._connection.closed:
             # A connection at rest that has something to read has lost its server. This costs no round trip.
-            if not select.select([self._connection.fileno()], [], [], 0)[0]:
+            silent = select.poll()  # select itself knows file numbers below 1024 only
+            silent.register(self._connection.fileno(), select.POLLIN)
+            if not silent.poll(0):
                 return self._connection
             self.close()
         self._connection = self._database.autocommit_connection()

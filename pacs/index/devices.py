@@ -29,7 +29,9 @@ class Device:
     pdu_size_bytes_max: int | None = None
     #: Transfer syntaxes, best first, that are taken from it and sent to it before all others.
     transfer_syntaxes: tuple[str, ...] = ()
-    #: SHA-256 of the client certificate that it must show, hexadecimal; None: any, or none.
+    #: Whether we call it over TLS.
+    tls: bool = False
+    #: SHA-256 of the certificate that it must show, calling or called, hexadecimal; None: any, or none.
     tls_certificate_sha256: str | None = None
     #: How many associations it may have at once; None: as many as there are.
     associations_max: int | None = None

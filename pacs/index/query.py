@@ -1,20 +1,36 @@
-"""Queries of the patient and study roots (PS3.4 C.6): matches become SQL, rows become answers.
+"""Queries of the patient and study roots (PS3.4 C.6): what is asked for becomes statements, rows become answers.
 
-Values go in as parameters only; what is written into the statement are columns of the attribute table.
+An answer is never held open for a slow peer: a query reads page by page, each page a transaction of its own, and keeps
+only where it stands. There are two ways to go through what matches:
+
+- *gather*: an index finds the few that match; their keys are read at once (8 bytes each), then the pages by their keys.
+- *walk*: much of the archive may match; the pages follow an index from its end, each begins where the last one ended.
+
+Which it is follows from the keys that are asked for, not from PostgreSQL's estimate of how many match: an estimate that
+is wrong by much would walk through the whole archive for a patient who is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import sys
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from pacs.index.database import Database, Row
+from pacs.index import computed, condition
+from pacs.index.condition import TABLE, Parameters
+from pacs.index.database import Connection, Database, Row
 from pacs.index.store import DEFAULT_TENANT
-from pacs.model.attributes import BY_KEYWORD, Attribute, Level
-from pacs.model.matching import Match, OneOf, Range, Single, Wildcard
-from pacs.model.record import integer
+from pacs.model.attributes import BY_KEYWORD, SEQUENCE_BY_KEYWORD, Level
+from pacs.model.matching import AnyOf, Item, Match, OneOf, Range, Single
 
-_TABLE = {Level.PATIENT: "p", Level.STUDY: "st", Level.SERIES: "se", Level.IMAGE: "o"}
+#: Rows of a query's first page, and the most of a later one.
+PAGE_ROWS_FIRST, PAGE_ROWS_MAX = 50, 500
+
+#: How many keys a walk looks at in one statement: some tenths of a second's work if hardly any of them match.
+STRETCH_KEYS = 50_000
+
 _FROM = {
     Level.PATIENT: "patient p",
     Level.STUDY: "study st JOIN patient p USING (patient_key)",
@@ -22,135 +38,192 @@ _FROM = {
     Level.IMAGE: "object o JOIN series se USING (series_key) JOIN study st USING (study_key)"
     " JOIN patient p USING (patient_key)",
 }
-
-#: Attributes that are counted or gathered when a query asks for them (PS3.4 C.3.4), with the level they are of.
-COMPUTED: dict[str, tuple[Level, str]] = {
-    "NumberOfPatientRelatedStudies": (
-        Level.PATIENT,
-        "(SELECT count(*) FROM study x WHERE x.patient_key = p.patient_key)",
-    ),
-    "ModalitiesInStudy": (
-        Level.STUDY,
-        "(SELECT string_agg(DISTINCT x.modality, '\\' ORDER BY x.modality) FROM series x"
-        " WHERE x.study_key = st.study_key AND x.modality <> '')",
-    ),
-    "SOPClassesInStudy": (
-        Level.STUDY,
-        "(SELECT string_agg(DISTINCT y.sop_class_uid, '\\' ORDER BY y.sop_class_uid) FROM series x"
-        " JOIN object y USING (series_key) WHERE x.study_key = st.study_key)",
-    ),
-    "NumberOfStudyRelatedSeries": (Level.STUDY, "(SELECT count(*) FROM series x WHERE x.study_key = st.study_key)"),
-    "NumberOfStudyRelatedInstances": (
-        Level.STUDY,
-        "(SELECT count(*) FROM series x JOIN object y USING (series_key)"
-        " WHERE x.study_key = st.study_key AND y.is_current)",
-    ),
-    "NumberOfSeriesRelatedInstances": (
-        Level.SERIES,
-        "(SELECT count(*) FROM object y WHERE y.series_key = se.series_key AND y.is_current)",
-    ),
+_FROM_MODALITY = "study_modality m JOIN study st USING (study_key) JOIN patient p USING (patient_key)"
+_KEY = {
+    Level.PATIENT: "p.patient_key",
+    Level.STUDY: "st.study_key",
+    Level.SERIES: "se.series_key",
+    Level.IMAGE: "o.object_key",
 }
 
 
-def find(
-    database: Database,
-    level: Level,
-    matches: Mapping[str, Match],
-    wanted: Collection[str],
-    modalities_in_study: Match | None = None,
-) -> Iterator[Row]:
-    """The entities of a level that match, as rows of keyword → value, streamed from a cursor.
+@dataclass(frozen=True)
+class Question:
+    """What a query asks: the level, what must match by keyword, and the keywords that an answer shall have.
 
-    `matches` and `wanted` are keywords of attributes at this level or above; others are left out.
+    Keys below the level are left out, as are those that the index does not know.
     """
-    conditions = [f"{_TABLE[level]}.tenant_id = %(tenant_id)s"]
-    parameters: dict[str, Any] = {"tenant_id": DEFAULT_TENANT}
+
+    level: Level
+    matches: Mapping[str, Match] = field(default_factory=dict)
+    wanted: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A way through what matches. `order`: the columns that a walk follows backwards; none to gather."""
+
+    tables: str
+    order: tuple[str, ...] = ()
+
+
+def _never() -> bool:
+    return False
+
+
+def find(database: Database, question: Question, is_cancelled: Callable[[], bool] = _never) -> Iterator[Row]:
+    """The entities that match, as rows of keyword → value; a sequence's value is a list of items. No order is promised.
+
+    Whoever does not take all of it leaves nothing open. It ends early if is_cancelled says so between two statements.
+    """
+    plan = _plan(question)
+    if plan.order:
+        return _walk(database, question, plan, is_cancelled)
+    return _gather(database, question, plan)
+
+
+def _plan(question: Question) -> _Plan:
+    level, matches = question.level, question.matches
+    if any(condition.is_selective(keyword, match) for keyword, match in matches.items()):
+        return _Plan(_FROM[level])
+    has_dates = isinstance(matches.get("StudyDate"), (Single, OneOf, Range, AnyOf))
+    if level != Level.STUDY:
+        return _Plan(_FROM[level]) if has_dates and level > Level.STUDY else _Plan(_FROM[level], (_KEY[level],))
+    modality = matches.get("ModalitiesInStudy")
+    if isinstance(modality, Single) and modality.value:
+        return _Plan(_FROM_MODALITY, ("m.study_date", "m.study_key"))
+    return _Plan(_FROM[level], ("st.study_date", "st.study_key") if has_dates else ("st.study_key",))
+
+
+def _conditions(question: Question, plan: _Plan, parameters: Parameters) -> list[str]:
+    level = question.level
+    conditions = _of_tenant(level)
     if level == Level.PATIENT:
         conditions.append("EXISTS (SELECT FROM study x WHERE x.patient_key = p.patient_key AND x.is_patients)")
     else:
         conditions.append("st.is_patients")
     if level == Level.IMAGE:
         conditions.append("o.is_current")
-    for keyword, match in matches.items():
-        attribute = BY_KEYWORD[keyword]
-        if attribute.level <= level:
-            conditions.append(_condition(attribute, match, parameters))
-    if modalities_in_study is not None and level >= Level.STUDY:
-        modality = _condition(BY_KEYWORD["Modality"], modalities_in_study, parameters, "x")
-        conditions.append(f"EXISTS (SELECT FROM series x WHERE x.study_key = st.study_key AND {modality})")
-    statement = (
-        f"SELECT {_columns(level, wanted)} FROM {_FROM[level]} WHERE {' AND '.join(conditions)}"
-        f" ORDER BY {_TABLE[level]}.{_KEY[level]}"
-    )
-    with database.transaction() as connection, connection.cursor(name="find") as cursor:
-        cursor.execute(statement.encode(), parameters)
-        yield from cursor
-
-
-_KEY = {Level.PATIENT: "patient_key", Level.STUDY: "study_key", Level.SERIES: "series_key", Level.IMAGE: "object_key"}
-
-
-def _columns(level: Level, wanted: Collection[str]) -> str:
-    columns = ["1 AS one"]
-    for keyword in wanted:
+    for keyword, match in question.matches.items():
         if keyword in BY_KEYWORD and BY_KEYWORD[keyword].level <= level:
-            attribute = BY_KEYWORD[keyword]
-            columns.append(f'{_TABLE[attribute.level]}.{attribute.column} AS "{keyword}"')
-        elif keyword in COMPUTED and COMPUTED[keyword][0] <= level:
-            columns.append(f'{COMPUTED[keyword][1]} AS "{keyword}"')
+            conditions.append(condition.of(BY_KEYWORD[keyword], match, parameters))
+        elif keyword in SEQUENCE_BY_KEYWORD and SEQUENCE_BY_KEYWORD[keyword].level <= level:
+            assert isinstance(match, Item)
+            conditions.append(condition.of_sequence(SEQUENCE_BY_KEYWORD[keyword], match, parameters))
+        elif keyword in computed.MATCHED_AS and level >= Level.STUDY:
+            conditions.append(_of_study(keyword, match, plan, parameters))
+    if plan.order[:1] == ("m.study_date",):
+        conditions += _dates_of_walk(question, parameters)
+    return conditions
+
+
+def _of_tenant(level: Level) -> list[str]:
+    """Every table's tenant: all indexes begin with it, and one that is not given is not used."""
+    return [f"{TABLE[each]}.tenant_id = {DEFAULT_TENANT}" for each in Level if each <= level]
+
+
+def _of_study(keyword: str, match: Match, plan: _Plan, parameters: Parameters) -> str:
+    if keyword == "ModalitiesInStudy" and plan.order[:1] == ("m.study_date",):
+        return f"m.tenant_id = {DEFAULT_TENANT} AND {condition.of_column('m.modality', 'CS', match, parameters)}"
+    found = computed.of_study(keyword, match, parameters)
+    assert found is not None
+    return found
+
+
+def _dates_of_walk(question: Question, parameters: Parameters) -> list[str]:
+    """The study's date again, on the index that the walk by modality follows."""
+    match = question.matches.get("StudyDate")
+    return [] if match is None else [condition.of_column("m.study_date", "DA", match, parameters)]
+
+
+def _walk(database: Database, question: Question, plan: _Plan, is_cancelled: Callable[[], bool]) -> Iterator[Row]:
+    parameters = Parameters()
+    conditions = _conditions(question, plan, parameters)
+    places = ", ".join(plan.order)
+    statement = (
+        f"SELECT {_columns(question)}, {', '.join(f'{place} AS _{number}' for number, place in enumerate(plan.order))}"
+        f" FROM {plan.tables} WHERE {' AND '.join(conditions)}"
+    )
+    order = ", ".join(f"{column} DESC" for column in plan.order)
+    last: tuple[Any, ...] = ()
+    # By its key alone a walk knows how far it has come: it looks at a stretch at a time, however few of it match.
+    stretch = STRETCH_KEYS if len(plan.order) == 1 else 0
+    if stretch:
+        last = (_newest(database, question.level) + 1,)
+    size = PAGE_ROWS_FIRST
+    while not is_cancelled():
+        further = f" AND ({places}) < ({', '.join(f'%(last{n})s' for n in range(len(last)))})" if last else ""
+        if stretch:
+            further += f" AND {places} >= {last[0] - stretch}"
+        rows = _read(
+            database,
+            f"{statement}{further} ORDER BY {order} LIMIT {size}",
+            parameters | {f"last{number}": value for number, value in enumerate(last)},
+        )
+        yield from rows
+        if len(rows) == size:
+            last = tuple(rows[-1][f"_{number}"] for number in range(len(plan.order)))
+        elif stretch and last[0] > stretch:
+            last = (last[0] - stretch,)
+        else:
+            return
+        size = min(2 * size, PAGE_ROWS_MAX)
+
+
+def _newest(database: Database, level: Level) -> int:
+    key = _KEY[level]
+    with database.transaction() as connection:
+        row = connection.execute(
+            f"SELECT coalesce(max({key}), 0) AS newest FROM {_FROM[level].partition(' JOIN ')[0]}".encode()
+        ).fetchone()
+    assert row is not None
+    return int(row["newest"])
+
+
+def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
+    parameters = Parameters()
+    key = _KEY[question.level]
+    conditions = " AND ".join(_conditions(question, plan, parameters))
+    # One value of 8 bytes a key: rows would take ten times that of this process's memory.
+    # What belongs to a study comes as it arrived, all else from the newest on.
+    order = f"{key} {'ASC' if question.level > Level.STUDY else 'DESC'}"
+    statement = f"SELECT string_agg(int8send({key}), '' ORDER BY {order}) AS keys FROM {plan.tables} WHERE {conditions}"
+    page = f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s::bigint[]) ORDER BY {order}"
+    at, size = 0, PAGE_ROWS_FIRST
+    with database.transaction() as connection:
+        row = connection.execute(statement.encode(), parameters, prepare=False, binary=True).fetchone()
+        assert row is not None
+        keys = array("q", row["keys"] or b"")
+        if sys.byteorder == "little":
+            keys.byteswap()
+        rows = _page(connection, page, {"keys": keys[:size].tolist()}) if keys else []
+    while True:
+        yield from rows
+        at, size = at + size, min(2 * size, PAGE_ROWS_MAX)
+        if at >= len(keys):
+            return
+        rows = _read(database, page, {"keys": keys[at : at + size].tolist()})
+
+
+def _read(database: Database, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+    with database.transaction() as connection:
+        return _page(connection, statement, parameters)
+
+
+def _page(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+    """A page. It is planned with its values in it: a prefix that is searched for says which index serves."""
+    return connection.execute(statement.encode(), parameters, prepare=False).fetchall()
+
+
+def _columns(question: Question) -> str:
+    columns = ["1 AS one"]
+    for keyword in question.wanted:
+        known = BY_KEYWORD.get(keyword) or SEQUENCE_BY_KEYWORD.get(keyword)
+        if known is not None and known.level <= question.level:
+            columns.append(f'{TABLE[known.level]}.{known.column} AS "{keyword}"')
+        elif (found := computed.expression(keyword, question.level)) is not None:
+            columns.append(f'{found} AS "{keyword}"')
     return ", ".join(columns)
-
-
-def _condition(attribute: Attribute, match: Match, parameters: dict[str, Any], table: str | None = None) -> str:
-    column = f"{table or _TABLE[attribute.level]}.{attribute.column}"
-    name = f"p{len(parameters)}"
-    fold = _fold if attribute.vr == "PN" else str
-    match match:
-        case Single(text):
-            if attribute.vr == "IS":
-                return _integer_condition(column, (text,), name, parameters)
-            parameters[name] = text.rstrip("^") if attribute.vr == "PN" else text
-            return f"{fold(column)} = {fold(f'%({name})s')}"
-        case OneOf(texts):
-            if attribute.vr == "IS":
-                return _integer_condition(column, texts, name, parameters)
-            parameters[name] = list(texts)
-            return f"{fold(column)} IN (SELECT {fold('x')} FROM unnest(%({name})s::text[]) x)"
-        case Wildcard(pattern):
-            parameters[name] = _like(pattern)
-            return f"{fold(column)} LIKE {fold(f'%({name})s')}"
-        case Range(first, last):
-            return _range_condition(column, attribute.vr, first, last, name, parameters)
-
-
-def _fold(expression: str) -> str:
-    """In small letters by Unicode's rules: the database's own locale is C. As in the index patient_by_name."""
-    return f'lower({expression} COLLATE "und-x-icu")'
-
-
-def _integer_condition(column: str, texts: Collection[str], name: str, parameters: dict[str, Any]) -> str:
-    """Numbers, not their texts, are compared; what is none matches nothing."""
-    parameters[name] = [number for number in map(integer, texts) if number is not None]
-    return f"{column} = ANY (%({name})s::integer[])"
-
-
-def _like(pattern: str) -> str:
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")
-
-
-def _range_condition(column: str, vr: str, first: str, last: str, name: str, parameters: dict[str, Any]) -> str:
-    conditions = [f"{column} <> ''"]
-    if vr == "TM":
-        column = f"replace({column}, ':', '')"
-    if first:
-        parameters[name] = first
-        conditions.append(f"{column} >= %({name})s")
-    if last:
-        # A last time of 10 takes in all that begins with 10: to the precision that it is asked with.
-        parameters[name + "l"] = last + ("\uffff" if vr == "TM" else "")
-        conditions.append(f"{column} <= %({name}l)s")
-    return "(" + " AND ".join(conditions) + ")"
 
 
 def study_list(database: Database, studies_max: int) -> list[Row]:

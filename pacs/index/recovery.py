@@ -92,7 +92,7 @@ def require_empty_and_idle(database: Database) -> None:
     if receivers["found"]:
         raise RestoreError(
             "Receivers are at work. Stop them first: "
-            "`systemctl stop pacs-dicom.socket 'pacs-receiver@*' pacs-worker pacs-web`."
+            "`systemctl stop 'pacs-dicom*.socket' 'pacs-receiver@*' pacs-worker pacs-web`."
         )
 
 

@@ -37,6 +37,10 @@ class RefusalKind(StrEnum):
 PENDING_KINDS = (RefusalKind.CALLING_AE, RefusalKind.ADDRESS, RefusalKind.CALLED_AE, RefusalKind.TLS)
 
 
+#: What is noted and nobody has to do anything about: a watcher of ports, a service that others offer.
+QUIET_KINDS = (RefusalKind.PROTOCOL, RefusalKind.ABSTRACT_SYNTAX)
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Something that was refused. Nothing in it may be a patient's."""

@@ -6,10 +6,14 @@ import json
 from dataclasses import dataclass
 
 from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
+from pacs.model import names
 from pacs.model.record import IndexRecord, lone_study_uid
 from pacs.model.uids import NON_PATIENT_SOP_CLASSES
 
 DEFAULT_TENANT = 1
+
+#: How many of the newest objects say which transfer syntaxes are most stored.
+NEWEST_OBJECTS = 2000
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,17 @@ def store(
     tenant_id: int = DEFAULT_TENANT,
 ) -> tuple[str, int]:
     """Insert an object: (outcome, object key), as pacs_store in 0001_initial.sql says."""
+    patient_name = str(record.values["patient_name"])
     fields = {
         **record.values,
+        **record.sequences,
         "tenant_id": tenant_id,
         "transfer_syntax_uid": transfer_syntax_uid,
         "lone_study_uid": lone_study_uid(record),
         "is_patients": record.sop_class_uid not in NON_PATIENT_SOP_CLASSES,
+        "patient_name_keys": names.group_keys(patient_name),
+        "patient_name_words": names.words(patient_name),
+        "referring_physician_name_key": "=".join(names.group_keys(str(record.values["referring_physician_name"]))),
     }
     row = connection.execute(
         "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
@@ -55,6 +64,12 @@ def store(
     return row["outcome"], row["found_object_key"]
 
 
+def series_of(connection: Connection, object_key: int) -> int | None:
+    """The series that an object is in; None if it is gone."""
+    row = connection.execute("SELECT series_key FROM object WHERE object_key = %s", (object_key,)).fetchone()
+    return int(row["series_key"]) if row else None
+
+
 def note_same_content(connection: Connection, object_key: int, association_key: int | None) -> None:
     """Count an arrival of an object that is here already in another encoding."""
     connection.execute(
@@ -65,11 +80,18 @@ def note_same_content(connection: Connection, object_key: int, association_key: 
 
 
 def most_stored_syntaxes(database: Database) -> dict[str, str]:
-    """SOP class → the transfer syntax that most of its objects are stored in."""
+    """SOP class → the transfer syntax that most of its objects among the last to arrive are stored in.
+
+    A class that none of them is of has the one that came first. The cost does not grow with the archive.
+    """
     with database.transaction() as connection:
         rows = connection.execute(
-            "SELECT DISTINCT ON (sop_class_uid) sop_class_uid, transfer_syntax_uid FROM object"
-            " GROUP BY 1, 2 ORDER BY sop_class_uid, count(*) DESC, transfer_syntax_uid"
+            "SELECT DISTINCT ON (s.sop_class_uid) s.sop_class_uid, s.transfer_syntax_uid FROM stored_syntax s"
+            " LEFT JOIN (SELECT sop_class_uid, transfer_syntax_uid, count(*) AS objects"
+            "   FROM (SELECT sop_class_uid, transfer_syntax_uid FROM object ORDER BY object_key DESC LIMIT %s) newest"
+            "   GROUP BY 1, 2) n USING (sop_class_uid, transfer_syntax_uid)"
+            " ORDER BY s.sop_class_uid, n.objects DESC NULLS LAST, s.ctid",
+            (NEWEST_OBJECTS,),
         ).fetchall()
     return {row["sop_class_uid"]: row["transfer_syntax_uid"] for row in rows}
 
@@ -82,12 +104,13 @@ def open_session(connection: Connection) -> int:
     return int(row["key"])
 
 
-def open_association(database: Database, session_key: int, calling_ae: str, peer: str) -> int:
+def open_association(database: Database, session_key: int, calling_ae: str, peer: str, user_name: str = "") -> int:
     """Note an association that was accepted; return its key."""
     with database.transaction() as connection:
         row = connection.execute(
-            "INSERT INTO association (session_key, calling_ae, peer) VALUES (%s, %s, %s) RETURNING association_key",
-            (session_key, calling_ae, peer),
+            "INSERT INTO association (session_key, calling_ae, peer, user_name) VALUES (%s, %s, %s, %s)"
+            " RETURNING association_key",
+            (session_key, calling_ae, peer, user_name),
         ).fetchone()
     assert row is not None
     return int(row["association_key"])

@@ -1,4 +1,4 @@
-"""What the state volume gets once and keeps for its life: the TLS key, and the database's cluster.
+"""What the state volume gets once and keeps for its life: the TLS keys, and the database's cluster.
 
 Each is made beside its place and then renamed into it, so a loss of power leaves none or a whole one.
 """
@@ -21,10 +21,19 @@ _YEARS = 10
 
 
 def make_tls(folder: Path, host_name: str) -> None:
-    """Make key.pem and a self-signed certificate.pem in folder, unless they are there.
+    """Make key.pem and a self-signed certificate.pem for HTTPS in folder, unless they are there.
 
     Self-signed is for the first hours: an operator puts the hospital's own certificate in its place.
     """
+    _make_certificate(folder, host_name, ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"))
+
+
+def make_dicom_tls(folder: Path, host_name: str, owner: str | None = None) -> None:
+    """The same for DICOM over TLS, where many devices know RSA only; for the user who serves it."""
+    _make_certificate(folder, host_name, ("rsa:3072",), owner)
+
+
+def _make_certificate(folder: Path, host_name: str, kind: tuple[str, ...], owner: str | None = None) -> None:
     if folder.exists():
         return
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -36,9 +45,7 @@ def make_tls(folder: Path, host_name: str) -> None:
         "req",
         "-x509",
         "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
+        *kind,
         "-nodes",
         "-sha256",
         "-days",
@@ -52,6 +59,10 @@ def make_tls(folder: Path, host_name: str) -> None:
         "-out",
         str(unfinished / "certificate.pem"),
     )
+    if owner is not None:
+        for path in (*unfinished.iterdir(), unfinished):
+            shutil.chown(path, owner, owner)
+        folder.parent.chmod(0o711)  # the way to its own; what lies beside is closed to it by each folder's mode
     _put_in_place(unfinished, folder)
 
 

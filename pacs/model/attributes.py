@@ -59,6 +59,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         StudyID|00200010|SH|study_id
         StudyDescription|00081030|LO|study_description
         ReferringPhysicianName|00080090|PN|referring_physician_name
+        TimezoneOffsetFromUTC|00080201|SH|timezone_offset
         """,
     ),
     *_rows(
@@ -75,6 +76,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         InstitutionName|00080080|LO|institution_name
         StationName|00081010|SH|station_name
         Manufacturer|00080070|LO|manufacturer
+        PerformedProcedureStepStartDate|00400244|DA|performed_date
+        PerformedProcedureStepStartTime|00400245|TM|performed_time
         """,
     ),
     *_rows(
@@ -93,8 +96,77 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 BY_KEYWORD = {attribute.keyword: attribute for attribute in ATTRIBUTES}
 SPECIFIC_CHARACTER_SET = 0x00080005
 
+
+@dataclass(frozen=True)
+class Sequence:
+    """A sequence of the index: its column holds the items, each with the attributes below."""
+
+    keyword: str
+    tag: int
+    level: Level
+    column: str
+    attributes: tuple[Attribute, ...]
+
+    def by_keyword(self, keyword: str) -> Attribute | None:
+        """An attribute of the items; None if the index keeps none of that keyword."""
+        return next((attribute for attribute in self.attributes if attribute.keyword == keyword), None)
+
+
+#: In an item an attribute's column is its keyword.
+SEQUENCES: tuple[Sequence, ...] = (
+    Sequence(
+        "ProcedureCodeSequence",
+        0x00081032,
+        Level.STUDY,
+        "procedure_codes",
+        tuple(
+            _rows(
+                Level.STUDY,
+                """
+                CodeValue|00080100|SH|CodeValue
+                CodingSchemeDesignator|00080102|SH|CodingSchemeDesignator
+                CodingSchemeVersion|00080103|SH|CodingSchemeVersion
+                CodeMeaning|00080104|LO|CodeMeaning
+                """,
+            )
+        ),
+    ),
+    Sequence(
+        "RequestAttributesSequence",
+        0x00400275,
+        Level.SERIES,
+        "request_attributes",
+        tuple(
+            _rows(
+                Level.SERIES,
+                """
+                AccessionNumber|00080050|SH|AccessionNumber
+                StudyInstanceUID|0020000D|UI|StudyInstanceUID
+                RequestedProcedureDescription|00321060|LO|RequestedProcedureDescription
+                ScheduledProcedureStepDescription|00400007|LO|ScheduledProcedureStepDescription
+                ScheduledProcedureStepID|00400009|SH|ScheduledProcedureStepID
+                RequestedProcedureID|00401001|SH|RequestedProcedureID
+                """,
+            )
+        ),
+    ),
+)
+SEQUENCE_BY_KEYWORD = {sequence.keyword: sequence for sequence in SEQUENCES}
+
 #: What the scanner keeps of a data set.
-SCANNED_TAGS = frozenset(attribute.tag for attribute in ATTRIBUTES) | {SPECIFIC_CHARACTER_SET}
+SCANNED_TAGS = (
+    frozenset(attribute.tag for attribute in ATTRIBUTES)
+    | {sequence.tag for sequence in SEQUENCES}
+    | {SPECIFIC_CHARACTER_SET}
+)
+
+#: Dates with the times that belong to them (PS3.4 C.2.2.2.5.4), by keyword.
+TIME_OF_DATE = {
+    "StudyDate": "StudyTime",
+    "SeriesDate": "SeriesTime",
+    "PerformedProcedureStepStartDate": "PerformedProcedureStepStartTime",
+    "ContentDate": "ContentTime",
+}
 
 UNIQUE_KEY = {
     Level.PATIENT: BY_KEYWORD["PatientID"],

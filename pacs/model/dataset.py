@@ -7,7 +7,8 @@ others by their length, pixel data too, so its cost is the number of elements, n
 set is whole: every length lies inside the data, every sequence and item of undefined length is closed, and the last
 element ends with the last byte.
 
-It does not look into sequences of defined length, check value representations, or decode pixels.
+Of a sequence that is asked for it keeps the items' bytes as they are; pacs/model/items.py reads them. It does not look
+into other sequences of defined length, check value representations, or decode pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEPTH_MAX = 64
 
 #: The most that a deflated data set may grow to [bytes]. A deflate bomb reaches 1000 times its size.
-INFLATED_SIZE_BYTES_MAX = 4 << 30
+INFLATED_SIZE_BYTES_MAX = 16 << 30
+
+#: The most elements that a deflated data set may have: so many, and so many more for each of its bytes. An object of
+#: a million small elements is read in a second; a deflate bomb has a thousand times as many for its size.
+DEFLATED_ELEMENTS_MAX = 1_000_000
+DEFLATED_ELEMENTS_PER_BYTE_MAX = 2
 
 #: The longest value that is kept for the index [bytes]; a longer one counts as empty.
 VALUE_SIZE_BYTES_MAX = 64 << 10
@@ -67,17 +73,25 @@ class Encoding:
         return int(struct.unpack_from(self.endian + "L", data, at)[0])
 
 
-_IMPLICIT = Encoding(False, "<")
+IMPLICIT = Encoding(False, "<")
 
 
 def encoding_of(transfer_syntax_uid: str) -> Encoding:
     """How data sets of a transfer syntax are encoded. All but three are explicit VR little endian (PS3.5 A)."""
     if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
-        return _IMPLICIT
+        return IMPLICIT
     return Encoding(True, ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<")
 
 
-def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[int]) -> dict[int, bytes]:
+class Scanned(dict[int, bytes]):
+    """The raw values that were found, by tag. `nested` says how what is in them is encoded, for those of sequences."""
+
+    def __init__(self, values: dict[int, bytes], nested: dict[int, Encoding]) -> None:
+        super().__init__(values)
+        self.nested = nested
+
+
+def scan(data: memoryview | bytes, transfer_syntax_uid: str, tags: Collection[int]) -> Scanned:
     """The raw values of the top-level elements in `tags` that a whole encoded data set has, by tag. See Scanner."""
     scanner = Scanner(transfer_syntax_uid, tags)
     scanner.feed(memoryview(data))
@@ -96,16 +110,23 @@ class Scanner:
     ) -> None:
         inflating = transfer_syntax_uid in DEFLATED
         self._inflation = _Inflation(self._walk, inflated_size_bytes_max) if inflating else None
+        self._elements_max = DEFLATED_ELEMENTS_MAX
         self._walker = _Walker(encoding_of(transfer_syntax_uid), tags)
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes."""
         if self._inflation is not None:
+            self._elements_max += DEFLATED_ELEMENTS_PER_BYTE_MAX * len(data)
             self._inflation.feed(data)
         else:
             self._walker.feed(data)
 
-    def finish(self) -> dict[int, bytes]:
+    @property
+    def elements(self) -> int:
+        """How many elements and items were read so far."""
+        return self._walker.elements
+
+    def finish(self) -> Scanned:
         """The values found, by tag, when all bytes were fed."""
         if self._inflation is not None:
             self._inflation.finish()
@@ -113,6 +134,8 @@ class Scanner:
 
     def _walk(self, data: bytes) -> None:
         self._walker.feed(memoryview(data))
+        if self._walker.elements > self._elements_max:
+            raise CannotUnderstand("The deflated data set has more elements than one of its size can have.")
 
 
 class _Inflation:
@@ -156,6 +179,10 @@ class _Walker:
         self.encoding = encoding
         self.tags = tags
         self.values: dict[int, bytes] = {}
+        self._nested: dict[int, Encoding] = {}  # how the items are encoded of each that was kept
+        self._kept: bytearray | None = None  # the items of a wanted sequence of undefined length that is under way
+        self._kept_tag = 0
+        self.elements = 0
         self._is_first = True
         self._pending = b""  # the start of a header or of a wanted value
         self._skip_bytes = 0  # of the element that is under way
@@ -177,10 +204,12 @@ class _Walker:
             data, self._pending = memoryview(self._pending + bytes(data)), b""
         at, end = 0, len(data)
         while at < end:
+            self.elements += 1
             if self._padding_bytes:
                 at = self._step_padding(data, at)
             elif self._levels:
-                at = self._step_nested(data, at)
+                next_at = self._step_nested(data, at)
+                at = next_at if self._kept is None or next_at <= _MORE else self._keep(data, at, next_at)
             else:
                 at = self._step(data, at)
             if at <= _MORE:
@@ -188,7 +217,20 @@ class _Walker:
                 return
         self._skip_bytes = at - end
 
-    def finish(self) -> dict[int, bytes]:
+    def _keep(self, data: memoryview, at: int, next_at: int) -> int:
+        """Keep what a step inside a wanted sequence has passed; give where the next begins."""
+        assert self._kept is not None
+        if len(self._kept) + next_at - at > VALUE_SIZE_BYTES_MAX:
+            self._kept = None  # counts as empty
+            return next_at
+        if next_at > len(data):
+            return _more(at)
+        self._kept += data[at:next_at]
+        if not self._levels:
+            self.values[self._kept_tag], self._kept = bytes(self._kept), None
+        return next_at
+
+    def finish(self) -> Scanned:
         """The values, if every element was closed."""
         tag, length = self._element
         if self._skip_bytes:
@@ -198,7 +240,7 @@ class _Walker:
             )
         if self._pending or self._levels or self._padding_bytes % 2:
             raise CannotUnderstand("The data set is cut short in the middle of an element.")
-        return self.values
+        return Scanned(self.values, self._nested)
 
     def _step(self, data: memoryview, at: int) -> int:
         """An element of the data set itself."""
@@ -210,7 +252,7 @@ class _Walker:
             self.encoding = encoding_found(data[at : at + 8], self.encoding)
         if not data[at] and not data[at + 1] and not any(data[at : at + 8]):
             return self._step_padding(data, at)
-        header = _header(data, at, self.encoding)
+        header = read_header(data, at, self.encoding)
         if header is None:
             return _more(at)
         tag, start, length, nested = header
@@ -221,12 +263,15 @@ class _Walker:
         if length == UNDEFINED:
             self._levels.append((nested, True))
             self._in_fragments = tag == PIXEL_DATA
+            if tag in self.tags and tag != PIXEL_DATA:
+                self._kept, self._kept_tag, self._nested[tag] = bytearray(), tag, nested
             return start
         self._element = (tag, length)
         if tag in self.tags and length <= VALUE_SIZE_BYTES_MAX:
             if start + length > len(data):
                 return _more(at)
             self.values[tag] = bytes(data[start : start + length])
+            self._nested[tag] = nested
         return start + length
 
     def _step_padding(self, data: memoryview, at: int) -> int:
@@ -260,7 +305,7 @@ class _Walker:
         return at + 8
 
     def _step_in_item(self, data: memoryview, at: int, encoding: Encoding) -> int:
-        header = _header(data, at, encoding)
+        header = read_header(data, at, encoding)
         if header is None:
             return _more(at)
         tag, start, length, nested = header
@@ -279,7 +324,7 @@ def _more(at: int) -> int:
     return _MORE - at
 
 
-def _header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int, int, Encoding] | None:
+def read_header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int, int, Encoding] | None:
     """An element's tag, where its value starts, its length, and how what it nests is encoded; None: more bytes."""
     tag = encoding.tag(data, at)
     if not encoding.explicit or tag >> 16 == 0xFFFE:
@@ -294,7 +339,7 @@ def _header(data: memoryview, at: int, encoding: Encoding) -> tuple[int, int, in
         )
     if len(data) - at < 12:
         return None
-    return tag, at + 12, encoding.length(data, at + 8), _IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
+    return tag, at + 12, encoding.length(data, at + 8), IMPLICIT if vr == b"UN" else encoding  # PS3.5 6.2.2 note 4
 
 
 def encoding_found(data: memoryview, said: Encoding) -> Encoding:

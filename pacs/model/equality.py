@@ -15,6 +15,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from pacs.model.bounds import require_small_inflated, require_small_pixels
 from pacs.model.byteorder import swap_words
 
 #: Larger objects are not compared but kept both [bytes]: decoding takes memory.
@@ -42,12 +43,14 @@ def same_content(one: tuple[bytes, str], other: tuple[bytes, str]) -> bool:
 
 
 def _canonical_digest(data: bytes, transfer_syntax_uid: str) -> bytes:
+    require_small_inflated(data, transfer_syntax_uid, SIZE_BYTES_MAX)
     ds = read_dataset(data, transfer_syntax_uid)
     syntax = UID(transfer_syntax_uid)
     _make_private_bytes(ds)
     if syntax.is_compressed and not syntax.is_deflated:
         if transfer_syntax_uid not in _LOSSLESS:
             raise ValueError("lossy: its pixels can be no other encoding's")
+        require_small_pixels(ds, SIZE_BYTES_MAX)
         ds.decompress(generate_instance_uid=False)
     if not syntax.is_little_endian:
         swap_words(ds)

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from pacs.errors import CannotUnderstand, DataSetDoesNotMatch
 from pacs.model import dataset, text
-from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SPECIFIC_CHARACTER_SET
+from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, SEQUENCES, SPECIFIC_CHARACTER_SET, Level, Sequence
+from pacs.model.dataset import Scanned
+from pacs.model.items import items_of
 from pacs.model.uids import NON_PATIENT_SOP_CLASSES, is_uid
 
 #: Values of PatientID that devices send when they know none. They never join two studies into one patient.
 UNKNOWN_PATIENT_IDS = frozenset(["", "0", "UNKNOWN", "UNKNOWN PATIENT", "NONE", "ANONYMOUS"])
 
+#: The most items of a sequence that the index keeps.
+ITEMS_MAX = 16
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _DATE = re.compile(r"([0-9]{4})[.-]?([0-9]{2})[.-]?([0-9]{2})", re.ASCII)
+#: The columns of what stands above an object.
+COLUMNS_ABOVE = tuple(attribute.column for attribute in ATTRIBUTES if attribute.level < Level.IMAGE)
 
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """One object's attributes by column of the index; text as it is, integers as int, None where there is none."""
+    """One object's attributes by column of the index; text as it is, integers as int, None where there is none.
+
+    `sequences` holds those that the object has, by column: a list of items, each attribute by its keyword.
+    """
 
     values: dict[str, str | int | None]
+    sequences: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+
+    @cached_property
+    def above(self) -> tuple[object, ...]:
+        """What it says of its series, study and patient: the same for all objects that agree on them."""
+        return tuple(self.values[column] for column in COLUMNS_ABOVE)
 
     @property
     def study_instance_uid(self) -> str:
@@ -49,18 +66,20 @@ def read_record(data: memoryview | bytes, transfer_syntax_uid: str) -> IndexReco
     return make_record(dataset.scan(data, transfer_syntax_uid, SCANNED_TAGS))
 
 
-def make_record(raw: dict[int, bytes], default_character_set: str = "") -> IndexRecord:
+def make_record(raw: Scanned, default_character_set: str = "") -> IndexRecord:
     """The index's record of what the scanner found of SCANNED_TAGS.
 
     default_character_set is the Specific Character Set of an object that says none.
     An object that belongs to no patient (a color palette, say) is kept as a study of its own under its own UID.
     Raise CannotUnderstand if one of its four UIDs is missing or is none.
     """
-    encodings = text.encodings_of(raw.get(SPECIFIC_CHARACTER_SET, b"").strip(b" \0") or default_character_set.encode())
+    character_set = raw.get(SPECIFIC_CHARACTER_SET, b"").strip(b" \0") or default_character_set.encode()
+    encodings = tuple(text.encodings_of(character_set))
     values: dict[str, str | int | None] = {}
     for attribute in ATTRIBUTES:
-        value = text.decode(raw.get(attribute.tag, b""), attribute.vr, encodings)
-        values[attribute.column] = _normalised(value, attribute.vr)
+        value = raw.get(attribute.tag, b"")
+        read = _read_cached if len(value) <= _CACHED_SIZE_BYTES_MAX else _read
+        values[attribute.column] = read(value, attribute.vr, encodings)
     if values["sop_class_uid"] in NON_PATIENT_SOP_CLASSES and not values["study_instance_uid"]:
         values["study_instance_uid"] = values["series_instance_uid"] = values["sop_instance_uid"]
     for keyword, column in (
@@ -74,7 +93,29 @@ def make_record(raw: dict[int, bytes], default_character_set: str = "") -> Index
             raise CannotUnderstand(f"The data set has no {keyword}.")
         if not is_uid(str(uid)):
             raise CannotUnderstand(f"The data set's {keyword} is not a UID.")
-    return IndexRecord(values)
+    sequences = {each.column: items for each in SEQUENCES if (items := _items(raw, each, encodings))}
+    return IndexRecord(values, sequences)
+
+
+def _read(value: bytes, vr: str, encodings: tuple[str, ...]) -> str | int | None:
+    return _normalised(text.decode(value, vr, encodings), vr)
+
+
+#: Most values are those of the object before: of its series, study and patient.
+_CACHED_SIZE_BYTES_MAX = 256
+_read_cached = lru_cache(maxsize=4096)(_read)
+
+
+def _items(raw: Scanned, sequence: Sequence, encodings: tuple[str, ...]) -> list[dict[str, str]]:
+    if sequence.tag not in raw:
+        return []
+    items = []
+    for item in items_of(raw, sequence.tag)[:ITEMS_MAX]:
+        # An item may have a character set of its own (PS3.5 6.1.2.3 note, PS3.3 C.12.1.1.2).
+        own = tuple(text.encodings_of(item[SPECIFIC_CHARACTER_SET])) if SPECIFIC_CHARACTER_SET in item else encodings
+        found = {a.keyword: text.decode(item[a.tag], a.vr, own) for a in sequence.attributes if a.tag in item}
+        items.append({keyword: value for keyword, value in found.items() if value})
+    return [item for item in items if item]
 
 
 def _normalised(value: str, vr: str) -> str | int | None:

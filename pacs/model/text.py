@@ -8,8 +8,14 @@ characters) is replaced by a space.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, python_encoding
+from pydicom.charset import (
+    CODES_TO_ENCODINGS,
+    ENCODINGS_TO_CODES,
+    default_encoding,
+    python_encoding,
+)
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 #: The most characters of one value that the index keeps. An index entry of PostgreSQL has 2,700 bytes at most, a
@@ -19,22 +25,41 @@ LENGTH_MAX = 256
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f]+")
 _FRAGMENT = re.compile(rb"\x1b[^\x1b]*|[^\x1b]+")
 #: Escape sequence (PS3.3 Tables C.12-3 and C.12-4) → codec. JIS X 0208 of 1978 is what old Japanese devices wrote.
-_ESCAPES = {**CODES_TO_ENCODINGS, b"\x1b$@": "iso2022_jp", b"\x1b$A": "gb2312"}
+_ESCAPES = {
+    **CODES_TO_ENCODINGS,
+    b"\x1b$@": "iso2022_jp",
+    b"\x1b$A": "gb2312",
+    b"\x1b-b": "iso8859_15",
+}
+_CODES = {codec: escape for escape, codec in _ESCAPES.items() if escape != b"\x1b(J"} | {
+    "iso_ir_58": ENCODINGS_TO_CODES["iso_ir_58"]
+}
+#: Value representations whose text the Specific Character Set concerns (PS3.5 6.1.2.2).
+_CODED_VRS = frozenset(["PN", "LO", "SH", "LT", "ST", "UT", "UC"])
+_MULTI_BYTE_WITH_EXTENSIONS = frozenset(["euc_kr", "iso_ir_58", "gb2312"])
+#: Terms that pydicom does not know: Latin alphabet No. 9.
+_ENCODINGS = {**python_encoding, "ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"}
+#: The defined terms of Specific Character Set (0008,0005) that are understood.
+CHARACTER_SETS = tuple(_ENCODINGS)
 _PN_DELIMITERS = PN_DELIMS | {ord("=")}
 _TEXT_DELIMITERS = TEXT_VR_DELIMS | {ord("\\")}
 _KEEPS_ESCAPE = ("iso2022_jp", "iso2022_jp_2")  # these codecs read the escape sequence themselves
 
 
+def terms_of(specific_character_set: bytes) -> list[str]:
+    """The defined terms of a value of (0008,0005) that are known, as the standard spells them."""
+    terms = specific_character_set.decode("ascii", "ignore").strip(" \0").split("\\")
+    return [term for term in map(_corrected, terms) if term in _ENCODINGS]
+
+
 def encodings_of(specific_character_set: bytes) -> list[str]:
     """Python's codecs for a value of (0008,0005), unknown terms left out; never empty (PS3.3 C.12.1.1.2)."""
-    terms = specific_character_set.decode("ascii", "ignore").strip(" \0").split("\\")
-    known = [python_encoding[term] for term in map(_corrected, terms) if term in python_encoding]
-    return known or [default_encoding]
+    return [_ENCODINGS[term] for term in terms_of(specific_character_set)] or [default_encoding]
 
 
 def is_character_set(specific_character_set: str) -> bool:
     """Whether a value of (0008,0005) has known terms only."""
-    return all(_corrected(term) in python_encoding for term in specific_character_set.split("\\"))
+    return all(_corrected(term) in _ENCODINGS for term in specific_character_set.split("\\"))
 
 
 def _corrected(term: str) -> str:
@@ -45,18 +70,56 @@ def _corrected(term: str) -> str:
     return "ISO_IR 192" if term in ("UTF-8", "UTF8") else term
 
 
-def decode(value: bytes, vr: str, encodings: list[str]) -> str:
-    """The text of a raw value, padding removed, cut to LENGTH_MAX characters."""
+def decode(value: bytes, vr: str, encodings: Sequence[str], length_max: int = LENGTH_MAX) -> str:
+    """The text of a raw value, padding removed, cut to length_max characters."""
     value = value.rstrip(b" \0")
     if vr == "PN":
-        text = _clean(_decode(value, encodings, _PN_DELIMITERS))
+        text = _clean(_decode(value, encodings, _PN_DELIMITERS), length_max)
         return "=".join(group.rstrip(" ^") for group in text.split("=")).rstrip("=")
-    if vr in ("LO", "SH", "LT", "ST", "UT", "UC"):
-        return _clean(_decode(value, encodings, _TEXT_DELIMITERS))
-    return _clean(value.decode("ascii", "replace"))
+    if vr in _CODED_VRS:
+        return _clean(_decode(value, encodings, _TEXT_DELIMITERS), length_max)
+    return _clean(value.decode("ascii", "replace"), length_max)
 
 
-def _decode(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
+def encode(value: str, vr: str, encodings: list[str]) -> bytes | None:
+    """The bytes of a text in a character set, with code extensions where it has several (PS3.5 6.1.2.5).
+
+    None if it cannot hold the text. `value` is as `decode` gives it.
+    """
+    if vr not in _CODED_VRS or value.isascii():
+        return value.encode("ascii", "replace")
+    joined = bytearray()
+    # Behind a delimiter the first character set is there again (PS3.5 6.1.2.5.3).
+    for part in re.split(r"([\\^=])" if vr == "PN" else r"(\\)", value):
+        encoded = _encode_part(part, encodings)
+        if encoded is None:
+            return None
+        joined += encoded
+    return bytes(joined) if decode(bytes(joined), vr, encodings, len(value)) == value else None
+
+
+def _encode_part(text: str, encodings: list[str]) -> bytes | None:
+    if text.isascii():
+        return text.encode("ascii")
+    for number, codec in enumerate(encodings):
+        if codec == default_encoding:
+            continue  # the default repertoire is ASCII
+        try:
+            encoded = text.encode(codec)
+        except UnicodeEncodeError:
+            continue
+        if codec in _KEEPS_ESCAPE:  # back to the Roman letters of the first: those of JIS X 0201, or ASCII
+            return encoded.replace(b"\x1b(B", b"\x1b(J") if encodings[0] == "shift_jis" else encoded
+        if codec == "shift_jis" and len(encoded) != len(text):
+            continue  # of JIS X 0201 only, which has no kanji
+        if number == 0 and codec not in _MULTI_BYTE_WITH_EXTENSIONS:
+            return encoded
+        if codec in _CODES:
+            return _CODES[codec] + encoded
+    return None
+
+
+def _decode(value: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
     """Text with code extensions (PS3.5 6.1.2.5). pydicom's own reader leaves the escapes of GB 2312 in, and logs."""
     if b"\x1b" not in value:
         return value.decode(encodings[0], "replace")
@@ -78,6 +141,6 @@ def _decode_fragment(fragment: bytes, first: str, delimiters: set[int]) -> str:
     return text[:ends].decode(codec, "replace") + text[ends:].decode(first, "replace")
 
 
-def _clean(text: str) -> str:
+def _clean(text: str, length_max: int) -> str:
     # ESC sequences of ISO 2022 are gone by now; what is left of control characters is an accident or an attack.
-    return _CONTROL.sub(" ", text).strip()[:LENGTH_MAX].rstrip()
+    return _CONTROL.sub(" ", text).strip()[:length_max].rstrip()

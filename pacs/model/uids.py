@@ -80,3 +80,10 @@ def may_be_storage(sop_class_uid: str) -> bool:
     if sop_class_uid.startswith("1.2.840.10008.5.1.4.1.1."):
         return not any(word in name for word in ("- FIND", "- MOVE", "- GET", "Creation", "Query"))
     return "Storage" in name
+
+
+def storage_classes() -> list[str]:
+    """PS3.6's storage SOP classes, by UID."""
+    return sorted(
+        (uid for uid in _KINDS if may_be_storage(uid)), key=lambda uid: [int(part) for part in uid.split(".")]
+    )

@@ -22,6 +22,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
 from pacs.index.devices import Device
+from pacs.net.outbox import Outbox
 from pacs.net.upper_layer import (
     ABORT_UNEXPECTED_PDU,
     ConnectionLost,
@@ -34,10 +35,11 @@ from pacs.net.upper_layer import (
 
 #: The longest command set, and the longest identifier of a query, that is taken [bytes].
 COMMAND_SIZE_BYTES_MAX = 64 << 10
-IDENTIFIER_SIZE_BYTES_MAX = 16 << 20
+IDENTIFIER_SIZE_BYTES_MAX = 4 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
 _NO_DATA_SET = 0x0101
 _C_STORE_RQ, _C_STORE_RSP, _C_CANCEL_RQ = 0x0001, 0x8001, 0x0FFF
+_C_FIND_RSP, _HAS_DATA_SET = 0x8020, 0x0001
 
 
 class Sink(Protocol):
@@ -89,7 +91,12 @@ class Association:
     peer: str
     peer_pdu_size_bytes: int
     key: int | None = None
+    #: A C-STORE's data set that is still coming after so many bytes will never end [bytes].
+    data_set_size_bytes_max: int = 1 << 62
     device: Device | None = None
+    user_name: str = ""
+    outbox: Outbox | None = None
+    extended: dict[str, bytes] = field(default_factory=dict)
     _cancelled: set[int] = field(default_factory=set)
     _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
     _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not
@@ -115,7 +122,10 @@ class Association:
             self._receive_data_set(int(context.context_id or 0), _bounded(identifier))
         elif self._pending_bytes:
             raise ProtocolError("Two messages came in one PDU.")
-        return Message(_primitive(command, bytes(identifier), int(context.context_id or 0)), context)
+        primitive = _primitive(command, bytes(identifier), int(context.context_id or 0))
+        if not isinstance(primitive, C_CANCEL):
+            self._cancelled.discard(int(primitive.MessageID or 0))  # of an earlier request with this number
+        return Message(primitive, context)
 
     def is_cancelled(self, message_id: int) -> bool:
         """Whether the peer has sent a C-CANCEL for a request of its own. Looks, but does not wait.
@@ -169,9 +179,13 @@ class Association:
 
     def _receive_data_set(self, context_id: int, write: Callable[[memoryview], None]) -> None:
         left, self._pending_bytes = self._pending_bytes, 0
+        room = self.data_set_size_bytes_max
         while True:
             if not left:
                 left = self._next_data_pdu().length
+                room -= left
+                if room < 0:
+                    raise ProtocolError("A data set has no end.")
             while left:
                 size, found, control = self._data_value(left)
                 left -= size + 6
@@ -233,6 +247,25 @@ class Association:
             for found, content in value.presentation_data_value_list:
                 parts += [struct.pack(">BxLLB", PduType.P_DATA_TF, len(content) + 5, len(content) + 1, found), content]
         self.upper_layer.send(b"".join(parts))
+
+    def send_find_response(self, request: Any, context: PresentationContext, status: int, identifier: bytes) -> None:
+        """Send a pending C-FIND response (PS3.7 9.3.2.2) with its encoded identifier, in one write."""
+        command = encode_command(
+            [
+                element(0x0002, str(request.AffectedSOPClassUID).encode(), b"\0"),
+                element(0x0100, struct.pack("<H", _C_FIND_RSP)),
+                element(0x0120, struct.pack("<H", request.MessageID)),
+                element(0x0800, struct.pack("<H", _HAS_DATA_SET)),
+                element(0x0900, struct.pack("<H", status)),
+            ]
+        )
+        context_id = int(context.context_id or 0)
+        parts = [data_value_header(context_id, len(command), True, True), command]
+        room = max(min(self.peer_pdu_size_bytes or 65536, 65536) - 6, 2)
+        for at in range(0, len(identifier), room):
+            part = identifier[at : at + room]
+            parts += [data_value_header(context_id, len(part), False, at + room >= len(identifier)), part]
+        self.upper_layer.send(*parts)
 
     def send_store_response(self, request: StoreRequest, status: int, comment: str = "") -> None:
         """Answer a C-STORE request (PS3.7 9.3.1.2)."""

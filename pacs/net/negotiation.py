@@ -18,6 +18,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SOPClassExtendedNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 #: The DICOM application context, PS3.7 A.2.1.
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
@@ -49,9 +51,33 @@ STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 PATIENT_ROOTS = frozenset([PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET])
 QUERY_RETRIEVE = PATIENT_ROOTS | {STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET}
+#: What is served beside storage: message → the SOP classes that it belongs to.
+MESSAGES: dict[str, tuple[str, ...]] = {
+    "C-ECHO": (VERIFICATION,),
+    "C-FIND": (PATIENT_ROOT_FIND, STUDY_ROOT_FIND),
+    "C-MOVE": (PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE),
+    "C-GET": (PATIENT_ROOT_GET, STUDY_ROOT_GET),
+    "N-ACTION": (STORAGE_COMMITMENT,),
+}
+#: The transfer syntaxes of their messages, best first.
+MESSAGE_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+SERVED = frozenset(sop_class for classes in MESSAGES.values() for sop_class in classes)
+
+#: What is done of the service-class-application-information of PS3.4 C.5, byte by byte.
+FIND_EXTENDED = {
+    "relational queries": True,
+    "combined date-time matching": True,
+    "fuzzy semantic matching of person names": True,
+    "timezone query adjustment": True,
+    "enhanced multi-frame image conversion": False,
+    "empty value matching": True,
+    "multiple value matching": True,
+}
+RETRIEVE_EXTENDED = {"relational retrieval": True, "enhanced multi-frame image conversion": False}
 
 #: Result, source and reason of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
 Rejection = tuple[int, int, int]
+REJECTED_NO_REASON: Rejection = (1, 1, 1)
 REJECTED_CALLING_AE: Rejection = (1, 1, 3)
 REJECTED_CALLED_AE: Rejection = (1, 1, 7)
 REJECTED_CONGESTION: Rejection = (2, 3, 1)
@@ -87,6 +113,24 @@ def own_user_information(pdu_size_bytes_max: int) -> list[Any]:
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     return [maximum, implementation, version]
+
+
+def extended_answers(items: list[Any]) -> list[Any]:
+    """The answers to a request's SOP Class Extended Negotiation items: of what is asked for, what is done."""
+    answers = []
+    for item in items:
+        if not isinstance(item, SOPClassExtendedNegotiation) or str(item.sop_class_uid) not in QUERY_RETRIEVE:
+            continue
+        is_find = item.sop_class_uid in (PATIENT_ROOT_FIND, STUDY_ROOT_FIND)
+        done = FIND_EXTENDED if is_find else RETRIEVE_EXTENDED
+        answer = SOPClassExtendedNegotiation()
+        answer.sop_class_uid = item.sop_class_uid
+        answer.service_class_application_information = bytes(
+            int(asked == 1 and is_done)
+            for asked, is_done in zip(item.service_class_application_information or b"", done.values(), strict=False)
+        )
+        answers.append(answer)
+    return answers
 
 
 def own_pdu_size(settings: Settings, device: Device | None) -> int:
@@ -236,10 +280,8 @@ class Negotiation:
             abstract_syntax = str(context.abstract_syntax)
             if abstract_syntax in supported:
                 continue
-            if abstract_syntax == VERIFICATION or abstract_syntax in QUERY_RETRIEVE:
-                supported[abstract_syntax] = _context(
-                    abstract_syntax, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN), as_scu=False
-                )
+            if abstract_syntax in SERVED:
+                supported[abstract_syntax] = _context(abstract_syntax, MESSAGE_SYNTAXES, as_scu=False)
             elif uids.may_be_storage(abstract_syntax):
                 supported[abstract_syntax] = _context(
                     abstract_syntax, self._preferred(abstract_syntax, wished), as_scu=True
@@ -254,10 +296,14 @@ class Negotiation:
 
     def _most_stored_syntaxes(self) -> dict[str, str]:
         with self._lock:
-            if clock.monotonic_s() - self._most_stored_at > _MOST_STORED_LASTS_S:
-                self._most_stored = store.most_stored_syntaxes(self.database)
-                self._most_stored_at = clock.monotonic_s()
-            return self._most_stored
+            if clock.monotonic_s() - self._most_stored_at <= _MOST_STORED_LASTS_S:
+                return self._most_stored
+            self._most_stored_at = clock.monotonic_s()  # the others go on with what was known
+        try:
+            self._most_stored = store.most_stored_syntaxes(self.database)
+        except PacsError as error:  # it is a preference: no reason to refuse anybody
+            log.warning("the most stored transfer syntaxes are not known: %s", error)
+        return self._most_stored
 
 
 def _context_problem(context: PresentationContext, result: int | None) -> tuple[RefusalKind, str, str]:

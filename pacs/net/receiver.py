@@ -9,19 +9,26 @@ import threading
 from pynetdicom import _config
 from pynetdicom.dimse_primitives import C_ECHO
 
+from pacs.archive.commit import Verifier
 from pacs.archive.outgoing import Transcoding
 from pacs.archive.retrieve import Retrieve
 from pacs.archive.store import Store
+from pacs.archive.users import Users
 from pacs.errors import DatabaseUnavailable, PacsError
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database
-from pacs.net.acceptor import Acceptor
+from pacs.net.acceptor import Acceptor, Service
+from pacs.net.admission import Doorkeeper
 from pacs.net.association import Association, Message
+from pacs.net.commitment import commitment_service
 from pacs.net.finding import find_service
-from pacs.net.negotiation import Negotiation
+from pacs.net.listener import Listener
+from pacs.net.negotiation import MESSAGES, Negotiation
 from pacs.net.refusals import Refusals
+from pacs.net.reporting import Reporting
 from pacs.net.retrieving import get_service, move_service
 from pacs.net.storing import Storing
+from pacs.net.tls import Tls
 from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,34 +46,36 @@ for _name in ("pydicom", "openjpeg"):
 class Receiver:
     """Serves associations on listening sockets until it is stopped."""
 
-    def __init__(self, settings: Settings, database: Database, store: Store, retrieve: Retrieve) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, store: Store, retrieve: Retrieve, verifier: Verifier
+    ) -> None:
         self.database = database
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
-        transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
         self._refusals = Refusals(database)
+        self._reporting = Reporting(settings, database, verifier)
         self._acceptor = Acceptor(
             settings,
             Negotiation(database, settings, self._refusals),
-            services={
-                "C-ECHO": echo_service,
-                "C-FIND": find_service(database, settings.ae_title),
-                "C-GET": get_service(retrieve, transcoding, settings),
-                "C-MOVE": move_service(retrieve, transcoding, database, settings),
-            },
+            Doorkeeper(settings, database, Users(settings.data)),
+            Tls(settings.tls_folder, settings.tls_client_certificate),
+            services=services(settings, database, retrieve, self._reporting),
             storing=lambda assoc: Storing(store, assoc, self._refusals),
             on_opened=self._on_opened,
             on_closed=self._on_closed,
         )
+        self._listener = Listener(settings, self._acceptor.serve, self._acceptor.refuse_connections)
 
-    def serve(self, listening: list[socket.socket]) -> None:
+    def serve(self, plain: list[socket.socket], tls: list[socket.socket]) -> None:
         """Begin to accept associations on sockets that are bound and listening; return at once."""
         self._session_key()
-        self._acceptor.serve(listening)
+        self._reporting.start()
+        self._listener.start(plain, tls)
 
     def stop(self, patience_s: float = 10) -> None:
         """Accept no more, let open associations end for patience_s, then cut off what is left."""
-        self._acceptor.stop(patience_s)
+        self._listener.stop(patience_s)
+        self._reporting.stop(patience_s / 2)
         self._refusals.stop()
 
     def _session_key(self) -> int:
@@ -84,10 +93,15 @@ class Receiver:
 
     def _on_opened(self, assoc: Association) -> None:
         try:
-            assoc.key = rows.open_association(self.database, self._session_key(), assoc.calling_ae, assoc.peer)
+            assoc.key = rows.open_association(
+                self.database, self._session_key(), assoc.calling_ae, assoc.peer, assoc.user_name
+            )
         except DatabaseUnavailable as error:
             log.warning("association without a row: %s", error)  # each object will be answered with 0xA700
-        log.info("association opened", extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer})
+        log.info(
+            "association opened%s", f" for user {assoc.user_name!r}" if assoc.user_name else "",
+            extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer},
+        )  # fmt: skip
 
     def _on_closed(self, assoc: Association) -> None:
         if assoc.key is None:
@@ -96,6 +110,21 @@ class Receiver:
             rows.close_association(self.database, assoc.key)
         except PacsError as error:
             log.warning("association's end not noted: %s", error)
+
+
+def services(
+    settings: Settings, database: Database, retrieve: Retrieve, reporting: Reporting
+) -> dict[tuple[str, str], Service]:
+    """What is served beside C-STORE, by message and SOP class."""
+    transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
+    serve: dict[str, Service] = {
+        "C-ECHO": echo_service,
+        "C-FIND": find_service(database, settings.ae_title),
+        "C-MOVE": move_service(retrieve, transcoding, database, settings),
+        "C-GET": get_service(retrieve, transcoding, settings),
+        "N-ACTION": commitment_service(reporting.accept),
+    }
+    return {(message, sop_class): serve[message] for message, classes in MESSAGES.items() for sop_class in classes}
 
 
 def echo_service(assoc: Association, message: Message) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import PresentationContext, negotiate_as_requestor
+from pynetdicom.presentation import PresentationContext, build_role, negotiate_as_requestor
 
 from pacs.errors import TryAgainLater
 from pacs.index.devices import Device
-from pacs.net.acceptor import ARTIM_S
 from pacs.net.association import Association
 from pacs.net.negotiation import APPLICATION_CONTEXT, own_pdu_size, own_user_information, rejection_words, smaller_pdu
+from pacs.net.tls import Tls, TlsFailed
 from pacs.net.upper_layer import ABORT_BY_USER, ConnectionLost, PduType, ProtocolError, UpperLayer
 from pacs.settings import Settings
 
@@ -24,17 +25,26 @@ class AssociationRefused(TryAgainLater):
     """The device does not accept an association. Is it switched on, and does it know this archive's AE title?"""
 
 
-def associate(settings: Settings, device: Device, contexts: list[PresentationContext]) -> Association:
-    """An association with a device in which these contexts are proposed. Raise AssociationRefused with the reason."""
+def associate(
+    settings: Settings, device: Device, contexts: list[PresentationContext], scp_classes: Collection[str] = ()
+) -> Association:
+    """An association with a device in which these contexts are proposed, over TLS if the device is called so.
+
+    Of scp_classes we want to be the SCP (PS3.7 D.3.3.4). Raise AssociationRefused with the reason.
+    """
     try:
-        connection = socket.create_connection((device.host, device.port), timeout=ARTIM_S)
+        connection = socket.create_connection((device.host, device.port), timeout=settings.artim_s)
+        if device.tls:
+            connection = Tls(settings.tls_folder, "none").connect(connection, device.tls_certificate_sha256)
+    except TlsFailed as error:
+        raise AssociationRefused(f"{device.name} at {device.host}:{device.port}: {error}.") from error
     except OSError as error:
         raise AssociationRefused(
             f"{device.name} cannot be reached at {device.host}:{device.port}: {error}. Is it switched on?"
         ) from error
-    upper_layer = UpperLayer(connection, ARTIM_S)
+    upper_layer = UpperLayer(connection, settings.artim_s)
     try:
-        return _negotiate(upper_layer, settings, device, contexts)
+        return _negotiate(upper_layer, settings, device, contexts, scp_classes)
     except (ConnectionLost, ProtocolError) as error:
         upper_layer.send_abort(*ABORT_BY_USER)
         upper_layer.close()
@@ -42,11 +52,15 @@ def associate(settings: Settings, device: Device, contexts: list[PresentationCon
 
 
 def _negotiate(
-    upper_layer: UpperLayer, settings: Settings, device: Device, contexts: list[PresentationContext]
+    upper_layer: UpperLayer,
+    settings: Settings,
+    device: Device,
+    contexts: list[PresentationContext],
+    scp_classes: Collection[str],
 ) -> Association:
     for number, context in enumerate(contexts):
         context.context_id = 2 * number + 1
-    upper_layer.send(_encode_request(settings, device, contexts))
+    upper_layer.send(_encode_request(settings, device, contexts, scp_classes))
     header = upper_layer.read_header()
     content = upper_layer.read(header.length)
     if header.type == PduType.ASSOCIATE_RJ:
@@ -76,12 +90,15 @@ def _negotiate(
     )
 
 
-def _encode_request(settings: Settings, device: Device, contexts: list[PresentationContext]) -> bytes:
+def _encode_request(
+    settings: Settings, device: Device, contexts: list[PresentationContext], scp_classes: Collection[str]
+) -> bytes:
     request = A_ASSOCIATE()
     request.application_context_name = APPLICATION_CONTEXT
     request.calling_ae_title, request.called_ae_title = settings.ae_title, device.ae_title
     request.presentation_context_definition_list = contexts
-    request.user_information = own_user_information(own_pdu_size(settings, device))
+    roles = [build_role(uid, scu_role=False, scp_role=True) for uid in scp_classes]
+    request.user_information = [*own_user_information(own_pdu_size(settings, device)), *roles]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(request)
     return pdu.encode()

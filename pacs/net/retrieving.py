@@ -16,7 +16,7 @@ from pacs.index.database import Database
 from pacs.index.devices import Device, device_by_ae_title
 from pacs.model.attributes import UNIQUE_KEY, Level
 from pacs.net.association import Association, Message
-from pacs.net.finding import IdentifierError, read_identifier, text_of
+from pacs.net.identifier import IdentifierError, read_identifier, text_of
 from pacs.net.negotiation import PATIENT_ROOTS
 from pacs.net.proposing import batches
 from pacs.net.requestor import AssociationRefused, associate, release

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import cast
 
-from pacs.archive.store import Announced, Arriving, Store
+from pacs.archive.store import Announced, Arriving, Store, StoreSession
 from pacs.errors import PacsError
-from pacs.index.database import Session
 from pacs.index.refusals import Refusal, RefusalKind
 from pacs.model.uids import name_of
 from pacs.net.association import Association, Sink, StoreRequest
@@ -23,7 +22,7 @@ class Storing:
 
     def __init__(self, store: Store, assoc: Association, refusals: Refusals) -> None:
         self.store, self.assoc, self.refusals = store, assoc, refusals
-        self._session = Session(store.database)
+        self._session = StoreSession(store.database)
         self._arriving: Arriving | None = None
 
     def open_sink(self, request: StoreRequest) -> Sink:

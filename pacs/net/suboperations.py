@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pacs import clock
 from pacs.archive.retrieve import Wanted
 from pacs.net.association import Association, Message, ReleaseRequested
-from pacs.net.finding import encode_identifier
+from pacs.net.identifier import encode_identifier
 from pacs.net.upper_layer import ConnectionLost, ProtocolError
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ PDU_SIZE_BYTES_MAX = 1 << 20
 WATCH_INTERVAL_S = 0.25
 #: How many buffers the kernel takes in one write (IOV_MAX).
 _PARTS_MAX = 1024
+_CLOSE_S = 2.0
 
 
 class PduType(IntEnum):
@@ -49,7 +50,7 @@ class ConnectionLost(PacsError):
 
 
 class TimedOut(ConnectionLost):
-    """The peer said nothing for too long, or left what we sent unread."""
+    """The peer said nothing, or took nothing, for too long."""
 
 
 class ProtocolError(PacsError):
@@ -69,16 +70,19 @@ class PduHeader:
 
 
 class UpperLayer:
-    """PDUs on one connected socket."""
+    """PDUs on one connected socket, plain or TLS. Only its own thread uses it, `cut_off` excepted."""
 
     def __init__(self, connection: socket.socket, timeout_s: float) -> None:
         self.connection = connection
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.set_timeout(timeout_s)
         self._header = bytearray(6)
+        self._waited_s = 0.0  # how long the PDU that is read has kept us waiting
+        self._ahead = b""  # read from TLS to learn whether there is anything
 
     def set_timeout(self, timeout_s: float) -> None:
-        """How long a peer may be silent [s], and how long it may leave what we send unread."""
+        """How long a peer may be silent [s], how long it may take for the whole of a PDU, and for reading what we
+        send."""
         self._timeout_s = self._interval_s = timeout_s
         self._while_waiting: Callable[[], None] = _nothing
         self.connection.settimeout(timeout_s)
@@ -97,26 +101,52 @@ class UpperLayer:
         self._while_waiting()
         return waited_s
 
+    def wait_input(self, timeout_s: float | None, wake_fd: int | None = None) -> bool:
+        """Wait for the peer's next bytes, or its going: True. False if wake_fd became readable before.
+
+        Raise TimedOut if neither comes within timeout_s [s]; None waits for ever.
+        """
+        if self._ahead or self._pending():
+            return True
+        poll = select.poll()  # unlike select, it takes any number of open files
+        poll.register(self.connection, select.POLLIN)
+        if wake_fd is not None:
+            poll.register(wake_fd, select.POLLIN)
+        found = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        if not found:
+            raise TimedOut(f"The peer said nothing for {timeout_s:g} s.")
+        return any(fd != wake_fd for fd, _event in found)
+
     def read_header(self) -> PduHeader:
         """Wait for the next PDU. Raise ConnectionLost."""
-        self.read_into(memoryview(self._header))
+        self._waited_s = 0.0
+        self.read_into(memoryview(self._header), is_start=True)
         kind, length = struct.unpack(">BxL", self._header)
         return PduHeader(kind, length)
 
-    def read_into(self, buffer: memoryview) -> None:
-        """Fill the buffer. Raise ConnectionLost."""
-        waited_s = 0.0
+    def read_into(self, buffer: memoryview, is_start: bool = False) -> None:
+        """Fill the buffer. Raise ConnectionLost. A PDU's start may be waited for; what follows it has to come."""
+        if self._ahead and buffer:
+            buffer[:1], buffer, self._ahead, is_start = self._ahead, buffer[1:], b"", False
+        silent_s = 0.0
         while buffer:
+            began_s = clock.monotonic_s()
             try:
                 size = self.connection.recv_into(buffer)
             except TimeoutError as error:
-                waited_s = self._wait_on(waited_s, error)
+                silent_s = self._wait_on(silent_s, error)
                 continue
             except OSError as error:
                 raise ConnectionLost(f"The connection was lost: {error}.") from error
             if size == 0:
                 raise ConnectionLost("The peer closed the connection.")
             buffer = buffer[size:]
+            # Our own time, on the disk say, does not count; a byte now and then does not start the count again.
+            if not is_start:
+                self._waited_s += silent_s + clock.monotonic_s() - began_s
+                if self._waited_s > self._timeout_s:
+                    raise TimedOut(f"The peer took more than {self._timeout_s:g} s to send a PDU.")
+            silent_s, is_start = 0.0, False
 
     def read(self, length: int) -> bytes:
         """The next length bytes, for what must be whole in memory. Raise ProtocolError if that is too much."""
@@ -127,14 +157,17 @@ class UpperLayer:
         return bytes(content)
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """Send bytes that are whole PDUs. Raise ConnectionLost."""
+        """Send bytes that are whole PDUs. Raise ConnectionLost; TimedOut if the peer does not take them in time."""
+        if isinstance(self.connection, ssl.SSLSocket) and len(parts) > 1:
+            parts = (b"".join(parts),)  # it has no gathering write, and makes records of its own
         at, offset, waited_s = 0, 0, 0.0
+        ends_s = clock.monotonic_s() + self._timeout_s
         while at < len(parts):
             batch: Sequence[bytes | memoryview] = parts[at : at + _PARTS_MAX]
             if offset:
                 batch = [memoryview(batch[0])[offset:], *batch[1:]]
             try:
-                sent = self._send_some(batch)
+                sent = self.connection.send(batch[0]) if len(batch) == 1 else self.connection.sendmsg(batch)
             except TimeoutError as error:
                 waited_s = self._wait_on(waited_s, error)
                 continue
@@ -144,11 +177,8 @@ class UpperLayer:
             while at < len(parts) and offset >= len(parts[at]):
                 offset -= len(parts[at])
                 at += 1
-
-    def _send_some(self, parts: Sequence[bytes | memoryview]) -> int:
-        if isinstance(self.connection, ssl.SSLSocket):  # has no gathering write, and makes records of its own
-            return self.connection.send(b"".join(parts))
-        return self.connection.sendmsg(parts)
+            if at < len(parts) and clock.monotonic_s() > ends_s:
+                raise TimedOut(f"The peer took more than {self._timeout_s:g} s to read what we sent.")
 
     def acknowledge_at_once(self) -> None:
         """Have the next bytes acknowledged as they come. A peer that sends an answer in two writes and has Nagle's
@@ -158,21 +188,45 @@ class UpperLayer:
 
     def has_input(self) -> bool:
         """Whether the peer has sent something, or gone, without waiting."""
-        if isinstance(self.connection, ssl.SSLSocket) and self.connection.pending():
-            return True
-        poll = select.poll()  # unlike select, it takes any number of open files
         try:
+            if self._ahead or self._pending():
+                return True
+            poll = select.poll()
             poll.register(self.connection, select.POLLIN)
-            return bool(poll.poll(0))
+            return bool(poll.poll(0)) and self._has_more_than_tls()
         except (OSError, ValueError):
             return True
+
+    def _pending(self) -> int:
+        return self.connection.pending() if isinstance(self.connection, ssl.SSLSocket) else 0
+
+    def _has_more_than_tls(self) -> bool:
+        """Whether what came is for us: TLS sends records of its own, a new key for one."""
+        if not isinstance(self.connection, ssl.SSLSocket):
+            return True
+        self.connection.settimeout(0)
+        try:
+            self._ahead = self.connection.recv(1)
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self.connection.settimeout(self._interval_s)
 
     def send_abort(self, source: int, reason: int) -> None:
         """Send an A-ABORT; a peer that does not read it is no matter."""
         try:
+            self.connection.settimeout(_CLOSE_S)
             self.connection.sendall(struct.pack(">BxLxxBB", PduType.ABORT, 4, source, reason))
         except OSError:
             return
+
+    def cut_off(self) -> None:
+        """End the connection under the thread that uses it, from another one. That thread closes it."""
+        with contextlib.suppress(OSError):
+            if not isinstance(self.connection, ssl.SSLSocket):  # its state is its thread's alone
+                self.connection.send(struct.pack(">BxLxxBB", PduType.ABORT, 4, *ABORT_BY_USER), socket.MSG_DONTWAIT)
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
     def send_release_response(self) -> None:
         """Answer an A-RELEASE-RQ."""
@@ -194,7 +248,10 @@ class UpperLayer:
                 self.connection.settimeout(left)
                 if not self.connection.recv(65536):
                     break
-        except OSError:
+            if isinstance(self.connection, ssl.SSLSocket):
+                self.connection.settimeout(_CLOSE_S)
+                self.connection = self.connection.unwrap()  # the peer learns that nothing was cut off
+        except (OSError, ValueError):
             pass
         finally:
             self.connection.close()

@@ -80,6 +80,16 @@ class Incoming:
         self._digest.update(piece)
         self._size_bytes += len(piece)
 
+    @property
+    def sha256(self) -> bytes:
+        """Of what was written so far."""
+        return self._digest.digest()
+
+    @property
+    def size_bytes(self) -> int:
+        """What was written so far [bytes]."""
+        return self._size_bytes
+
     def finish(self) -> ReceivedFile:
         """fsync: the bytes are safe. Raise VolumeFull or VolumeFailed; then nothing is left behind."""
         try:
@@ -134,8 +144,11 @@ class Volume:
             self._identity_file = found
 
     def free_bytes(self) -> int:
-        """Bytes that can still be written by the service."""
-        return shutil.disk_usage(self.root).free
+        """Bytes that can still be written by the service. Raise VolumeFailed if the file system does not answer."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise durable.as_volume_error(error, self.root) from error
 
     def used_percent(self) -> float:
         """How full the volume is, of what the service may use."""

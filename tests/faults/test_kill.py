@@ -1,19 +1,26 @@
-"""kill -9 of everything, at any moment: whatever was answered with 0x0000 is there, and nothing is half stored.
+"""kill -9 of everything, and of the receiver alone, at any moment: whatever was answered with 0x0000 is there, and
+nothing is half stored.
 
-This proves the order of the steps. What is in the page cache outlives a killed process, so that the fsyncs are done
-is proven by killed machines only: tests/image/test_power.py.
+This proves the order of the steps, with tests/faults/test_steps.py. What is in the page cache outlives a killed
+process, so that the fsyncs are done is proven by killed machines only: tests/image/test_power.py.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.faults.aftermath import assert_nothing_lost, rows_without_bytes
+from tests.faults.process import kill, receiver_pid, wait_for
 from tests.faults.sender import Account, Senders, missing_or_different
 from tests.fix_instance import Dev
+
+#: How often the long form kills.
+KILLS = int(os.environ.get("PACS_KILLS", "200"))
 
 
 def _kill_rounds(dev: Dev, rounds: int, seed: int) -> Account:
@@ -27,28 +34,49 @@ def _kill_rounds(dev: Dev, rounds: int, seed: int) -> Account:
     return account
 
 
-def _compare(dev: Dev, account: Account) -> None:
+def _kill_receiver(dev: Dev, times: int, seed: int) -> Account:
+    """Kill the receiver alone, again and again, while three senders go on."""
+    account, moments = Account(), random.Random(seed)
     dev.start()
-    assert missing_or_different(dev.dicom_port, account) == []
-    # Rows and files agree; what is without a row was never acknowledged, and is found.
-    assert dev.pacs("reconcile", "run").returncode == 0
-    assert missing_or_different(dev.dicom_port, account) == []
+    with Senders(dev.dicom_port, account, [seed * 1000 + sender for sender in range(3)]):
+        for _ in range(times):
+            stored = len(account.acknowledged)
+            wait_for(lambda stored=stored: len(account.acknowledged) > stored, "storing does not go on")  # type: ignore[misc]
+            time.sleep(moments.uniform(0, 0.5))
+            kill(receiver_pid(dev))
+    return account
 
 
 def test_kill_9_of_everything_loses_nothing_acknowledged(new_dev: Callable[..., Dev]) -> None:
     dev = new_dev(PACS_ORPHAN_AGE_S="0")
     account = _kill_rounds(dev, 3, seed=1)
     assert len(account.acknowledged) > 20
-    _compare(dev, account)
+    assert_nothing_lost(dev.start(), account)
+
+
+def test_kill_9_of_the_receiver_alone_loses_nothing_acknowledged(new_dev: Callable[..., Dev]) -> None:
+    dev = new_dev(PACS_ORPHAN_AGE_S="0")
+    account = _kill_receiver(dev, 4, seed=4)
+    assert len(account.acknowledged) > 4
+    assert_nothing_lost(dev, account)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
-def test_kill_9_forty_times(new_dev: Callable[..., Dev]) -> None:
+@pytest.mark.timeout(7200)
+def test_kill_9_of_everything_again_and_again(new_dev: Callable[..., Dev]) -> None:
     dev = new_dev(PACS_ORPHAN_AGE_S="0")
-    account = _kill_rounds(dev, 40, seed=2)
-    print(f"killed 40 times: {len(account.acknowledged)} acknowledged of {len(account.sent)} sent")
-    _compare(dev, account)
+    account = _kill_rounds(dev, KILLS, seed=2)
+    print(f"killed {KILLS} times: {len(account.acknowledged)} acknowledged of {len(account.sent)} sent")
+    assert_nothing_lost(dev.start(), account)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_kill_9_of_the_receiver_alone_again_and_again(new_dev: Callable[..., Dev]) -> None:
+    dev = new_dev(PACS_ORPHAN_AGE_S="0")
+    account = _kill_receiver(dev, KILLS, seed=5)
+    print(f"killed {KILLS} times: {len(account.acknowledged)} acknowledged of {len(account.sent)} sent")
+    assert_nothing_lost(dev, account)
 
 
 def test_the_comparison_would_see_a_loss(new_dev: Callable[..., Dev]) -> None:
@@ -62,25 +90,4 @@ def test_the_comparison_would_see_a_loss(new_dev: Callable[..., Dev]) -> None:
     second.write_bytes(content)
     dev.start()
     assert len(missing_or_different(dev.dicom_port, account)) == 2
-
-
-def test_a_killed_receiver_is_started_again(new_dev: Callable[..., Dev]) -> None:
-    import os
-    import signal
-    from pathlib import Path
-
-    dev = new_dev().start()
-    for pid in dev.pids():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except FileNotFoundError:
-            continue
-        if b"receiver" in words:
-            os.kill(pid, signal.SIGKILL)
-    account = Account()
-    with Senders(dev.dicom_port, account, [4001]):
-        ends = time.monotonic() + 30
-        while len(account.acknowledged) < 5 and time.monotonic() < ends:
-            time.sleep(0.1)
-    assert len(account.acknowledged) >= 5
-    assert missing_or_different(dev.dicom_port, account) == []
+    assert len(rows_without_bytes(dev)) == 2

@@ -26,7 +26,7 @@ BOOT_LIMIT_S = 300.0
 KERNEL_LIMIT_S = 120.0
 _INIT_STARTED = "Run /init as init process"
 END_OF_BOOT_LIMIT_S = 600.0  # a first boot makes the database, on an emulated machine
-_GUEST_PORTS = (22, 80, 104, 443, 11112)
+_GUEST_PORTS = (22, 80, 104, 443, 2762, 11112)
 
 
 class MachineError(Exception):

@@ -57,7 +57,7 @@ def test_a_backup_is_restored_onto_another_appliance(site: Installation, another
     assert _host_keys(another) != keys
     another.machine.copy_in(tmp_path / "repository.tar", "/tmp/repository.tar")
     another.machine.ssh("sudo mkdir -p /srv/pacs/backup && sudo tar -C /srv/pacs/backup -xpf /tmp/repository.tar")
-    another.machine.ssh("sudo systemctl stop pacs-dicom.socket 'pacs-receiver@*' pacs-worker pacs-web")
+    another.machine.ssh("sudo systemctl stop 'pacs-dicom*.socket' 'pacs-receiver@*' pacs-worker pacs-web")
     restored = another.machine.ssh(f"sudo pacs restore --repository {_REPOSITORY}", timeout_s=900).stdout
     assert f"Restored {manifest['objects']} objects" in restored
     another.machine.shut_down()

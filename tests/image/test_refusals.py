@@ -34,7 +34,7 @@ def _screen_of_a_refusal(installation: Installation, *texts: str) -> str:
         assert host.run("systemctl is-active %s", unit).stdout.strip() != "active", unit
     for name in ("state", "tier1", "tier2"):
         assert not host.mount_point(f"/srv/pacs/{name}").exists
-    assert not any(host.socket(f"tcp://0.0.0.0:{port}").is_listening for port in (104, 11112))
+    assert not any(host.socket(f"tcp://0.0.0.0:{port}").is_listening for port in (104, 2762, 11112))
     return wait_for_screen(host, *texts)
 
 

@@ -17,6 +17,7 @@ _RUNNING = [
     "chrony.service",
     "nftables.service",
     "nginx.service",
+    "pacs-dicom-tls.socket",
     "pacs-dicom.socket",
     "pacs-identity.service",
     "pacs-migrate.service",
@@ -31,7 +32,7 @@ _RUNNING = [
 _TIMERS = ["fstrim.timer", "pacs-backup.timer", "pacs-reconcile.timer", "pacs-screen.timer"]
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.
-_TCP = {22, 80, 104, 443, 11112}
+_TCP = {22, 80, 104, 443, 2762, 11112}
 _UDP = {68, 546}
 # Every hypervisor's disk and network drivers, by the name of the module.
 _DRIVERS = [

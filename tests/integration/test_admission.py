@@ -17,6 +17,10 @@ import pytest
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
+from pacs.archive.devices import Pending, pending
+from pacs.index.database import Database, Row
+from pacs.index.refusals import list_refusals
+from pacs.settings import load
 from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
 from tests.peer import RawObject, store, store_on
@@ -78,6 +82,16 @@ def listed(dev: Dev, *words: str) -> Any:
     return json.loads(dev.pacs(*words, "--json").stdout)
 
 
+@contextmanager
+def index_of(dev: Dev) -> Iterator[Database]:
+    """The index of a running instance, for what is asked often: a command takes a second to start."""
+    database = Database(load(dev.data).conninfo)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
 def soon(find: Callable[[], list[Any]], timeout_s: float = 10) -> list[Any]:
     """What is found, once there is something: refusals are written within a second or two."""
     ends = time.monotonic() + timeout_s
@@ -87,19 +101,22 @@ def soon(find: Callable[[], list[Any]], timeout_s: float = 10) -> list[Any]:
     return found
 
 
-def waiting(dev: Dev, title: str) -> dict[str, Any]:
+def waiting(dev: Dev, title: str) -> Pending:
     """How a caller waits to be accepted."""
-    return soon(lambda: [each for each in listed(dev, "device", "pending") if each["calling_ae"] == title])[0]
+    with index_of(dev) as index:
+        return soon(lambda: [each for each in pending(index) if each.calling_ae == title])[0]
 
 
-def refused(dev: Dev, title: str, kind: str) -> dict[str, Any]:
+def refused(dev: Dev, title: str, kind: str, detail: str = "") -> Row:
     """A refusal of a caller."""
-    rows = soon(
-        lambda: [
-            row for row in listed(dev, "refusal", "list") if (row["calling_ae"], row["kind"]) == (title, kind)
-        ]
-    )  # fmt: skip
-    return rows[0]
+    with index_of(dev) as index:
+        return soon(
+            lambda: [
+                row
+                for row in list_refusals(index)
+                if (row["calling_ae"], row["kind"]) == (title, kind) and row["detail"].startswith(detail)
+            ]
+        )[0]
 
 
 def test_a_stranger_is_refused_recorded_and_accepted_by_one_command(strict: Dev) -> None:
@@ -107,13 +124,13 @@ def test_a_stranger_is_refused_recorded_and_accepted_by_one_command(strict: Dev)
     assert said.returncode != 0
     assert "Calling AE Title Not Recognized" in said.stderr
     found = waiting(strict, "STRANGER")
-    assert (found["address"], found["count"], found["problems"]) == ("127.0.0.1", 1, ["AE title not known"])
-    assert found["wanted"] == ["Verification SOP Class"]
-    assert "AE title 'STRANGER' at 127.0.0.1 is not known" in found["reasons"][0]
+    assert (found.address, found.count, found.problems) == ("127.0.0.1", 1, ("AE title not known",))
+    assert found.wanted == ("Verification SOP Class",)
+    assert "AE title 'STRANGER' at 127.0.0.1 is not known" in found.reasons[0]
     shown = strict.pacs("device", "pending").stdout
     assert "STRANGER" in shown
     assert "AE title not known" in shown
-    strict.pacs("device", "accept", str(found["number"]), "--name", "ct 7", "--port", "11113")
+    strict.pacs("device", "accept", str(found.number), "--name", "ct 7", "--port", "11113")
     assert echoscu(strict, "STRANGER").returncode == 0
     assert "STRANGER" not in strict.pacs("device", "pending").stdout
     known = {each["name"]: each for each in listed(strict, "device", "list")}["ct 7"]
@@ -128,11 +145,11 @@ def test_a_known_title_from_another_address_is_refused_until_it_is_accepted(stri
     assert "Calling AE Title Not Recognized" in subprocess.run(words, capture_output=True, text=True).stderr
     assert sorted((strict.data / "tier1").rglob("*.dcm")) == before, "nothing of a stranger's is stored"
     found = waiting(strict, "ELSEWHERE")
-    assert found["problems"] == ["called from another address"]
-    assert "is device 'elsewhere' of 127.0.0.2, and called from 127.0.0.1" in found["reasons"][0]
-    assert "CT Image Storage" in found["wanted"]
+    assert found.problems == ("called from another address",)
+    assert "is device 'elsewhere' of 127.0.0.2, and called from 127.0.0.1" in found.reasons[0]
+    assert "CT Image Storage" in found.wanted
     assert answer(strict, "ELSEWHERE", address="127.0.0.2") is None
-    strict.pacs("device", "accept", str(found["number"]))
+    strict.pacs("device", "accept", str(found.number))
     assert subprocess.run(words, check=False).returncode == 0
     assert answer(strict, "ELSEWHERE", address="127.0.0.3") == (1, 1, 3)
 
@@ -155,15 +172,15 @@ def test_networks_host_names_and_aliases(strict: Dev) -> None:
 def test_a_host_name_that_is_none_is_said_so(strict: Dev) -> None:
     add(strict, "NONAME", host="no-such-host.invalid")
     assert answer(strict, "NONAME") == (1, 1, 3)
-    assert "the name no-such-host.invalid cannot be resolved" in waiting(strict, "NONAME")["reasons"][0]
+    assert "the name no-such-host.invalid cannot be resolved" in waiting(strict, "NONAME").reasons[0]
 
 
 def test_who_calls_another_ae_title_can_be_let(strict: Dev) -> None:
     add(strict, "OLDFRIEND")
     assert answer(strict, "OLDFRIEND", called="OLDPACS") == (1, 1, 7)
     found = waiting(strict, "OLDFRIEND")
-    assert found["problems"] == ["called another AE title"]
-    strict.pacs("device", "accept", str(found["number"]))
+    assert found.problems == ("called another AE title",)
+    strict.pacs("device", "accept", str(found.number))
     assert answer(strict, "OLDFRIEND", called="OLDPACS") is None
     assert answer(strict, "OLDFRIEND") is None
     assert answer(strict, "OLDFRIEND", called="OTHER") == (1, 1, 7)
@@ -171,7 +188,7 @@ def test_who_calls_another_ae_title_can_be_let(strict: Dev) -> None:
 
 def test_a_dismissed_stranger_stays_refused_and_off_the_list(strict: Dev) -> None:
     assert answer(strict, "PEST") == (1, 1, 3)
-    strict.pacs("device", "dismiss", str(waiting(strict, "PEST")["number"]))
+    strict.pacs("device", "dismiss", str(waiting(strict, "PEST").number))
     assert answer(strict, "PEST") == (1, 1, 3)
     assert "PEST" not in strict.pacs("device", "pending").stdout
     assert "PEST" in strict.pacs("device", "pending", "--all").stdout
@@ -197,15 +214,10 @@ def test_refused_objects_are_recorded_without_a_patients_data(strict: Dev) -> No
         assert store_on(assoc, RawObject(CT, "1.2.3.4", EXPLICIT, good[:-5])) == 0xC000
         assert store_on(assoc, RawObject(CT, "1.2.3.5", EXPLICIT, good[:-5])) == 0xC000
         assert store_on(assoc, RawObject(CT, "9.9.9", EXPLICIT, good)) == 0xA900
-    rows = soon(
-        lambda: [
-            row for row in listed(strict, "refusal", "list")
-            if row["calling_ae"] == "BROKEN" and row["detail"].startswith("0xA900")
-        ]
-    )  # fmt: skip
-    assert rows[0]["sop_instance_uid"] == "9.9.9"
-    broken = [row for row in listed(strict, "refusal", "list") if row["detail"].startswith("0xC000")]
-    assert [(row["count"], row["sop_instance_uid"]) for row in broken] == [(2, "1.2.3.5")]
+    row = refused(strict, "BROKEN", "object refused", "0xA900")
+    assert row["sop_instance_uid"] == "9.9.9"
+    broken = refused(strict, "BROKEN", "object refused", "0xC000")
+    assert (broken["count"], broken["sop_instance_uid"]) == (2, "1.2.3.5")
     shown = strict.pacs("refusal", "list").stdout
     assert "0xA900" in shown
     assert "ecret" not in shown + json.dumps(listed(strict, "refusal", "list"))
@@ -215,7 +227,7 @@ def test_refused_objects_are_recorded_without_a_patients_data(strict: Dev) -> No
     assert check["severity"] == "warning"
     assert "2 kinds of refused objects" in check["message"]
     assert "pacs refusal list" in check["hint"]
-    strict.pacs("refusal", "dismiss", str(rows[0]["refusal_key"]))
+    strict.pacs("refusal", "dismiss", str(row["refusal_key"]))
     assert "0xA900" not in strict.pacs("refusal", "list").stdout
 
 

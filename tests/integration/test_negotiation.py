@@ -218,7 +218,7 @@ def test_a_private_class_is_taken_and_a_registered_one_that_is_no_storage_is_not
         ("1.2.840.10008.5.1.1.9", EXPLICIT),  # Basic Grayscale Print Management
         ("1.2.840.10008.3.1.2.3.3", EXPLICIT),  # Modality Performed Procedure Step
         ("1.2.840.10008.5.1.4.31", EXPLICIT),  # Modality Worklist
-        ("1.2.840.10008.1.20.1", EXPLICIT),  # Storage Commitment: a later issue's
+        ("1.2.840.10008.1.20.2", EXPLICIT),  # Storage Commitment, pull model (retired)
         (CT, EXPLICIT),
     ]
     assert accepted(strict, offered) == [(PRIVATE, EXPLICIT), (CT, EXPLICIT)]

@@ -73,7 +73,7 @@ def ask_for(dev: Dev, query: Dataset, root: str = STUDY_ROOT, syntax: str = EXPL
         for status, identifier in assoc.send_c_find(query, root):
             assert "Status" in status, "the association ended"
             final = status.Status
-            if final == 0xFF00:
+            if final in (0xFF00, 0xFF01):
                 answers.append(identifier)
     return final, answers
 
@@ -224,7 +224,7 @@ def raw_query(dev: Dev, identifier: bytes, syntax: str = EXPLICIT) -> int | None
                 _id, answer = assoc.dimse.get_msg(block=True)
                 if answer is None:
                     return None
-                if answer.Status != 0xFF00:
+                if answer.Status not in (0xFF00, 0xFF01):
                     return int(answer.Status)
         finally:
             assoc._reactor_checkpoint.set()
@@ -306,6 +306,31 @@ def test_a_cancel_that_waits_ends_the_query_at_once(archive: Dev) -> None:
     statuses = [status.Status for status, _identifier in answers]
     assoc.release()
     assert statuses[-1] in (0xFE00, 0x0000)
+
+
+def test_a_cancel_that_comes_too_late_does_no_harm(archive: Dev) -> None:
+    """Neither to the association, nor to a later query with the same message id."""
+    query = Dataset()
+    query.QueryRetrieveLevel, query.PatientID, query.StudyInstanceUID = "STUDY", "MANY", ""
+    with peer.associated(archive.dicom_port, [(STUDY_ROOT, EXPLICIT)]) as assoc:
+        for _ in range(3):
+            statuses = [status.Status for status, _identifier in assoc.send_c_find(query, STUDY_ROOT, msg_id=7)]
+            assert statuses == [0xFF00] * MANY + [0x0000]
+            assoc.send_c_cancel(7, query_model=STUDY_ROOT)
+        assert assoc.is_established
+
+
+def test_a_query_after_one_that_was_cancelled_may_have_its_number(archive: Dev) -> None:
+    query = Dataset()
+    query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", ""
+    with peer.associated(archive.dicom_port, [(STUDY_ROOT, EXPLICIT)]) as assoc:
+        answers = assoc.send_c_find(query, STUDY_ROOT, msg_id=7)
+        assoc.send_c_cancel(7, query_model=STUDY_ROOT)
+        cancelled = [status.Status for status, _identifier in answers]
+        assert cancelled[-1] in (0xFE00, 0x0000)
+        statuses = [status.Status for status, _identifier in assoc.send_c_find(query, STUDY_ROOT, msg_id=7)]
+        assert statuses[-1] == 0x0000
+        assert len(statuses) >= len(cancelled)
 
 
 def test_a_peer_that_goes_away_in_the_middle_leaves_no_connection_behind(archive: Dev) -> None:

@@ -17,7 +17,6 @@ from pacs.index import conflicts as rows
 from pacs.index.conflicts import Decision
 from pacs.index.query import study_list
 from pacs.index.store import good_copies
-from pacs.model.matching import Single
 from pacs.model.part10 import decode_file_meta
 from tests.synthetic import ct_dataset, encode
 from tests.unit.cli.conftest import Run, run
@@ -189,8 +188,8 @@ def test_a_study_of_another_patient(instance: Instance) -> None:
     (conflict,) = rows.list_conflicts(instance.database)
     found = conflicts.compare(instance.database, instance.by_id, conflict)
     assert {each.name: (each.one, each.other) for each in found.differences} == {
-        "patient_id": ("P3", "P-RIGHT"),
-        "patient_name": ("Müller^Seed3", "Right^Patient"),
+        "patient id": ("P3", "P-RIGHT"),
+        "patient name": ("Müller^Seed3", "Right^Patient"),
     }
     resolve(instance, "replace")
     assert patient_of_study(instance) == ("P-RIGHT", "Right^Patient")
@@ -221,14 +220,17 @@ def test_a_patient_with_two_names(instance: Instance, decision: Decision, name: 
 
 
 def test_a_renamed_patient_is_found_by_the_new_name(instance: Instance) -> None:
-    from pacs.index.query import find
-    from pacs.model.attributes import Level
+    from pacs.index.query import Question, find
+    from pacs.model.attributes import BY_KEYWORD, Level
+    from pacs.model.matching import parse
 
     for ds in (ct_dataset(4), changed(4, SOPInstanceUID="1.2.3", PatientName="Married^Name")):
         store(instance, ds)
     resolve(instance, "replace")
     for name, count in (("married^name", 1), ("müller^seed4", 0)):
-        found = find(instance.database, Level.STUDY, {"PatientName": Single(name)}, ["StudyInstanceUID"])
+        match = parse(BY_KEYWORD["PatientName"], name)
+        assert match is not None
+        found = find(instance.database, Question(Level.STUDY, {"PatientName": match}, ["StudyInstanceUID"]))
         assert len(list(found)) == count, name
 
 

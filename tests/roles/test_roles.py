@@ -22,6 +22,7 @@ UNITS = (
     "postgresql@17-main.service",
     "pacs-migrate.service",
     "pacs-dicom.socket",
+    "pacs-dicom-tls.socket",
     "pacs-receiver@1.service",
     "pacs-web.service",
     "pacs-worker.service",
@@ -122,7 +123,7 @@ def test_systemd_found_no_ordering_cycle(appliance: Container) -> None:
 def test_nothing_listens_but_what_should(appliance: Container) -> None:
     rows = appliance.run("ss -Hltn").splitlines()
     ports = {int(row.split()[3].rsplit(":", 1)[1]) for row in rows if not row.split()[3].startswith("127.")}
-    assert ports == {22, 80, 104, 443, 11112}
+    assert ports == {22, 80, 104, 443, 2762, 11112}
 
 
 def test_the_firewall_lets_only_these_in(appliance: Container) -> None:
@@ -131,7 +132,7 @@ def test_the_firewall_lets_only_these_in(appliance: Container) -> None:
     parts = [part for rule in rules if "rule" in rule for part in rule["rule"]["expr"] if "match" in part]
     for right in (part["match"]["right"] for part in parts):
         ports.update(right["set"] if isinstance(right, dict) else [right])
-    assert ports == {22, 80, 104, 443, 11112}
+    assert ports == {22, 80, 104, 443, 2762, 11112}
     assert "policy drop" in appliance.run("nft list chain inet pacs input")
 
 

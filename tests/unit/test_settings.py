@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs.errors import SettingsError
+from pacs.model import dataset
 from pacs.settings import load, reference
 
 ROOT = Path(__file__).parents[2]
@@ -37,3 +38,9 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str, part:
 
 def test_the_reference_page_is_this_table() -> None:
     assert (ROOT / "docs" / "reference" / "settings.md").read_text().endswith(reference())
+
+
+def test_native_pixel_data_as_long_as_their_length_can_say_are_taken(tmp_path: Path) -> None:
+    longest = 0xFFFFFFFE  # PS3.5 7.1.1; the rest of the object comes on top, deflated or not
+    assert load(tmp_path).object_size_bytes_max > longest + (64 << 20)
+    assert longest + (64 << 20) < dataset.INFLATED_SIZE_BYTES_MAX

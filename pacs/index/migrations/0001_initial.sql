@@ -1,6 +1,10 @@
 -- The index. Every table carries tenant_id. `object` says what an object is, `copy` where its bytes are.
 -- Storing an object only inserts (pacs_store below), so that associations never wait for one another's rows.
 
+-- Both are PostgreSQL's own and trusted: the owner of a database may create them.
+CREATE EXTENSION IF NOT EXISTS pg_trgm;        -- names by any part of them
+CREATE EXTENSION IF NOT EXISTS fuzzystrmatch;  -- names by their sound
+
 CREATE TABLE tenant (
     tenant_id smallint PRIMARY KEY,
     name      text NOT NULL UNIQUE
@@ -29,7 +33,9 @@ CREATE TABLE device (
     default_character_set  text NOT NULL DEFAULT '',
     pdu_size_bytes_max     integer CHECK (pdu_size_bytes_max >= 4096),
     transfer_syntaxes      text[] NOT NULL DEFAULT '{}',
-    -- The client certificate that it must show (hexadecimal), and how many associations it may have at once.
+    -- Whether it is called over TLS; the certificate that it must show (hexadecimal), calling or called; and how many
+    -- associations it may have at once.
+    tls                    boolean NOT NULL DEFAULT false,
     tls_certificate_sha256 text CHECK (tls_certificate_sha256 ~ '^[0-9a-f]{64}$'),
     associations_max       integer CHECK (associations_max >= 1),
     created_at             timestamptz NOT NULL DEFAULT now(),
@@ -69,6 +75,7 @@ CREATE TABLE association (
     session_key     integer NOT NULL,
     calling_ae      text NOT NULL,
     peer            text NOT NULL,
+    user_name       text NOT NULL DEFAULT '',  -- who the peer said its user is (PS3.7 D.3.3.7)
     opened_at       timestamptz NOT NULL DEFAULT now(),
     closed_at       timestamptz
 );
@@ -86,8 +93,33 @@ CREATE TABLE patient (
     patient_sex          text NOT NULL,
     UNIQUE (tenant_id, patient_id, issuer_of_patient_id, lone_study_uid)
 );
--- The cluster's own locale is C, whose lower() knows ASCII only: names fold by Unicode's rules (index/query.py).
-CREATE INDEX patient_by_name ON patient (tenant_id, lower(patient_name COLLATE "und-x-icu") text_pattern_ops);
+CREATE INDEX patient_by_birth_date ON patient (tenant_id, patient_birth_date);
+
+-- What a patient is found by, folded by pacs/model/names.py: a row a component group of the name (alphabetic,
+-- ideographic, phonetic), and a row a sound of a word of it.
+CREATE TABLE patient_name (
+    tenant_id   smallint NOT NULL,
+    name_key    text COLLATE "C" NOT NULL,
+    patient_key bigint NOT NULL REFERENCES patient ON DELETE CASCADE,
+    PRIMARY KEY (tenant_id, name_key, patient_key)
+);
+CREATE INDEX patient_name_of ON patient_name (patient_key);
+-- For `*smith*`, some 100 bytes a patient. The cluster's locale is C, in which pg_trgm sees letters of ASCII only: all
+-- others go in by their numbers (names.ascii_pattern is the other side).
+CREATE FUNCTION pacs_ascii(name_key text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN name_key ~ '^[ -~]*$' THEN name_key ELSE (
+        SELECT string_agg(CASE WHEN c < chr(128) THEN c ELSE 'x' || to_hex(ascii(c)) END, '' ORDER BY i)
+          FROM generate_series(1, length(name_key)) i, LATERAL substr(name_key, i, 1) c) END;
+$$;
+CREATE INDEX patient_name_parts ON patient_name USING gin (pacs_ascii(name_key) gin_trgm_ops)
+    WITH (fastupdate = off);  -- no object waits for a list that has grown long
+CREATE TABLE patient_sound (
+    tenant_id   smallint NOT NULL,
+    sound       text COLLATE "C" NOT NULL,
+    patient_key bigint NOT NULL REFERENCES patient ON DELETE CASCADE,
+    PRIMARY KEY (tenant_id, sound, patient_key)
+);
+CREATE INDEX patient_sound_of ON patient_sound (patient_key);
 
 CREATE TABLE study (
     tenant_id                smallint NOT NULL REFERENCES tenant,
@@ -100,12 +132,15 @@ CREATE TABLE study (
     study_id                 text NOT NULL,
     study_description        text NOT NULL,
     referring_physician_name text NOT NULL,
+    referring_physician_name_key text NOT NULL,  -- its component groups folded, "=" between them
+    timezone_offset          text NOT NULL,
+    procedure_codes          jsonb,              -- of the Procedure Code Sequence: items of keyword and value
     -- Of a color palette or the like: kept, and retrieved by its own UID, but no answer to a query for studies.
     is_patients              boolean NOT NULL,
     UNIQUE (tenant_id, study_instance_uid)
 );
 CREATE INDEX study_by_patient ON study (patient_key);
-CREATE INDEX study_by_date ON study (tenant_id, study_date);
+CREATE INDEX study_by_date ON study (tenant_id, study_date, study_key);  -- and the order of a query's pages
 CREATE INDEX study_by_accession_number ON study (tenant_id, accession_number);
 
 CREATE TABLE series (
@@ -123,9 +158,32 @@ CREATE TABLE series (
     institution_name    text NOT NULL,
     station_name        text NOT NULL,
     manufacturer        text NOT NULL,
+    performed_date      text NOT NULL,
+    performed_time      text NOT NULL,
+    request_attributes  jsonb,  -- of the Request Attributes Sequence: items of keyword and value
     UNIQUE (study_key, series_instance_uid)
 );
 CREATE INDEX series_by_uid ON series (tenant_id, series_instance_uid);
+CREATE INDEX series_by_request ON series USING gin (request_attributes jsonb_path_ops) WITH (fastupdate = off)
+    WHERE request_attributes IS NOT NULL;
+
+-- The modalities of studies, for worklists by modality and date.
+CREATE TABLE study_modality (
+    tenant_id  smallint NOT NULL,
+    modality   text NOT NULL,
+    study_date text NOT NULL,
+    study_key  bigint NOT NULL REFERENCES study ON DELETE CASCADE,
+    PRIMARY KEY (tenant_id, modality, study_date, study_key)
+);
+CREATE INDEX study_modality_of ON study_modality (study_key);
+
+-- Which transfer syntaxes there are of a class: of the first object of each series.
+CREATE TABLE stored_syntax (
+    tenant_id           smallint NOT NULL,
+    sop_class_uid       text NOT NULL,
+    transfer_syntax_uid text NOT NULL,
+    PRIMARY KEY (tenant_id, sop_class_uid, transfer_syntax_uid)
+);
 
 CREATE TABLE object (
     tenant_id           smallint NOT NULL REFERENCES tenant,
@@ -147,8 +205,7 @@ CREATE TABLE object (
     UNIQUE (tenant_id, sop_instance_uid, sha256)
 );
 CREATE UNIQUE INDEX object_current ON object (tenant_id, sop_instance_uid) WHERE is_current;
-CREATE INDEX object_by_series ON object (series_key);
-CREATE INDEX object_by_syntax ON object (sop_class_uid, transfer_syntax_uid);
+CREATE INDEX object_by_series ON object (series_key, is_current);  -- counts are taken from it alone
 
 CREATE TABLE copy (
     tenant_id   smallint NOT NULL REFERENCES tenant,
@@ -164,6 +221,7 @@ CREATE TABLE copy (
     UNIQUE (object_key, volume_id),
     UNIQUE (volume_id, path)
 );
+CREATE INDEX copy_lost ON copy (copy_key) WHERE state IN ('missing', 'bad');
 CREATE INDEX copy_leaving ON copy (volume_id, left_at) WHERE state = 'leaving';
 
 -- What came twice. `kind`: 'same bytes', 'same content' (another encoding), both dropped; 'conflict', kept, see there.
@@ -199,6 +257,29 @@ CREATE TABLE conflict (
     UNIQUE (tenant_id, kind, subject_key, other)
 );
 CREATE INDEX conflict_unresolved ON conflict (conflict_key) WHERE resolved_at IS NULL;
+
+-- Storage commitment (PS3.4 J): what a device asked us to answer for, until it has our answer.
+CREATE TABLE commitment (
+    tenant_id       smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    commitment_key  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    transaction_uid text NOT NULL,
+    calling_ae      text NOT NULL,
+    peer            text NOT NULL,
+    referenced      jsonb NOT NULL,  -- [[SOP class, SOP instance], ...]
+    -- Its transaction UID was taken by an earlier request for other objects: all of it fails with 0x0131.
+    is_duplicate    boolean NOT NULL,
+    reasons         jsonb,           -- beside each of referenced 0, or its failure reason; null: not read yet
+    verified_at     timestamptz,
+    state           text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'reported', 'given up')),
+    attempts        integer NOT NULL DEFAULT 0,
+    last_error      text NOT NULL DEFAULT '',
+    requested_at    timestamptz NOT NULL DEFAULT now(),
+    -- Whoever works on it moves this on, so that nobody else does, and so that it is due again when they die.
+    next_try_at     timestamptz NOT NULL DEFAULT now(),
+    reported_at     timestamptz
+);
+CREATE UNIQUE INDEX commitment_transaction ON commitment (tenant_id, calling_ae, transaction_uid) WHERE NOT is_duplicate;
+CREATE INDEX commitment_due ON commitment (next_try_at) WHERE state = 'open';
 
 -- The results of what runs by itself, for `pacs check`: the newest row of a kind counts.
 CREATE TABLE run (
@@ -316,6 +397,8 @@ BEGIN
          WHERE p.tenant_id = tenant AND p.patient_id = fields->>'patient_id'
            AND p.issuer_of_patient_id = fields->>'issuer_of_patient_id'
            AND p.lone_study_uid = fields->>'lone_study_uid';
+    ELSE
+        PERFORM pacs_name_patient(tenant, patient_k, fields);
     END IF;
     RETURN patient_k;
 END $$;
@@ -336,10 +419,12 @@ BEGIN
     IF study_k IS NULL THEN
         patient_k := pacs_patient(tenant, fields);
         INSERT INTO study (tenant_id, patient_key, study_instance_uid, study_date, study_time, accession_number, study_id,
-                           study_description, referring_physician_name, is_patients)
+                           study_description, referring_physician_name, referring_physician_name_key, timezone_offset,
+                           procedure_codes, is_patients)
         VALUES (tenant, patient_k, fields->>'study_instance_uid', fields->>'study_date', fields->>'study_time',
                 fields->>'accession_number', fields->>'study_id', fields->>'study_description',
-                fields->>'referring_physician_name', (fields->>'is_patients')::boolean)
+                fields->>'referring_physician_name', fields->>'referring_physician_name_key',
+                fields->>'timezone_offset', fields->'procedure_codes', (fields->>'is_patients')::boolean)
         ON CONFLICT DO NOTHING RETURNING study_key INTO study_k;
         IF study_k IS NULL THEN  -- another association was faster, perhaps with another patient
             SELECT s.study_key, s.patient_key INTO STRICT study_k, patient_k FROM study s
@@ -347,29 +432,34 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT p.patient_id, p.issuer_of_patient_id, p.lone_study_uid, p.patient_name INTO STRICT known
+    SELECT p.patient_id, p.issuer_of_patient_id, p.lone_study_uid INTO STRICT known
       FROM patient p WHERE p.patient_key = patient_k;
     IF (known.patient_id, known.issuer_of_patient_id, known.lone_study_uid)
        <> (fields->>'patient_id', fields->>'issuer_of_patient_id', fields->>'lone_study_uid') THEN
         PERFORM pacs_raise(tenant, 'study', study_k, pacs_identity(fields), fields);
-    ELSIF NOT pacs_same_name(known.patient_name, fields->>'patient_name') THEN
-        PERFORM pacs_raise(tenant, 'patient', patient_k, pacs_digest(pacs_folded_name(fields->>'patient_name')),
-                           fields);
+    ELSIF NOT pacs_same_name(pacs_names_of(patient_k), pacs_names(fields)) THEN
+        PERFORM pacs_raise(tenant, 'patient', patient_k, pacs_digest(pacs_names(fields)::text), fields);
     END IF;
 
     INSERT INTO series (tenant_id, study_key, series_instance_uid, modality, series_number, series_date, series_time,
                         series_description, body_part_examined, protocol_name, institution_name, station_name,
-                        manufacturer)
+                        manufacturer, performed_date, performed_time, request_attributes)
     VALUES (tenant, study_k, fields->>'series_instance_uid', fields->>'modality', (fields->>'series_number')::integer,
             fields->>'series_date', fields->>'series_time', fields->>'series_description',
             fields->>'body_part_examined', fields->>'protocol_name', fields->>'institution_name',
-            fields->>'station_name', fields->>'manufacturer')
+            fields->>'station_name', fields->>'manufacturer', fields->>'performed_date', fields->>'performed_time',
+            fields->'request_attributes')
     ON CONFLICT DO NOTHING RETURNING series_key INTO series_k;
     IF series_k IS NULL THEN
         SELECT s.series_key INTO STRICT series_k FROM series s
          WHERE s.study_key = study_k AND s.series_instance_uid = fields->>'series_instance_uid';
         RETURN series_k;
     END IF;
+    INSERT INTO study_modality (tenant_id, modality, study_date, study_key)
+    SELECT tenant, fields->>'modality', s.study_date, study_k FROM study s
+     WHERE s.study_key = study_k AND fields->>'modality' <> '' ON CONFLICT DO NOTHING;
+    INSERT INTO stored_syntax (tenant_id, sop_class_uid, transfer_syntax_uid)
+    VALUES (tenant, fields->>'sop_class_uid', fields->>'transfer_syntax_uid') ON CONFLICT DO NOTHING;
     -- Two associations that bring one new series for two studies at once must see one another.
     PERFORM pg_advisory_xact_lock(hashtextextended(fields->>'series_instance_uid', tenant));
     SELECT min(s.series_key) INTO earlier_k FROM series s
@@ -401,22 +491,41 @@ LANGUAGE sql AS $$
                                          fields->>'lone_study_uid')::text)
 $$;
 
--- A person's name without what does not tell persons apart: case, accents, and how components are set apart. Its
--- groups (PS3.5 6.2.1) stay apart.
-CREATE FUNCTION pacs_folded_name(name text) RETURNS text IMMUTABLE
+-- The component groups of a name as they are compared: folded by pacs/model/names.py, and without what sets components
+-- apart, as devices write `Doe^John`, `Doe John` and `Doe, John` for one.
+CREATE FUNCTION pacs_names(fields jsonb) RETURNS text[]
 LANGUAGE sql AS $$
-    SELECT regexp_replace(regexp_replace(regexp_replace(
-        lower(normalize(name, NFKD) COLLATE "und-x-icu"), '[\u0300-\u036f]', '', 'g'),
-        '[\s^,.]+', ' ', 'g'), ' ?(^|=|$) ?', '\1', 'g')
+    SELECT coalesce(array_agg(k ORDER BY k), '{}') FROM (
+        SELECT DISTINCT btrim(regexp_replace(g, '[\s^,.]+', ' ', 'g')) COLLATE "C"
+          FROM jsonb_array_elements_text(fields->'patient_name_keys') g) names (k)
 $$;
 
--- Whether a name can be a known patient's, spelled in another way: each group that both have is the same. A
--- name that says nothing contradicts none.
-CREATE FUNCTION pacs_same_name(known text, came text) RETURNS boolean IMMUTABLE
+CREATE FUNCTION pacs_names_of(known_patient_key bigint) RETURNS text[]
 LANGUAGE sql AS $$
-    SELECT known = came OR pacs_folded_name(came) = '' OR (
-        SELECT coalesce(bool_and(a.part = b.part), false)
-          FROM string_to_table(pacs_folded_name(known), '=') WITH ORDINALITY a(part, number)
-          JOIN string_to_table(pacs_folded_name(came), '=') WITH ORDINALITY b(part, number) USING (number)
-         WHERE a.part <> '' AND b.part <> '')
+    SELECT pacs_names(jsonb_build_object('patient_name_keys', coalesce(jsonb_agg(n.name_key), '[]')))
+      FROM patient_name n WHERE n.patient_key = known_patient_key
+$$;
+
+-- Whether a name can be a known patient's, spelled in another way: one of them may have component groups more than the
+-- other, and none that differs. A name that says nothing contradicts none.
+CREATE FUNCTION pacs_same_name(known text[], came text[]) RETURNS boolean IMMUTABLE
+LANGUAGE sql AS $$ SELECT came <@ known OR (known <@ came AND known <> '{}') $$;
+
+-- The sounds of a folded word: both of Double Metaphone's codes, or the word itself.
+CREATE FUNCTION pacs_sounds(word text) RETURNS SETOF text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN word ~ '^[ -~]+$' AND c <> '' THEN upper(c) ELSE word END
+      FROM (VALUES (dmetaphone(word)), (dmetaphone_alt(word))) codes (c);
+$$;
+
+-- Makes a new patient known by name: `patient_name_keys` are the folded component groups, `patient_name_words` the words
+-- whose sounds are kept. A word that has no sound of the Latin alphabet stands for itself.
+CREATE FUNCTION pacs_name_patient(tenant smallint, new_patient_key bigint, fields jsonb) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO patient_name (tenant_id, name_key, patient_key)
+    SELECT tenant, k, new_patient_key FROM jsonb_array_elements_text(fields->'patient_name_keys') k
+    ON CONFLICT DO NOTHING;
+    INSERT INTO patient_sound (tenant_id, sound, patient_key)
+    SELECT DISTINCT tenant, s, new_patient_key FROM jsonb_array_elements_text(fields->'patient_name_words') w,
+           LATERAL pacs_sounds(w) s
+    ON CONFLICT DO NOTHING;
 $$;

@@ -7,10 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from pacs import clock
-from pacs.checks import backup, copies, devices
+from pacs.checks import backup, commitments, copies, devices
 from pacs.checks.check import Result, Subject, run_all, worst
 from pacs.checks.registry import CHECKS
 from pacs.cli.instance import Instance
+from pacs.index import commitments as commitment_rows
 from pacs.index import refusals
 from pacs.index.refusals import Refusal, RefusalKind
 from pacs.index.runs import record_run
@@ -79,6 +80,10 @@ def _age(instance: Instance, kind: str, age: timedelta) -> None:
 def test_who_waits_and_what_was_refused_of_late(instance: Instance) -> None:
     subject = Subject(instance.settings, instance.database, instance.by_tier)
     assert severity(devices.run(subject)) == "ok"
+    refusals.record(instance.database, [Refusal(RefusalKind.PROTOCOL, "", "192.0.2.1", "not DICOM")])
+    result = devices.run(subject)
+    assert severity(result) == "ok"
+    assert "1 kinds" in result.message
     stranger = Refusal(RefusalKind.CALLING_AE, "STRANGER", "192.0.2.1", "not known")
     object_refused = Refusal(RefusalKind.OBJECT, "CT1", "192.0.2.1", "cut short", "0xC000: cut short")
     long_ago = Refusal(RefusalKind.LIMIT, "CT1", "192.0.2.1", "too many", at=clock.now() - timedelta(days=2))
@@ -91,3 +96,17 @@ def test_who_waits_and_what_was_refused_of_late(instance: Instance) -> None:
     rows = refusals.list_refusals(instance.database)
     refusals.dismiss(instance.database, [row["refusal_key"] for row in rows])
     assert severity(devices.run(subject)) == "ok"
+
+
+def test_reports_that_nobody_takes(instance: Instance) -> None:
+    subject = Subject(instance.settings, instance.database, instance.by_tier)
+    key = commitment_rows.accept(instance.database, "1.2.3", "CT1", "192.0.2.17", [("1.2", "1.2.4")], 0)
+    assert severity(commitments.run(subject)) == "ok"
+    with instance.database.transaction() as connection:
+        connection.execute("UPDATE commitment SET requested_at = now() - interval '2 hours'")
+    assert severity(commitments.run(subject)) == "warning"
+    assert "CT1" in commitments.run(subject).message
+    assert commitment_rows.postpone(instance.database, key, "away", 1, give_up_after_s=3600)
+    assert severity(commitments.run(subject)) == "critical"
+    commitment_rows.retry(instance.database, key)
+    assert severity(commitments.run(subject)) == "ok"

@@ -33,7 +33,7 @@ def database(module_database: Database) -> Database:
     """The module's index, emptied."""
     with module_database.transaction() as connection:
         # Small tables: DELETE is many times faster than TRUNCATE, which makes new files and fsyncs them.
-        for table in ("run", "refusal", "conflict", "duplicate", "copy", "object", "series", "study", "patient",
-                      "association", "device", "volume"):  # fmt: skip
+        for table in ("run", "refusal", "commitment", "conflict", "duplicate", "copy", "object", "series", "study",
+                      "patient", "association", "device", "volume", "stored_syntax"):  # fmt: skip
             connection.execute(f"DELETE FROM {table}".encode())
     return module_database

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
+
 import pytest
 
 from pacs.index import conflicts
@@ -145,3 +148,38 @@ def test_an_object_of_a_known_series_tries_no_insert_but_its_own(database: Datab
             ).fetchone()
             assert row is not None
             assert row["last"] == row["newest"], table
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_comes_at_once_every_object_is_kept_and_every_entity_is_one(database: Database, seed: int) -> None:
+    """Few patients, studies, series and objects, sent crosswise by many: no deadlock, no row twice, none lost."""
+    volume = new_volume(database)
+    kept: list[list[tuple[str, bytes]]] = [[] for _ in range(8)]
+
+    def work(number: int) -> None:
+        rng = random.Random(f"{seed}/{number}")
+        for turn in range(25):
+            uid, study, series = (rng.randrange(size) for size in (12, 3, 4))
+            made = record(
+                sop_instance_uid=f"1.5.{uid}", study_instance_uid=f"1.{study}", series_instance_uid=f"1.9.{series}",
+                patient_id=f"P{rng.randrange(3)}", patient_name=f"Name{rng.randrange(3)}",
+            )  # fmt: skip
+            content = b"%d %d" % (number, turn) if rng.random() < 0.7 else b"the same"
+            outcome, _key = store(database, volume, made, content)
+            if outcome == "other":
+                outcome, _key = store(database, volume, made, content, keep_beside=True)
+            assert outcome in ("stored", "duplicate")
+            kept[number].append((f"1.5.{uid}", hashlib.sha256(content).digest()))
+
+    at_once(work)
+    with database.transaction() as connection:
+        rows = connection.execute("SELECT sop_instance_uid, sha256, is_current FROM object").fetchall()
+    assert {(row["sop_instance_uid"], row["sha256"]) for row in rows} == {each for part in kept for each in part}
+    current = [row["sop_instance_uid"] for row in rows if row["is_current"]]
+    assert sorted(current) == sorted({row["sop_instance_uid"] for row in rows})
+    found = counts(database)
+    assert found["patient"] <= 3
+    assert found["study"] == 3
+    assert found["copy"] == found["object"] == len(rows)
+    of_objects = [row for row in raised(database) if row["kind"] in ("content", "place")]
+    assert len(of_objects) == len(rows) - len(current), "each that is not current waits for a decision"

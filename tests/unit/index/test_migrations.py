@@ -122,3 +122,18 @@ def test_a_connection_that_the_server_ended_is_replaced(conninfo: str) -> None:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
         connection.execute("SELECT 1")
     database.close()
+
+
+def test_the_owner_of_a_database_who_is_no_superuser_can_make_the_schema(conninfo: str) -> None:
+    """On the appliance the service's role owns its database and no more; extensions must be trusted ones."""
+    name = conninfo.rpartition("dbname=")[2]
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS plain")
+        connection.execute("CREATE ROLE plain LOGIN")
+        connection.execute(f"ALTER DATABASE {name} OWNER TO plain".encode())
+    database = Database(conninfo.replace("user=pacs", "user=plain"))
+    assert index.migrate(database)
+    index.require_current(database)
+    database.close()
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("REASSIGN OWNED BY plain TO pacs; DROP OWNED BY plain; DROP ROLE plain")

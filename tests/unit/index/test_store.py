@@ -13,7 +13,7 @@ from pacs.index import volumes
 from pacs.index.database import Database
 from pacs.model.attributes import ATTRIBUTES
 from pacs.model.text import LENGTH_MAX
-from tests.unit.index.rows import counts, new_volume, record, store
+from tests.unit.index.rows import EXPLICIT, counts, new_volume, record, store
 
 
 def at_once(work: Callable[[int], object], count: int = 8) -> list[object]:
@@ -153,6 +153,21 @@ def test_the_most_stored_syntax_of_a_class(database: Database) -> None:
             with database.transaction() as connection:
                 rows.store(connection, made, syntax, file, None)
     assert rows.most_stored_syntaxes(database) == {"1.2.840.10008.5.1.4.1.1.2": "1.2.840.10008.1.2.4.70"}
+
+
+def test_a_class_that_came_long_ago_keeps_its_syntax(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the newest objects are counted: looking at all of them would cost more with every one that is stored."""
+    monkeypatch.setattr(rows, "NEWEST_OBJECTS", 3)
+    volume = new_volume(database)
+    mammogram, ct = "1.2.840.10008.5.1.4.1.1.1.2", "1.2.840.10008.5.1.4.1.1.2"
+    for number, (sop_class, syntax) in enumerate(
+        [(mammogram, "1.2.840.10008.1.2.4.70"), (ct, EXPLICIT), (ct, EXPLICIT)] + [(ct, "1.2.840.10008.1.2.5")] * 2
+    ):
+        made = record(sop_class_uid=sop_class)
+        file = rows.StoredFile(volume, made.sop_instance_uid, str(number).encode().ljust(32), 1)
+        with database.transaction() as connection:
+            rows.store(connection, made, syntax, file, None)
+    assert rows.most_stored_syntaxes(database) == {mammogram: "1.2.840.10008.1.2.4.70", ct: "1.2.840.10008.1.2.5"}
 
 
 def test_an_association_counts_as_open_only_while_its_receiver_lives(database: Database) -> None:

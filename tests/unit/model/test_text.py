@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.charset import python_encoding
 
-from pacs.model.text import LENGTH_MAX, decode, encodings_of
+from pacs.model.text import LENGTH_MAX, decode, encode, encodings_of
 
 
 def read(value: bytes, vr: str, charset: bytes) -> str:
@@ -119,3 +119,52 @@ def test_any_bytes_in_any_character_set_become_text_that_a_database_holds(
 def test_any_specific_character_set_gives_usable_codecs(raw: bytes) -> None:
     for codec in encodings_of(raw):
         b"abc".decode(codec, "replace")
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        (b"ISO_IR 100", "Buc^Jérôme"),
+        (b"ISO_IR 203", "Lefèvre^Žofia Œuvre"),
+        (b"ISO_IR 13", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+        (b"\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (b"\\ISO 2022 IR 159", "Yamada=丂"),
+        (b"\\ISO 2022 IR 149", "Hong^Gildong=洪^吉洞=홍^길동"),
+        (b"\\ISO 2022 IR 58", "Zhang^XiaoDong=张^小东"),
+        (b"ISO 2022 IR 100\\ISO 2022 IR 144", "Grün^Иван"),
+        (b"ISO 2022 IR 6\\ISO 2022 IR 126\\ISO 2022 IR 144", "Διον^Иван"),
+        (b"GB18030", "王^小东=𠀀"),
+        (b"GBK", "王^小东"),
+        (b"ISO_IR 192", "Nguyễn=阮^文安"),
+        (b"", "Doe^Jane"),
+    ],
+)
+def test_a_name_is_written_in_the_character_set(charset: bytes, text: str) -> None:
+    written = encode(text, "PN", encodings_of(charset))
+    assert written is not None
+    assert read(written, "PN", charset) == text
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        (b"", "Müller"),
+        (b"ISO_IR 100", "山田"),
+        (b"ISO_IR 13", "山田"),
+        (b"\\ISO 2022 IR 87", "홍^길동"),
+        (b"GBK", "𠀀"),
+        (b"KLINGON", "Müller"),
+        (b"\\ISO 2022 IR 87", "\ufffd"),
+    ],
+)
+def test_what_a_character_set_cannot_hold_is_not_written_in_it(charset: bytes, text: str) -> None:
+    assert encode(text, "PN", encodings_of(charset)) is None
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(max_size=20), st.sampled_from(["PN", "LO"]), st.lists(st.sampled_from(TERMS), min_size=1, max_size=3))
+def test_what_is_written_is_read_as_the_same(text: str, vr: str, terms: list[str]) -> None:
+    charset = "\\".join(terms).encode()
+    known = read(text.encode("utf-8", "replace"), vr, b"ISO_IR 192")
+    written = encode(known, vr, encodings_of(charset))
+    assert written is None or read(written, vr, charset) == known

@@ -1,0 +1,105 @@
+"""Whether a known caller is let in: its certificate, its user, and how many associations it has.
+
+Who is known at all is negotiation's to say.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import ssl
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from pacs.archive.users import Users
+from pacs.errors import PacsError
+from pacs.index.database import Database
+from pacs.index.devices import Device, list_devices
+from pacs.index.refusals import RefusalKind
+from pacs.net import identity
+from pacs.net.negotiation import REJECTED_CONGESTION, REJECTED_NO_REASON, REJECTED_TOO_MANY, Rejection
+from pacs.net.tls import peer_sha256
+from pacs.settings import Settings
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a caller is not let in: the rejection it gets, and what is noted of it."""
+
+    rejection: Rejection
+    kind: RefusalKind
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class LetIn:
+    """A caller that is let in: the user's name if it said one, and what it is to be answered about that."""
+
+    user_name: str
+    responses: list[Any]
+
+
+class Doorkeeper:
+    """Judges callers. One for a receiver: it counts their associations."""
+
+    def __init__(self, settings: Settings, database: Database, users: Users) -> None:
+        self.settings, self.database, self.users = settings, database, users
+        self._open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def judge(self, device: Device | None, connection: socket.socket, user_information: list[Any]) -> LetIn | Problem:
+        """Look at a caller's certificate and user. device is None for who is taken without being known."""
+        is_tls = isinstance(connection, ssl.SSLSocket)
+        try:
+            problem = self._certificate_problem(device, is_tls, peer_sha256(connection))
+            if problem is not None:
+                return problem
+            is_required = self.settings.user_identity == "required"
+            decision = identity.decide(user_information, is_tls, is_required, self.users)
+        except PacsError as error:
+            return Problem(REJECTED_CONGESTION, RefusalKind.USER_IDENTITY, str(error), "not looked at")
+        if decision.problem is not None:
+            return Problem(REJECTED_NO_REASON, RefusalKind.USER_IDENTITY, decision.problem)
+        return LetIn(decision.user_name, identity.positive_response(user_information) if decision.is_confirmed else [])
+
+    def enter(self, device: Device | None) -> Problem | None:
+        """Count a device's association, or say that it has too many. Who enters must `leave`."""
+        if device is None:
+            return None
+        with self._lock:
+            if device.associations_max is None or self._open[device.name] < device.associations_max:
+                self._open[device.name] += 1
+                return None
+        reason = (
+            f"device {device.name} has {device.associations_max} associations open, as many as it may. "
+            f"`pacs device change {shlex.quote(device.name)} --associations-max` lets it have more."
+        )
+        return Problem(REJECTED_TOO_MANY, RefusalKind.LIMIT, reason, "of the device")
+
+    def leave(self, device: Device | None) -> None:
+        """An association that was counted is over."""
+        if device is None:
+            return
+        with self._lock:
+            self._open[device.name] -= 1
+            if not self._open[device.name]:
+                del self._open[device.name]
+
+    def _certificate_problem(self, device: Device | None, is_tls: bool, shown: str | None) -> Problem | None:
+        bound = device.tls_certificate_sha256 if device else None
+        if bound is not None and shown != bound:
+            if shown is not None:
+                reason, detail = "it showed another certificate than the one that its device is bound to", shown
+            else:
+                detail = "called over TLS without a certificate" if is_tls else "called without TLS"
+                reason = f"it {detail}, and its device is bound to one. Give the device both"
+            return Problem(REJECTED_NO_REASON, RefusalKind.TLS, f"{reason}. `pacs device pending`.", detail)
+        if bound is None and shown is not None:
+            for other in list_devices(self.database):
+                if other.tls_certificate_sha256 == shown:
+                    reason = f"it showed the certificate of device {other.name}. Give each device its own."
+                    return Problem(REJECTED_NO_REASON, RefusalKind.TLS, reason, f"certificate of {other.name}")
+        return None
