@@ -27,7 +27,7 @@ from pacs.model import matching
 from pacs.model.attributes import ATTRIBUTES, SCANNED_TAGS, Level
 from pacs.model.dataset import Scanner
 from pacs.model.record import make_record
-from pacs.net.acceptor import _decode_request
+from pacs.net.associating import decode_request
 from pacs.net.association import Association, Message, ReleaseRequested, StoreRequest
 from pacs.net.finding import read_identifier
 from pacs.net.upper_layer import UpperLayer
@@ -189,7 +189,7 @@ def _negotiating(rounds: int) -> None:
 
 
 def _read_request(data: bytes) -> None:
-    request = _decode_request(data)
+    request = decode_request(data)
     assert isinstance(request.calling_ae_title, str)
 
 
