@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pacs.errors import CannotUnderstand, DataSetDoesNotMatch
 from pacs.model import dataset, text
@@ -73,11 +73,13 @@ def make_record(raw: Scanned, default_character_set: str = "") -> IndexRecord:
     An object that belongs to no patient (a color palette, say) is kept as a study of its own under its own UID.
     Raise CannotUnderstand if one of its four UIDs is missing or is none.
     """
-    encodings = text.encodings_of(raw.get(SPECIFIC_CHARACTER_SET, b"").strip(b" \0") or default_character_set.encode())
+    character_set = raw.get(SPECIFIC_CHARACTER_SET, b"").strip(b" \0") or default_character_set.encode()
+    encodings = tuple(text.encodings_of(character_set))
     values: dict[str, str | int | None] = {}
     for attribute in ATTRIBUTES:
-        value = text.decode(raw.get(attribute.tag, b""), attribute.vr, encodings)
-        values[attribute.column] = _normalised(value, attribute.vr)
+        value = raw.get(attribute.tag, b"")
+        read = _read_cached if len(value) <= _CACHED_SIZE_BYTES_MAX else _read
+        values[attribute.column] = read(value, attribute.vr, encodings)
     if values["sop_class_uid"] in NON_PATIENT_SOP_CLASSES and not values["study_instance_uid"]:
         values["study_instance_uid"] = values["series_instance_uid"] = values["sop_instance_uid"]
     for keyword, column in (
@@ -95,13 +97,22 @@ def make_record(raw: Scanned, default_character_set: str = "") -> IndexRecord:
     return IndexRecord(values, sequences)
 
 
-def _items(raw: Scanned, sequence: Sequence, encodings: list[str]) -> list[dict[str, str]]:
+def _read(value: bytes, vr: str, encodings: tuple[str, ...]) -> str | int | None:
+    return _normalised(text.decode(value, vr, encodings), vr)
+
+
+#: Most values are those of the object before: of its series, study and patient.
+_CACHED_SIZE_BYTES_MAX = 256
+_read_cached = lru_cache(maxsize=4096)(_read)
+
+
+def _items(raw: Scanned, sequence: Sequence, encodings: tuple[str, ...]) -> list[dict[str, str]]:
     if sequence.tag not in raw:
         return []
     items = []
     for item in items_of(raw, sequence.tag)[:ITEMS_MAX]:
         # An item may have a character set of its own (PS3.5 6.1.2.3 note, PS3.3 C.12.1.1.2).
-        own = text.encodings_of(item[SPECIFIC_CHARACTER_SET]) if SPECIFIC_CHARACTER_SET in item else encodings
+        own = tuple(text.encodings_of(item[SPECIFIC_CHARACTER_SET])) if SPECIFIC_CHARACTER_SET in item else encodings
         found = {a.keyword: text.decode(item[a.tag], a.vr, own) for a in sequence.attributes if a.tag in item}
         items.append({keyword: value for keyword, value in found.items() if value})
     return [item for item in items if item]

@@ -8,6 +8,7 @@ characters) is replaced by a space.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pydicom.charset import (
     CODES_TO_ENCODINGS,
@@ -69,7 +70,7 @@ def _corrected(term: str) -> str:
     return "ISO_IR 192" if term in ("UTF-8", "UTF8") else term
 
 
-def decode(value: bytes, vr: str, encodings: list[str], length_max: int = LENGTH_MAX) -> str:
+def decode(value: bytes, vr: str, encodings: Sequence[str], length_max: int = LENGTH_MAX) -> str:
     """The text of a raw value, padding removed, cut to length_max characters."""
     value = value.rstrip(b" \0")
     if vr == "PN":
@@ -118,7 +119,7 @@ def _encode_part(text: str, encodings: list[str]) -> bytes | None:
     return None
 
 
-def _decode(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
+def _decode(value: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
     """Text with code extensions (PS3.5 6.1.2.5). pydicom's own reader leaves the escapes of GB 2312 in, and logs."""
     if b"\x1b" not in value:
         return value.decode(encodings[0], "replace")
