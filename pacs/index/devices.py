@@ -29,12 +29,12 @@ class Device:
     pdu_size_bytes_max: int | None = None
     #: Transfer syntaxes, best first, that are taken from it and sent to it before all others.
     transfer_syntaxes: tuple[str, ...] = ()
-    #: Whether we call it over TLS.
-    tls: bool = False
     #: SHA-256 of the certificate that it must show, calling or called, hexadecimal; None: any, or none.
     tls_certificate_sha256: str | None = None
     #: How many associations it may have at once; None: as many as there are.
     associations_max: int | None = None
+    #: Whether we call it over TLS.
+    tls: bool = False
 
     @property
     def ae_titles(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import ssl
 import urllib.request
 from typing import Any
@@ -169,6 +170,15 @@ def test_only_a_known_device_may_associate(site: Installation) -> None:
     site.add_device()
     assert echo(site.dicom_port) == 0x0000
     assert echo(site.machine.ports[104]) == 0x0000
+
+
+def test_dicom_is_spoken_over_tls(site: Installation) -> None:
+    """With the certificate that was made on the first boot, which the receiver may read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = ("127.0.0.1", site.machine.ports[2762])
+    with socket.create_connection(address, 30) as raw, context.wrap_socket(raw) as connection:
+        assert connection.version() == "TLSv1.3"
 
 
 def test_the_clock_is_utc(host: Any) -> None:

@@ -44,6 +44,13 @@ print(association.send_c_echo().Status)
 association.release()
 """
 
+HANDSHAKE = """
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+print(context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 30)).version())
+"""
+
 
 def test_the_second_run_changes_nothing(converged: Converged) -> None:
     recap = re.search(r"changed=(\d+) +unreachable=0 +failed=0", converged.second_run)
@@ -150,6 +157,7 @@ def test_dicom_answers_to_devices_it_knows(appliance: Container) -> None:
     appliance.run("pacs device add tester --ae-title TESTER --host 127.0.0.1 --port 11113")
     for port in ("104", "11112"):
         assert appliance.from_outside(sys.executable, "-c", ECHO, port).stdout == "0\n"
+    assert appliance.from_outside(sys.executable, "-c", HANDSHAKE, "2762").stdout == "TLSv1.3\n"
 
 
 def test_the_administrator_comes_in_by_key_and_becomes_root(appliance: Container) -> None:

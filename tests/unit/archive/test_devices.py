@@ -134,7 +134,7 @@ def test_what_cannot_be_is_refused(instance: Instance, wrong: dict[str, object])
 def test_every_quirk_is_kept(instance: Instance) -> None:
     full = Device(
         "ct1", "CT1", "ct1.example.org", 104, ("192.0.2.0/24", "2001:db8::/32"), ("CT1B",), ("OLD",), "ISO 2022 IR 87",
-        16384, ("1.2.840.10008.1.2.4.70",), "0f" * 32, 4,
+        16384, ("1.2.840.10008.1.2.4.70",), "0f" * 32, 4, True,
     )  # fmt: skip
     devices.add_device(instance.database, instance.journal, full)
     assert rows.device_named(instance.database, "ct1") == full
