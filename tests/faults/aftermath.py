@@ -38,8 +38,8 @@ def copies(dev: Dev) -> list[dict[str, Any]]:
     """The rows of all good copies: SOP Instance UID, tier, path, size [bytes] and SHA-256."""
     with psycopg.connect(f"host={dev.data / 'run'} dbname=pacs user=pacs", row_factory=dict_row) as connection:
         return connection.execute(
-            "SELECT o.sop_instance_uid, v.tier, c.path, o.size_bytes, o.sha256 FROM copy c JOIN object o USING (object_key)"
-            " JOIN volume v USING (volume_id) WHERE c.state = 'good'"
+            "SELECT o.sop_instance_uid, v.tier, c.path, o.size_bytes, o.sha256"
+            " FROM copy c JOIN object o USING (object_key) JOIN volume v USING (volume_id) WHERE c.state = 'good'"
         ).fetchall()
 
 
