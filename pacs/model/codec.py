@@ -22,12 +22,14 @@ from pydicom.uid import UID
 from pacs.errors import CannotUnderstand
 from pacs.model import part10
 from pacs.model.dataset import (
+    DEFLATED,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     PIXEL_DATA,
     scan,
 )
+from pacs.model.pieces import inflated
 from pacs.model.recode import Changes, Element, recode
 from pacs.model.record import integer
 
@@ -87,7 +89,8 @@ def may_become(source: str, target: str) -> bool:
 
 
 def decoded_size_bytes(dataset: bytes, transfer_syntax_uid: str) -> int:
-    """How large an object's pixels are when they are not compressed; 0 if it does not say. Raise CannotUnderstand."""
+    """How large an object's pixels are when they are not compressed, and a deflated data set when it is inflated; 0 if
+    it does not say. Raise CannotUnderstand."""
     values = scan(dataset, transfer_syntax_uid, _SIZE_TAGS)
     size = 1
     for tag in _SIZE_TAGS:
@@ -96,7 +99,8 @@ def decoded_size_bytes(dataset: bytes, transfer_syntax_uid: str) -> int:
             size *= integer(raw.decode("ascii", "replace").strip(" \0")) or default
         else:
             size *= int.from_bytes(raw, "big" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "little") or default
-    return size // 8
+    grown = sum(map(len, inflated([dataset]))) if transfer_syntax_uid in DEFLATED else 0
+    return max(size // 8, grown)
 
 
 def transcode(dataset: bytes, source: str, target: str, changes: Changes | None = None) -> list[bytes]:

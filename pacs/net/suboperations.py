@@ -24,6 +24,8 @@ SUCCESS, PENDING, CANCELLED, SOME_FAILED, UNABLE_TO_PERFORM = 0x0000, 0xFF00, 0x
 _WARNINGS = frozenset([0x0001, 0x0107, 0x0116])
 #: The largest number that a count of sub-operations can say (VR US).
 COUNT_MAX = 0xFFFF
+_UI_SIZE_BYTES_MAX = 0xFFFE
+_FAILED_SOP_INSTANCE_UID_LIST = 0x00080058
 
 
 class Cancelled(Exception):
@@ -136,7 +138,16 @@ class Exchange:
             response.NumberOfFailedSuboperations = min(counts.failed, COUNT_MAX)
             response.NumberOfWarningSuboperations = min(counts.warning, COUNT_MAX)
             if status not in (PENDING, SUCCESS):
-                failed = Dataset()
-                failed.FailedSOPInstanceUIDList = counts.failed_uids
-                response.Identifier = BytesIO(encode_identifier(failed, self.context))
+                response.Identifier = BytesIO(encode_identifier(failed_list(counts.failed_uids), self.context))
         self.assoc.send(response, int(self.context.context_id or 0))
+
+
+def failed_list(uids: Sequence[str]) -> Dataset:
+    """The identifier that names what failed. A list that is too long for a UI's header is UN (PS3.5 6.2.2)."""
+    ds = Dataset()
+    value = "\\".join(uids).encode("ascii")
+    if len(value) > _UI_SIZE_BYTES_MAX:
+        ds.add_new(_FAILED_SOP_INSTANCE_UID_LIST, "UN", value + b"\0" * (len(value) % 2))
+    else:
+        ds.FailedSOPInstanceUIDList = list(uids)
+    return ds

@@ -70,7 +70,14 @@ def test_a_backend_killed_under_load(new_dev: Callable[..., Dev]) -> None:
     assert_nothing_lost(dev, account)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT, signal.SIGINT], ids=["kill-9", "immediate", "fast"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="kill-9"),
+        pytest.param(signal.SIGQUIT, id="immediate", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, id="fast", marks=pytest.mark.long),
+    ],
+)
 def test_a_postmaster_killed_under_load(new_dev: Callable[..., Dev], number: signal.Signals) -> None:
     dev, account = new_dev(PACS_ORPHAN_AGE_S="0").start(), Account()
     first = postmaster_pid(dev)
@@ -106,6 +113,7 @@ def _stores_again(dev: Dev, account: Account, raw: RawObject) -> bool:
         return _store(wire, account, raw) == 0x0000
 
 
+@pytest.mark.long
 def test_a_database_that_is_stopped_for_seconds(new_dev: Callable[..., Dev]) -> None:
     """SIGSTOP: nothing fails, it only takes so long."""
     dev, account = new_dev(PACS_ORPHAN_AGE_S="0").start(), Account()

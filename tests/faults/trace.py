@@ -74,9 +74,12 @@ class Tracer:
         return found
 
 
-def of_the_store(calls: list[Call]) -> list[Call]:
-    """The calls of the thread that received an object: from its temporary file's making to behind its answer."""
-    first = next(number for number, call in enumerate(calls) if _makes_temporary(call))
+def of_the_store(calls: list[Call], which: int = 1) -> list[Call]:
+    """The calls of the thread that received an object: from its temporary file's making to behind its answer.
+
+    which is the number of the object, from 1: the second of an association takes another way than the first.
+    """
+    first = [number for number, call in enumerate(calls) if _makes_temporary(call)][which - 1]
     own = [call for call in calls[first:] if call.thread == calls[first].thread]
     answer = next(number for number, call in enumerate(own) if call.name == "sendto" and "<TCP:" in call.words)
     return own[: answer + 2]

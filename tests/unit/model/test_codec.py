@@ -16,7 +16,8 @@ from pacs.model.dataset import scan
 from pacs.model.recode import Element
 from tests.peer import RawObject, read_raw
 from tests.synthetic import ct_dataset, encode
-from tests.unit.model.encoding import BIG_ENDIAN, EXPLICIT, IMPLICIT, element, identity, item
+from tests.unit.model.encoding import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, element, identity, item
+from tests.unit.model.test_recode import again
 
 JPEG_LS, JPEG_2000, RLE = codec.LOSSLESS_TARGETS
 LOSSLESS = (
@@ -213,3 +214,6 @@ def test_how_large_the_pixels_will_be() -> None:
     )
     assert codec.decoded_size_bytes(frames, EXPLICIT) == 3 * 10 * 1024 * 1024
     assert codec.decoded_size_bytes(identity(), EXPLICIT) == 0
+    hidden = again(identity() + element(0x00420011, "OB", bytes(1 << 20)), EXPLICIT, DEFLATED)
+    assert len(hidden) < 1 << 12
+    assert codec.decoded_size_bytes(hidden, DEFLATED) > 1 << 20
