@@ -17,12 +17,12 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pacs.errors import NotFound, VolumeFailed, VolumeMissing
 from pacs.storage import durable
+from pacs.storage.incoming import Incoming, ReceivedFile
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
 
 CHUNK_SIZE_BYTES = 1 << 20
@@ -30,15 +30,6 @@ CHUNK_SIZE_BYTES = 1 << 20
 RESERVED_BYTES = 64 << 20
 
 _NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})-[0-9a-f]{12}\.dcm", re.ASCII)
-
-
-@dataclass(frozen=True)
-class ReceivedFile:
-    """A file that is safe on its volume under a temporary name."""
-
-    temporary: Path
-    sha256: bytes
-    size_bytes: int
 
 
 def object_path(tenant_id: int, arrived: datetime, study_key: str, sha256: bytes) -> str:
@@ -51,66 +42,6 @@ def sha256_in_name(path: str) -> bytes | None:
     """The digest that an object's file name states; None if it is not the name of an object."""
     match = _NAME.fullmatch(path.rpartition("/")[2])
     return bytes.fromhex(match["sha256"]) if match else None
-
-
-class Incoming:
-    """A file that is being received, under a temporary name. Ends with `finish` or `abandon`."""
-
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
-        self._temporary = volume.root / "incoming" / f"{secrets.token_hex(8)}.part"
-        self._digest = hashlib.sha256()
-        self._size_bytes = 0
-        self._room_until_bytes = 0
-        self._fd = -1
-        try:
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-        except OSError as error:
-            raise durable.as_volume_error(error, volume.root) from error
-
-    def write(self, piece: memoryview | bytes) -> None:
-        """Append bytes. Raise VolumeFull or VolumeFailed; then only `abandon` is left to do."""
-        if self._size_bytes >= self._room_until_bytes:  # asked for now and then, not at every piece
-            self._volume.require_room()
-            self._room_until_bytes += RESERVED_BYTES // 4
-        try:
-            _write_all(self._fd, memoryview(piece))
-        except OSError as error:
-            raise durable.as_volume_error(error, self._volume.root) from error
-        self._digest.update(piece)
-        self._size_bytes += len(piece)
-
-    @property
-    def sha256(self) -> bytes:
-        """Of what was written so far."""
-        return self._digest.digest()
-
-    @property
-    def size_bytes(self) -> int:
-        """What was written so far [bytes]."""
-        return self._size_bytes
-
-    def finish(self) -> ReceivedFile:
-        """fsync: the bytes are safe. Raise VolumeFull or VolumeFailed; then nothing is left behind."""
-        try:
-            durable.fsync_fd(self._fd)
-            self._close()
-        except OSError as error:
-            self.abandon()
-            raise durable.as_volume_error(error, self._volume.root) from error
-        return ReceivedFile(self._temporary, self._digest.digest(), self._size_bytes)
-
-    def abandon(self) -> None:
-        """Remove what was received."""
-        with contextlib.suppress(OSError):
-            self._close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink()
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class Volume:
@@ -162,7 +93,7 @@ class Volume:
     def begin(self) -> Incoming:
         """Begin to receive a file of whatever size. Raise VolumeMissing, VolumeFull or VolumeFailed."""
         self.require_present()
-        return Incoming(self)
+        return Incoming(self.root, self.require_room)
 
     def receive(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> ReceivedFile:
         """Write chunks to a new temporary file and fsync it. size_bytes, the sum of them, is asked for beforehand.
@@ -298,11 +229,6 @@ class Volume:
 def _file_id(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_ctime_ns  # inode numbers are used again
-
-
-def _write_all(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def _read_past_cache(path: Path) -> Iterator[memoryview | bytes]:

@@ -1,0 +1,91 @@
+"""A file on its way in: under a temporary name, hashed as it is written, safe once it is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacs.storage import durable
+
+#: After how many bytes it is asked again whether there is room: well below the reserve that is left to others.
+ROOM_STEP_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """A file that is safe on its volume under a temporary name."""
+
+    temporary: Path
+    sha256: bytes
+    size_bytes: int
+
+
+class Incoming:
+    """A file that is being received, under a temporary name. Ends with `finish` or `abandon`."""
+
+    def __init__(self, root: Path, require_room: Callable[[], None]) -> None:
+        """Begin one on the volume at root. require_room raises where the volume is too full to go on."""
+        self._root, self._require_room = root, require_room
+        self._temporary = root / "incoming" / f"{secrets.token_hex(8)}.part"
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._room_until_bytes = 0
+        self._fd = -1
+        try:
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        except OSError as error:
+            raise durable.as_volume_error(error, root) from error
+
+    def write(self, piece: memoryview | bytes) -> None:
+        """Append bytes. Raise VolumeFull or VolumeFailed; then only `abandon` is left to do."""
+        if self._size_bytes >= self._room_until_bytes:  # asked for now and then, not at every piece
+            self._require_room()
+            self._room_until_bytes += ROOM_STEP_BYTES
+        try:
+            _write_all(self._fd, memoryview(piece))
+        except OSError as error:
+            raise durable.as_volume_error(error, self._root) from error
+        self._digest.update(piece)
+        self._size_bytes += len(piece)
+
+    @property
+    def sha256(self) -> bytes:
+        """Of what was written so far."""
+        return self._digest.digest()
+
+    @property
+    def size_bytes(self) -> int:
+        """What was written so far [bytes]."""
+        return self._size_bytes
+
+    def finish(self) -> ReceivedFile:
+        """fsync: the bytes are safe. Raise VolumeFull or VolumeFailed; then nothing is left behind."""
+        try:
+            durable.fsync_fd(self._fd)
+            self._close()
+        except OSError as error:
+            self.abandon()
+            raise durable.as_volume_error(error, self._root) from error
+        return ReceivedFile(self._temporary, self._digest.digest(), self._size_bytes)
+
+    def abandon(self) -> None:
+        """Remove what was received."""
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
