@@ -163,6 +163,7 @@ class Arriving:
         """
         if self._error is not None:
             raise self._error
+        self._incoming.begin_writeback()
         try:
             record = make_record(self._scanner.finish(), self.announced.default_character_set)
             require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
