@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -17,6 +18,7 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from pacs.model.record import read_record
 from tests.synthetic import SyntheticObject
@@ -63,6 +65,20 @@ def read_raw(path: Path) -> RawObject:
         str(meta.TransferSyntaxUID),
         dataset,
     )
+
+
+def noted(received: list[Any]) -> list[Any]:
+    """pynetdicom's event handlers that note each PDU that comes in `received`."""
+    return [(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))]
+
+
+def rejection_in(received: Iterable[Any]) -> tuple[int, int, int]:
+    """Result, source and reason of the A-ASSOCIATE-RJ among PDUs that came.
+
+    pynetdicom itself calls a rejection an abort when it has closed its socket before it looks whether it is connected.
+    """
+    (answer,) = [pdu for pdu in received if isinstance(pdu, A_ASSOCIATE_RJ)]
+    return answer.result, answer.source, answer.reason_diagnostic
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pacs.index.refusals import list_refusals
 from pacs.settings import load
 from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
-from tests.peer import RawObject, store, store_on
+from tests.peer import RawObject, noted, rejection_in, store, store_on
 from tests.synthetic import ct_dataset, encode
 from tests.unit.model.encoding import identity
 
@@ -51,10 +51,12 @@ def asking(
     dev: Dev, title: str, contexts: list[tuple[str, str]], called: str = "PACS", address: str = "127.0.0.1"
 ) -> Iterator[Association]:
     """An association asked for from one of loopback's addresses."""
+    received: list[Any] = []
     assoc = AE(title).associate(
         "127.0.0.1", dev.dicom_port, contexts=[build_context(*each) for each in contexts], ae_title=called,
-        bind_address=(address, 0),
+        bind_address=(address, 0), evt_handlers=noted(received),
     )  # fmt: skip
+    assoc.received_pdus = received
     try:
         yield assoc
     finally:
@@ -67,10 +69,7 @@ def answer(dev: Dev, title: str, called: str = "PACS", address: str = "127.0.0.1
     with asking(dev, title, [(VERIFICATION, IMPLICIT)], called, address) as assoc:
         if assoc.is_established:
             return None
-        assert assoc.is_rejected
-        said = assoc.acceptor.primitive
-        assert said is not None
-        return said.result, said.result_source, said.diagnostic
+        return rejection_in(assoc.received_pdus)
 
 
 def echoscu(dev: Dev, title: str) -> subprocess.CompletedProcess[str]:

@@ -245,9 +245,11 @@ def test_a_modality_that_is_away_gets_its_report_when_it_is_back_even_after_a_ki
     modality = Modality(dev)
     make_known(modality)
     study = stored(dev, 907)
+    modality.status = 0x0110  # should the report be faster than the kill
     assoc = modality.associate()
     assert modality.ask(assoc, named(study)) == 0x0000
     dev.kill_all()
+    modality.status = 0x0000
     dev.start()
     with psycopg.connect(f"host={dev.data / 'run'} dbname=pacs user=pacs", autocommit=True) as connection:
         connection.execute("UPDATE commitment SET next_try_at = now()")  # as if the dead receiver's time had passed

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom import AE, build_context, build_role
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
-from tests.peer import RawObject, associated, store_on
+from tests.peer import RawObject, associated, noted, rejection_in, store_on
 from tests.unit.model.encoding import identity
 
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
@@ -52,20 +51,16 @@ def associate(
         dev.dicom_port,
         contexts=requested,
         ae_title=called,
-        evt_handlers=[(evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))],
+        evt_handlers=noted(received),
     )
     assoc.received_pdus = received
     return assoc
 
 
 def rejection(assoc: Association) -> tuple[int, int, int]:
-    """Result, source and reason of the A-ASSOCIATE-RJ that came.
-
-    pynetdicom itself calls a rejection an abort when it has closed its socket before it looks whether it is connected.
-    """
+    """Result, source and reason of the A-ASSOCIATE-RJ that came."""
     assert not assoc.is_established
-    (answer,) = [pdu for pdu in assoc.received_pdus if isinstance(pdu, A_ASSOCIATE_RJ)]
-    return answer.result, answer.source, answer.reason_diagnostic
+    return rejection_in(assoc.received_pdus)
 
 
 def accepted(dev: Dev, contexts: list[tuple[str, str | list[str]]]) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from tests import peer
 from tests.certificates import Certificate, make_certificate
 from tests.dcmtk import dcmtk
 from tests.fix_instance import Dev
-from tests.peer import RawObject
+from tests.peer import RawObject, noted, rejection_in
 from tests.synthetic import ct_study
 
 VERIFICATION, CT = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2"
@@ -67,23 +67,28 @@ def client_context(certificate: Certificate | None = None) -> ssl.SSLContext:
     return context
 
 
-def refusals(dev: Dev, kind: str, calling: str) -> list[dict[str, Any]]:
-    """What was noted; the note is written a moment after the refusal."""
+def refusals(dev: Dev, kind: str, calling: str, detail: str = "") -> list[dict[str, Any]]:
+    """What was noted, of a detail if it says one; the note is written a moment after the refusal."""
     ends = time.monotonic() + 15
     while True:
         rows = json.loads(dev.pacs("refusal", "list", "--json").stdout)
-        found = [row for row in rows if row["kind"] == kind and row["calling_ae"] == calling]
+        found = [
+            row for row in rows if row["kind"] == kind and row["calling_ae"] == calling and detail in row["detail"]
+        ]
         if found or time.monotonic() > ends:
             return found
         time.sleep(0.2)
 
 
 def associate(dev: Dev, calling: str, context: ssl.SSLContext | None, items: list[Any] | None = None) -> Any:
-    return AE(calling).associate(
+    received: list[Any] = []
+    assoc = AE(calling).associate(
         "127.0.0.1", dev.dicom_tls_port if context else dev.dicom_port, ae_title="PACS",
-        contexts=[build_context(VERIFICATION)], ext_neg=items or [],
+        contexts=[build_context(VERIFICATION)], ext_neg=items or [], evt_handlers=noted(received),
         tls_args=(context, "localhost") if context else None,
     )  # fmt: skip
+    assoc.received_pdus = received
+    return assoc
 
 
 # --- the connection --------------------------------------------------------------------------------------------------
@@ -216,7 +221,7 @@ def test_a_certificate_is_bound_to_its_device(secure: Dev, tmp_path: Path) -> No
         (("+tla", "-ic"), "called over TLS without a certificate"),
     ):
         assert echo(secure, *words, calling="BOUND").returncode != 0
-        assert any(row["detail"] == detail for row in refusals(secure, "TLS", "BOUND"))
+        assert any(row["detail"] == detail for row in refusals(secure, "TLS", "BOUND", detail))
     assert echo(secure, calling="BOUND", port=secure.dicom_port).returncode != 0
     # a device without one of its own cannot come with another's
     assert echo(secure, "+tls", str(mine.key), str(mine.certificate), "-ic").returncode != 0
@@ -281,7 +286,7 @@ def outcome(dev: Dev, item: UserIdentityNegotiation, is_tls: bool = True) -> tup
     """Whether the association is taken, and whether the identity is confirmed."""
     assoc = associate(dev, "TESTER", client_context() if is_tls else None, [item])
     if not assoc.is_established:
-        assert assoc.is_rejected
+        assert rejection_in(assoc.received_pdus)
         return False, False
     confirmed = any(isinstance(each, UserIdentityNegotiation) for each in assoc.acceptor.user_information)
     assoc.release()
