@@ -25,6 +25,8 @@ WATCH_INTERVAL_S = 0.25
 #: How many buffers the kernel takes in one write (IOV_MAX).
 _PARTS_MAX = 1024
 _CLOSE_S = 2.0
+#: A PDU's header, and the header of the first presentation data value behind it: they nearly always come together.
+_START_SIZE_BYTES, _HEADER_SIZE_BYTES = 12, 6
 
 
 class PduType(IntEnum):
@@ -75,23 +77,36 @@ class UpperLayer:
     def __init__(self, connection: socket.socket, timeout_s: float) -> None:
         self.connection = connection
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # All that is asked for at once, or what came within the interval.
+        self._flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
         self.set_timeout(timeout_s)
-        self._header = bytearray(6)
+        self._header = bytearray(_START_SIZE_BYTES)
         self._waited_s = 0.0  # how long the PDU that is read has kept us waiting
-        self._ahead = b""  # read from TLS to learn whether there is anything
+        self._ahead = b""  # what was read already of what comes next
 
     def set_timeout(self, timeout_s: float) -> None:
         """How long a peer may be silent [s], how long it may take for the whole of a PDU, and for reading what we
         send."""
-        self._timeout_s = self._interval_s = timeout_s
+        self._timeout_s = timeout_s
         self._while_waiting: Callable[[], None] = _nothing
-        self.connection.settimeout(timeout_s)
+        self._set_interval(timeout_s)
 
     def watch(self, while_waiting: Callable[[], None]) -> None:
         """Call this every WATCH_INTERVAL_S for as long as the peer makes us wait; what it raises ends the waiting."""
         self._while_waiting = while_waiting
-        self._interval_s = min(WATCH_INTERVAL_S, self._timeout_s)
-        self.connection.settimeout(self._interval_s)
+        self._set_interval(min(WATCH_INTERVAL_S, self._timeout_s))
+
+    def _set_interval(self, interval_s: float) -> None:
+        """How long one call may wait [s]. On a plain connection the kernel keeps it: Python's own timeout is a poll
+        before each call, and a wake-up for each few segments where one at the end is enough."""
+        self._interval_s = interval_s
+        if isinstance(self.connection, ssl.SSLSocket):
+            self.connection.settimeout(interval_s)
+            return
+        self.connection.settimeout(None)
+        interval = struct.pack("@ll", int(interval_s), int(interval_s % 1 * 1e6))
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
     def _wait_on(self, waited_s: float, error: OSError) -> float:
         """After an interval in which the peer did nothing: how long that is now [s]. Raise TimedOut if too long."""
@@ -120,33 +135,45 @@ class UpperLayer:
     def read_header(self) -> PduHeader:
         """Wait for the next PDU. Raise ConnectionLost."""
         self._waited_s = 0.0
-        self.read_into(memoryview(self._header), is_start=True)
-        kind, length = struct.unpack(">BxL", self._header)
+        start = memoryview(self._header)
+        have = self._take_ahead(start)
+        while have < _HEADER_SIZE_BYTES:  # its start may be waited for; what follows has to come
+            have += self._receive(start[have:], 0, is_start=have == 0)
+        self._ahead = bytes(start[_HEADER_SIZE_BYTES:have])
+        kind, length = struct.unpack_from(">BxL", start)
         return PduHeader(kind, length)
 
-    def read_into(self, buffer: memoryview, is_start: bool = False) -> None:
-        """Fill the buffer. Raise ConnectionLost. A PDU's start may be waited for; what follows it has to come."""
-        if self._ahead and buffer:
-            buffer[:1], buffer, self._ahead, is_start = self._ahead, buffer[1:], b"", False
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill the buffer with what follows a PDU's header. Raise ConnectionLost."""
+        at = self._take_ahead(buffer)
+        while at < len(buffer):
+            at += self._receive(buffer[at:], self._flags)
+
+    def _take_ahead(self, buffer: memoryview) -> int:
+        size = min(len(self._ahead), len(buffer))
+        buffer[:size], self._ahead = self._ahead[:size], self._ahead[size:]
+        return size
+
+    def _receive(self, buffer: memoryview, flags: int, is_start: bool = False) -> int:
+        """Some of the peer's next bytes: how many."""
         silent_s = 0.0
-        while buffer:
+        while True:
             began_s = clock.monotonic_s()
             try:
-                size = self.connection.recv_into(buffer)
-            except TimeoutError as error:
+                size = self.connection.recv_into(buffer, len(buffer), flags)
+            except (TimeoutError, BlockingIOError) as error:
                 silent_s = self._wait_on(silent_s, error)
                 continue
             except OSError as error:
                 raise ConnectionLost(f"The connection was lost: {error}.") from error
             if size == 0:
                 raise ConnectionLost("The peer closed the connection.")
-            buffer = buffer[size:]
             # Our own time, on the disk say, does not count; a byte now and then does not start the count again.
             if not is_start:
                 self._waited_s += silent_s + clock.monotonic_s() - began_s
                 if self._waited_s > self._timeout_s:
                     raise TimedOut(f"The peer took more than {self._timeout_s:g} s to send a PDU.")
-            silent_s, is_start = 0.0, False
+            return size
 
     def read(self, length: int) -> bytes:
         """The next length bytes, for what must be whole in memory. Raise ProtocolError if that is too much."""
@@ -168,7 +195,7 @@ class UpperLayer:
                 batch = [memoryview(batch[0])[offset:], *batch[1:]]
             try:
                 sent = self.connection.send(batch[0]) if len(batch) == 1 else self.connection.sendmsg(batch)
-            except TimeoutError as error:
+            except (TimeoutError, BlockingIOError) as error:
                 waited_s = self._wait_on(waited_s, error)
                 continue
             except OSError as error:

@@ -91,8 +91,10 @@ class _Tcp:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def setsockopt(self, *_words: int) -> None:
-        """A socket pair never delays."""
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """A socket pair never delays; all else it knows."""
+        if level != socket.IPPROTO_TCP:
+            self._connection.setsockopt(level, option, value)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._connection, name)
