@@ -7,6 +7,7 @@ was migrated further than this version knows is refused before anything is writt
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 from collections.abc import Generator, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -31,6 +33,8 @@ Connection = psycopg.Connection[Row]
 SESSION_LOCK_CLASS = 0x7061
 _MIGRATION_LOCK = 0x70616373  # "pacs"
 CONNECT_TIMEOUT_S = 5
+#: The most connections that wait for a next session.
+RESTING_MAX = 16
 
 
 class _BoundedConnection(psycopg.Connection[Row]):
@@ -68,6 +72,7 @@ class Database:
     def __init__(self, conninfo: str, connections_max: int = 8, timeout_s: float | None = None) -> None:
         """timeout_s is how long a statement may take; None: as long as it likes."""
         self.conninfo = conninfo
+        self._resting: list[Connection] = []
         self._options: dict[str, Any] = {"row_factory": dict_row, "connect_timeout": CONNECT_TIMEOUT_S}
         own = conninfo_to_dict(conninfo).get("options") or ""
         self._options["options"] = f"{own} -c jit=off".strip()  # compiling takes longer than any of our statements
@@ -96,6 +101,8 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
+        while self._resting:
+            self._resting.pop().close()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -120,6 +127,38 @@ class Database:
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"The database does not answer: {error}.") from error
 
+    def session_connection(self) -> Connection:
+        """A connection for a session: one that another has left, which knows its statements already, or a new one.
+
+        Raise DatabaseUnavailable if there is none to be had.
+        """
+        while self._resting:
+            with contextlib.suppress(IndexError):  # another thread took it
+                connection = self._resting.pop()
+                if _is_alive(connection):
+                    return connection
+                connection.close()
+        connection = self.autocommit_connection()
+        connection.prepare_threshold = 0
+        return connection
+
+    def leave(self, connection: Connection) -> None:
+        """Take a session's connection back, for the next."""
+        is_idle = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+        if is_idle and len(self._resting) < RESTING_MAX:
+            self._resting.append(connection)
+        else:
+            connection.close()
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether a connection at rest still has its server. This costs no round trip."""
+    if connection.closed:
+        return False
+    has_input = select.poll()  # select itself knows file numbers below 1024 only
+    has_input.register(connection.fileno(), select.POLLIN)
+    return not has_input.poll(0)  # what it has to say, unasked, is that it is gone
+
 
 class Session:
     """One connection that a thread keeps, each statement its own transaction: the receive path's one round trip.
@@ -139,27 +178,23 @@ class Session:
         try:
             yield connection
         except psycopg.OperationalError as error:
-            self.close()
+            connection.close()
             raise DatabaseUnavailable(
                 f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."
             ) from error
 
     def close(self) -> None:
-        """Close the connection."""
+        """Leave the connection to the next session."""
         if self._connection is not None:
-            self._connection.close()
+            self._database.leave(self._connection)
             self._connection = None
 
     def _living(self) -> Connection:
-        if self._connection is not None and not self._connection.closed:
-            # A connection at rest that has something to read has lost its server. This costs no round trip.
-            silent = select.poll()  # select itself knows file numbers below 1024 only
-            silent.register(self._connection.fileno(), select.POLLIN)
-            if not silent.poll(0):
-                return self._connection
-            self.close()
-        self._connection = self._database.autocommit_connection()
-        self._connection.prepare_threshold = 0
+        if self._connection is None or not _is_alive(self._connection):
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self._connection = self._database.session_connection()
         return self._connection
 
 
