@@ -34,6 +34,9 @@ def main() -> None:
     options = _options()
     if os.geteuid() != 0:
         sys.exit("make bench needs root: Orthanc runs in a Debian 13 root of its own (chroot). Try: sudo make bench")
+    needed_bytes = options.instances * 600_000 * (len(options.peers) * (len(options.associations) + 1) + 1)
+    if shutil.disk_usage("/var/tmp").free < needed_bytes:
+        sys.exit(f"make bench needs {needed_bytes / 1e9:.0f} GB in /var/tmp. Make room, or ask for fewer --instances.")
     figures = report.Figures(instances=options.instances, rounds=options.rounds)
     work = Path(tempfile.mkdtemp(prefix="pacs-bench-", dir="/var/tmp"))
     work.chmod(0o755)
@@ -42,9 +45,13 @@ def main() -> None:
             debian_root()
         studies = measure.make_studies(work / "studies", options.instances)
         for number in range(options.rounds):
+            folder = work / f"round{number}"
+            folder.mkdir()
             for name in options.peers:
                 for associations in options.associations:
-                    _measure(PEERS[name](), associations, studies, work / f"{name}-{associations}-{number}", figures)
+                    _measure(PEERS[name](), associations, studies, folder / f"{name}-{associations}", figures)
+            # Not after each: a file system without a journal shuns what was just deleted, which costs the next one.
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(figures.table())
@@ -69,6 +76,7 @@ def _measure(
 ) -> None:
     """One round of one peer: everything is stored; with one association, then given back and found, too."""
     folder.mkdir()
+    os.sync()  # what the one before left to the kernel is not this one's to pay for
     destination = Storescp(port=free_port())
     destination.start(folder / "destination", 0)
     try:
@@ -81,7 +89,6 @@ def _measure(
     finally:
         peer.stop()
         destination.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _give_back(peer: Peer, studies: list[measure.Study], folder: Path, figures: report.Figures) -> None:
