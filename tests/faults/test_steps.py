@@ -117,7 +117,8 @@ _OTHERS = [("EIO", 1), ("ENOSPC", 2), ("EROFS", 2)]
 
 def _is_on_disk(call: Call) -> bool:
     """Whether a call is one of the volume's: its words name a path there."""
-    return "/tier1" in call.words
+    # An advice that is not taken is no fault: the fsync decides.
+    return "/tier1" in call.words and call.name != "fadvise64"
 
 
 @pytest.mark.parametrize(
@@ -183,8 +184,10 @@ def test_a_connection_to_the_database_that_breaks_at_each_call(
     for number, step in enumerate(steps):
         objects = [*_before(730, number, which), _raw(730, 100 + number), _raw(730, 200 + number)]
         injection = _injection(step, "error=ECONNRESET")
-        with Tracer(receiver_pid(dev), tmp_path / "fail", f"trace={step.name}", injection):
+        with Tracer(receiver_pid(dev), tmp_path / "fail", f"trace={step.name}", injection) as tracer:
             statuses = _send(dev, account, *objects)
+        if not any("INJECTED" in call.words and "<UNIX" in call.words for call in tracer.calls()):
+            continue  # a connection made anew shifts the numbers: it was the modality's that broke
         # psycopg prepares a statement at its fifth use: then another call of the thread is hit, before the store's.
         assert set(statuses) <= {OUT_OF_RESOURCES, 0x0000} and statuses[-1] == 0x0000, f"at {step}"
         refused += OUT_OF_RESOURCES in statuses
