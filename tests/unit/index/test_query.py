@@ -205,26 +205,6 @@ def test_an_object_of_no_patient_is_no_answer_but_can_be_had(database: Database)
     ]
 
 
-def test_objects_below_an_entity(database: Database) -> None:
-    volume = new_volume(database)
-    for study in ("1.1", "1.2"):
-        for number in (1, 2):
-            store(
-                database, volume,
-                record(patient_id="P", study_instance_uid=study, series_instance_uid=f"{study}.{number}",
-                       sop_instance_uid=f"{study}.{number}.1"),
-            )  # fmt: skip
-
-    def below(**uids: list[str]) -> list[str]:
-        return [row["sop_instance_uid"] for row in retrieve.objects_below(database, uids)]
-
-    assert below(StudyInstanceUID=["1.1"]) == ["1.1.1.1", "1.1.2.1"]
-    assert below(StudyInstanceUID=["1.1", "1.2"], SeriesInstanceUID=["1.2.1"]) == ["1.2.1.1"]
-    assert below(PatientID=["P"]) == ["1.1.1.1", "1.1.2.1", "1.2.1.1", "1.2.2.1"]
-    assert below(SOPInstanceUID=["1.1.1.1", "9"]) == ["1.1.1.1"]
-    assert below(StudyInstanceUID=["1.%"]) == []
-
-
 def test_the_newest_studies(database: Database) -> None:
     volume = new_volume(database)
     for number in range(5):
