@@ -60,9 +60,7 @@ class Asking:
         try:
             with self._database.transaction() as connection:
                 recalls.request(connection, study_keys, "asked")
-                priors = recalls.far_priors(
-                    connection, study_keys, self._priors.studies_max, self._priors.days_max
-                )
+                priors = recalls.far_priors(connection, study_keys, self._priors.studies_max, self._priors.days_max)
                 recalls.request(connection, priors, "prior")
         except PacsError as error:  # what was asked for is given all the same
             log.warning("a recall could not be asked for: %s", error)

@@ -13,7 +13,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from pacs import clock
 from pacs.archive.transfer import Item, Source, Stopped, Transfer
@@ -41,6 +43,14 @@ _REMOVED_AT_ONCE = 1000
 _FAILED_REST_S = 3600
 #: To look for studies takes at most one part in so many of the time.
 _LOOK_SHARE = 20
+
+
+class ChooseFor(Protocol):
+    """Gives the volume that so many bytes go to."""
+
+    def __call__(self, size_bytes: int, is_pinned: bool) -> Volume:
+        """is_pinned: of studies that stay on their tier."""
+        ...
 
 
 @dataclass
@@ -111,13 +121,14 @@ class Mover:
         """Move what a rule is about, as far as it says. Raise what ends it."""
         bucket = Bucket(None if seen.is_urgent else rule.bytes_per_s_max, clock.monotonic_s())
         moved_before, wish = done.size_bytes, self.wish(rule)
+
+        def choose(size_bytes: int) -> Volume:
+            return self.volumes.place(rule.to_tier, size_bytes)
+
         began_s = clock.monotonic_s()
         for page in self._pages(wish, done):
             for group in _together(page, seen.size_bytes_max, lambda: done.size_bytes - moved_before):
-                self._move(
-                    group, wish.sources, self._tier_ids(rule.to_tier), lambda size: self.volumes.place(rule.to_tier, size),
-                    done, rule.keep, bucket,
-                )  # fmt: skip
+                self._move(group, wish.sources, self._tier_ids(rule.to_tier), choose, done, rule.keep, bucket)
                 if not seen.is_urgent and not is_open(rule.windows, clock.now().astimezone()):
                     return
             if seen.size_bytes_max is not None and done.size_bytes - moved_before >= seen.size_bytes_max:
@@ -146,26 +157,24 @@ class Mover:
             leaving = tiers.bytes_leaving(connection, [volume.volume_id for volume in volumes])
         return Fill(sum(room.used_bytes for room in rooms), free, leaving)
 
-    # --- off a volume, or a single study -------------------------------------------------------------------------------
+    # --- off a volume ------------------------------------------------------------------------------------------------
 
-    def empty(self, volume: Volume, choose: Callable[[int, bool], Volume], done: Pass) -> None:
+    def empty(self, volume: Volume, choose: ChooseFor, done: Pass) -> None:
         """Move all settled studies off a volume; `choose` gives where to, for a size [bytes] and whether a study is
         pinned. Raise what ends it."""
+        others = [each.volume_id for each in self.volumes.all() if each is not volume]
         for page in self._pages(Wish([volume.volume_id], self.settle_s, with_pinned=True), done):
             for is_pinned in (False, True):
                 group = [study for study in page if study["is_pinned"] is is_pinned]
-                others = [each.volume_id for each in self.volumes.all() if each is not volume]
-                for part in _together(group, None, lambda: 0):
-                    self._move(
-                        part, [volume.volume_id], self._in_service(others),
-                        lambda size, pinned=is_pinned: choose(size, pinned), done,
-                    )  # fmt: skip
+                for part in _together(group, None):
+                    choose_for = partial(choose, is_pinned=is_pinned)
+                    self._move(part, [volume.volume_id], self._in_service(others), choose_for, done)
 
     def _in_service(self, volume_ids: Sequence[str]) -> list[str]:
         active = {row.volume_id for row in self.volumes.rows if row.state == "active"}
         return [each for each in volume_ids if each in active]
 
-    # --- what all of them do ---------------------------------------------------------------------------------------------
+    # --- what both do ------------------------------------------------------------------------------------------------
 
     def _pages(self, wish: Wish, done: Pass) -> Iterator[list[Row]]:
         """The studies of a wish, a page at a time, until a page brings none that could be moved."""
@@ -200,7 +209,7 @@ class Mover:
             study_of = {copy["object_key"]: copy["study_key"] for copy in copies}
             here = list(self.volumes.by_id)
 
-            def when_noted(connection: Connection, object_keys: Sequence[int], size_bytes: int) -> None:
+            def when_noted(connection: Connection, object_keys: Sequence[int], _size_bytes: int) -> None:
                 if not keep:
                     rows.leave(connection, object_keys, sources, here)
 
@@ -253,7 +262,9 @@ def _item(copy: Row) -> Item:
     return Item(copy["object_key"], bytes(copy["sha256"]), copy["size_bytes"], (source,))
 
 
-def _together(studies: Sequence[Row], size_bytes_max: int | None, moved_bytes: Callable[[], int]) -> Iterator[list[Row]]:
+def _together(
+    studies: Sequence[Row], size_bytes_max: int | None, moved_bytes: Callable[[], int] = lambda: 0
+) -> Iterator[list[Row]]:
     """Studies in groups that are moved together: small ones share the cost of a sync and a commit.
 
     Ends when size_bytes_max have moved; a group does not go beyond them by more than one study.

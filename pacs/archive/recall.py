@@ -73,7 +73,9 @@ class Recaller:
             return False
         if outcome.failed:
             reason, number = Counter(str(error) for error in outcome.failed.values()).most_common(1)[0]
-            self._try_later(recall, PacsError(f"{len(outcome.failed)} objects did not come; {number} of them: {reason}"))
+            self._try_later(
+                recall, PacsError(f"{len(outcome.failed)} objects did not come; {number} of them: {reason}")
+            )
             return False
         with self.database.transaction() as connection:
             rows.finish(connection, recall["recall_key"])

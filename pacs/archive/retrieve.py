@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pacs.archive.asking import Asking
+from pacs.archive.volumes import Volumes
 from pacs.errors import CannotUnderstand, NotFound, PacsError, VolumeError
 from pacs.index import retrieve as rows
 from pacs.index.database import Database, Row
+from pacs.index.recalls import FAR_TIER
 from pacs.model import part10
 from pacs.model.recode import Changes
-from pacs.storage.files import Volume
-from pacs.storage.reading import OpenFile
+from pacs.storage.kinds import OpenFile
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +59,31 @@ class Retrieve:
     """Finds objects and their bytes on the volumes."""
 
     def __init__(
-        self, database: Database, volumes: Mapping[str, Volume], give_changes: GiveChanges = lambda _objects: {}
+        self,
+        database: Database,
+        volumes: Volumes,
+        give_changes: GiveChanges = lambda _objects: {},
+        asking: Asking | None = None,
     ) -> None:
+        """`asking` notes what is retrieved, and has what is on tier 3 recalled."""
         self.database = database
         self.volumes = volumes
         self.give_changes = give_changes
+        self._asking = asking
 
     def wanted(self, unique_keys: Mapping[str, Collection[str]]) -> list[Wanted]:
         """The objects below the entities with these unique keys (keyword → values)."""
-        return [_wanted(row) for row in rows.objects_below(self.database, unique_keys)]
+        found = rows.objects_below(self.database, unique_keys)
+        if self._asking is not None:
+            far = {row["study_key"] for row in found if not self._is_near(row)}
+            self._asking.note({row["study_key"] for row in found}, far)
+        return [_wanted(row) for row in found]
+
+    def _is_near(self, row: Row) -> bool:
+        """Whether an object is on tier 1 or 2 of a volume that is here, or nowhere."""
+        here = self.volumes.by_id
+        copies = list(zip(row["volume_ids"] or (), row["tiers"] or (), strict=True))
+        return not copies or any(tier < FAR_TIER and volume_id in here for volume_id, tier in copies)
 
     def open(self, wanted: Wanted) -> Stored:
         """An object's data set, open for reading; close it. Raise NotFound if no copy of it can be read."""
@@ -146,11 +164,11 @@ class Stored:
         self.close()
         for copy in self._next_copies():
             self._tried.add(copy)
-            volume = self._retrieve.volumes.get(copy.volume_id)
+            volume = self._retrieve.volumes.by_id.get(copy.volume_id)
             if volume is None:
                 continue
             try:
-                self._file, self._copy = OpenFile(volume, copy.path), copy
+                self._file, self._copy = volume.open(copy.path), copy
                 self._dataset_offset = self._check(self._file)
                 return
             except VolumeError as error:  # the volume is not there: its copies are as good as they were

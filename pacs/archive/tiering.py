@@ -144,7 +144,7 @@ def _move(rule: Rule, study: Row) -> Move:
     return Move(study["study_instance_uid"], study["objects"], study["size_bytes"], study["last_use"], why)
 
 
-# --- how things stand --------------------------------------------------------------------------------------------------
+# --- how things stand ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,9 @@ class Transfer:
         ]  # their chunks are read when it is their turn
         if len(files) == 1:
             try:
-                outcomes: Sequence[bytes | PacsError] = [target.put(files[0].path, files[0].chunks, batch[0].size_bytes)]
+                outcomes: Sequence[bytes | PacsError] = [
+                    target.put(files[0].path, files[0].chunks, batch[0].size_bytes)
+                ]
             except PacsError as error:
                 outcomes = [error]
         else:
@@ -168,9 +170,7 @@ class Transfer:
             target.require_room(min(item.size_bytes for item in batch))
         return placed
 
-    def _verify(
-        self, placed: Sequence[tuple[Item, str]], target: Volume, done: Outcome
-    ) -> list[tuple[Item, str]]:
+    def _verify(self, placed: Sequence[tuple[Item, str]], target: Volume, done: Outcome) -> list[tuple[Item, str]]:
         verified = []
         digests = self._readers.map(lambda each: _digest(target, each[1]), placed)
         for (item, path), digest in zip(placed, list(digests), strict=True):
@@ -235,6 +235,13 @@ def batches(items: Iterable[Item], bucket: Bucket | None = None) -> Iterator[lis
         size_bytes += item.size_bytes
     if batch:
         yield batch
+
+
+def _put_one(target: Volume, file: ToPut) -> bytes | PacsError:
+    try:
+        return target.put(file.path, file.chunks, file.size_bytes)
+    except PacsError as error:
+        return error
 
 
 def _digest(target: Volume, path: str) -> bytes | PacsError:

@@ -25,7 +25,7 @@ def reconcile_run(context: typer.Context, as_json: AsJson = False) -> None:
     """Compare every file with every row and mend what can be. Ends with 10 if a file is missing or damaged."""
     started = clock.now()
     with open_instance(data_of(context)) as instance:
-        findings = run_reconcile(instance.database, list(instance.by_tier.values()), instance.settings.orphan_age_s)
+        findings = run_reconcile(instance.database, instance.volumes.all(), instance.settings.orphan_age_s)
         record_run(instance.database, "reconcile", started, findings.is_clean, asdict(findings))
     if as_json:
         typer.echo(json.dumps(asdict(findings)))

@@ -92,7 +92,9 @@ def rule_add(
     age: Annotated[float | None, typer.Option(help="Only studies so old [days].")] = None,
     age_of: Annotated[str, typer.Option(help="What age is counted from: arrival, or `study date`.")] = "arrival",
     unused: Annotated[float | None, typer.Option(help="Only studies not retrieved for so long [days].")] = None,
-    modality: Annotated[list[str] | None, typer.Option(help="Only studies with this modality; may be repeated.")] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Only studies with this modality; may be repeated.")
+    ] = None,
     device: Annotated[list[str] | None, typer.Option(help="Only from this device, by name; may be repeated.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only of this tenant; may be repeated.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Copy, and keep the copy above: two copies.")] = False,

@@ -128,10 +128,7 @@ def _rule(planned: Planned) -> Group:
 def _recalls(recalls: list[dict[str, Any]]) -> Table:
     table = Table("recalled study", "why", "state", "objects", "MB", "asked", "", box=None, pad_edge=False)
     for row in recalls:
-        table.add_row(
-            *map(Text, (
-                row["study_instance_uid"], row["why"], row["state"], str(row["objects"]),
-                f"{row['size_bytes'] / 1e6:.1f}", f"{row['requested_at'].astimezone():%Y-%m-%d %H:%M}", row["last_error"],
-            ))
-        )  # fmt: skip
+        asked = f"{row['requested_at'].astimezone():%Y-%m-%d %H:%M}"
+        words = (row["study_instance_uid"], row["why"], row["state"], str(row["objects"]))
+        table.add_row(*map(Text, (*words, f"{row['size_bytes'] / 1e6:.1f}", asked, row["last_error"])))
     return table

@@ -138,6 +138,7 @@ def forget_old(database: Database, days: float) -> int:
     """Forget recalls that were over before so many days; return how many."""
     with database.transaction() as connection:
         return connection.execute(
-            "DELETE FROM recall WHERE state <> 'open' AND finished_at < now() - make_interval(secs => 86400 * %s::float8)",
+            "DELETE FROM recall WHERE state <> 'open'"
+            " AND finished_at < now() - make_interval(secs => 86400 * %s::float8)",
             (days,),
         ).rowcount

@@ -244,3 +244,13 @@ def bytes_leaving(connection: Connection, volume_ids: Sequence[str]) -> int:
     ).fetchone()
     assert row is not None
     return int(row["size_bytes"])
+
+
+def note_absent(database: Database, volume_ids: Collection[str]) -> None:
+    """Note which volumes are not here now; rows are written only where that has changed."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE volume SET absent_since = CASE WHEN absent_since IS NULL THEN now() END"
+            " WHERE (absent_since IS NOT NULL) <> (volume_id = ANY (%s::uuid[]))",
+            (list(volume_ids),),
+        )

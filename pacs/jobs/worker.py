@@ -14,7 +14,7 @@ from pacs.archive.recall import Recaller
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
-from pacs.index import recalls
+from pacs.index import recalls, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
@@ -70,15 +70,18 @@ class Worker:
             self.stop.wait(interval_s)
 
     def look_at_volumes(self) -> None:
-        """Which volumes are there now."""
+        """Which volumes are there now: queries say of what is on the others that it is offline."""
         self.volumes.refresh()
+        tiers.note_absent(self.database, self.volumes.absent.keys())
         recalls.forget_old(self.database, _RECALLS_KEPT_DAYS)
 
     def copy_journal(self) -> None:
         """Bring each volume's copy of the journal up to date."""
         for volume in self.volumes.all():
-            volume.require_present()
-            self.journal.copy_to(volume)
+            try:
+                self.journal.copy_to(volume)
+            except PacsError as error:  # the others get theirs
+                log.error("no copy of the journal: %s", error)
 
     def recall(self) -> None:
         """Bring back the studies that were asked for."""

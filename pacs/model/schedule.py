@@ -31,7 +31,7 @@ class Window:
         if match is None:
             raise UsageError(f"{words!r} is no window of time. Write 22:00-06:00, or mon-fri 20:00-06:00.")
         begin, end = _minutes(match["begin"], words), _minutes(match["end"], words)
-        if begin == end or begin == _DAY_MINUTES:
+        if begin in (end, _DAY_MINUTES):
             raise UsageError(f"The window {words!r} is empty. A whole day is 00:00-24:00.")
         return cls(_days(match["first"], match["last"], words), begin, end)
 

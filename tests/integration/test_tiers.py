@@ -65,7 +65,7 @@ def _moved(instance: Instance, tier: int = 2) -> set[str]:
     return {row["uid"] for row in found}
 
 
-# --- the steps of a move -----------------------------------------------------------------------------------------------
+# --- the steps of a move ---------------------------------------------------------------------------------------------
 
 
 def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:
@@ -220,7 +220,7 @@ def test_a_copy_stays_while_the_volume_of_the_other_one_is_not_here(instance: In
         assert moving.remove_left(grace_s=0) == 2
 
 
-# --- two at once --------------------------------------------------------------------------------------------------------
+# --- two at once -----------------------------------------------------------------------------------------------------
 
 
 def test_two_workers_on_one_study_one_of_them_leaves_it(instance: Instance) -> None:
@@ -322,7 +322,8 @@ class _everything:  # noqa: N801
 
 
 def test_an_unknown_outcome_of_the_commit_leaves_the_files_to_reconciliation(
-    instance: Instance, between: list  # type: ignore[type-arg]
+    instance: Instance,
+    between: list,  # type: ignore[type-arg]
 ) -> None:
     store(instance, ct_study(16, 2))
 
@@ -349,7 +350,10 @@ def test_rules_choose_by_age_use_modality_and_device(three: Instance) -> None:
 
     def about(**conditions: object) -> set[str]:
         (planned,) = tiering.plan(
-            three.database, three.volumes, three.settings, Rule("r", 1, 3, **conditions)  # type: ignore[arg-type]
+            three.database,
+            three.volumes,
+            three.settings,
+            Rule("r", 1, 3, **conditions),  # type: ignore[arg-type]
         )
         return {move.study_instance_uid for move in planned.moves}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pacs.errors import UsageError
 from pacs.model.schedule import Bucket, Window, is_open
 
-MONDAY = datetime(2026, 11, 23)
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def _at(day: int, hour: int, minute: int = 0) -> datetime:

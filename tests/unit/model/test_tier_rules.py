@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +12,7 @@ from pacs.errors import UsageError
 from pacs.model.tier_rules import DEFAULT, Fill, Known, Rule, default_rule, in_force, look, require_sound
 
 KNOWN = Known({1, 2, 3}, {"CT", "ZZ"}, {"ct1"}, {"default"})
-NOON = datetime(2026, 11, 23, 12, 0)
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 FAR = Rule("far", 2, 3, unused_days=365)
 
 
