@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Protocol
 from pacs import clock
 from pacs.archive.transfer import Item, Source, Stopped, Transfer
 from pacs.archive.volumes import Volumes
-from pacs.errors import PacsError, VolumeMissing
+from pacs.errors import PacsError, VolumeFailed, VolumeMissing
 from pacs.index import movement as rows
 from pacs.index import tiers
 from pacs.index.database import Connection, Database, Row
@@ -38,9 +38,12 @@ GRACE_S = 600
 STUDIES_MAX = 1000
 _TOGETHER_MAX = 100
 _TOGETHER_OBJECTS = 512
-_REMOVED_AT_ONCE = 1000
+#: How many copies that have left are looked up, and how many of them go in one commit.
+_LEFT_MAX = 20_000
+_REMOVED_AT_ONCE = 500
 #: A study of which an object could not be moved is left alone for so long [s]: it must not hold up the others.
 _FAILED_REST_S = 3600
+_VOLUME_REST_S = 300
 #: To look for studies takes at most one part in so many of the time.
 _LOOK_SHARE = 20
 
@@ -224,12 +227,18 @@ class Mover:
                 outcome = self.transfer.copy(items, choose, bucket, when_noted)
             except Stopped:
                 return
+            except VolumeFailed:  # of one of both: other studies may have other volumes
+                self._rest(mine, _VOLUME_REST_S)
+                raise
             done.objects += len(outcome.copied)
             done.size_bytes += outcome.size_bytes
             done.failed += len(outcome.failed)
             failed = {study_of[key] for key in outcome.failed}
-            self._rest_until_s |= dict.fromkeys(failed, clock.monotonic_s() + _FAILED_REST_S)
+            self._rest(failed, _FAILED_REST_S)
             done.studies += len(set(study_of.values()) - failed)
+
+    def _rest(self, study_keys: Collection[int], seconds: float) -> None:
+        self._rest_until_s |= dict.fromkeys(study_keys, clock.monotonic_s() + seconds)
 
     def remove_left(self, grace_s: float = GRACE_S) -> int:
         """Remove the files of copies that left their volume longer than grace_s ago; return how many."""
@@ -237,21 +246,26 @@ class Mover:
 
     def _remove_left_of(self, volume: Volume, grace_s: float) -> int:
         removed = 0
-        while not self.transfer.stop.is_set():
+        while True:
             with self.database.transaction() as connection:
-                left = rows.left_copies(connection, volume.volume_id, grace_s, _REMOVED_AT_ONCE)
-                if not left:
-                    break
-                volume.require_present()
-                here = [each for each in self.volumes.by_id if each != volume.volume_id]
-                paths = rows.forget_left(connection, left, here)
-            # A kill here leaves files without a row: reconciliation finds them.
-            for path in paths:
-                volume.remove(path)
-            removed += len(paths)
-            if len(paths) < len(left):  # some wait for the volume that has the other copy
-                break
-        return removed
+                left = rows.left_copies(connection, volume.volume_id, grace_s, _LEFT_MAX)
+            before = removed
+            for at in range(0, len(left), _REMOVED_AT_ONCE):
+                if self.transfer.stop.is_set():
+                    return removed
+                removed += self._remove(volume, left[at : at + _REMOVED_AT_ONCE])
+            if len(left) < _LEFT_MAX or removed == before:  # some wait for the volume that has the other copy
+                return removed
+
+    def _remove(self, volume: Volume, left: Sequence[Row]) -> int:
+        volume.require_present()
+        here = [each for each in self.volumes.by_id if each != volume.volume_id]
+        with self.database.transaction() as connection:
+            paths = rows.forget_left(connection, left, here)
+        # A kill here leaves files without a row: reconciliation finds them.
+        for path in paths:
+            volume.remove(path)
+        return len(paths)
 
     def _tier_ids(self, tier: int) -> list[str]:
         return [volume.volume_id for volume in self.volumes.tier(tier)]

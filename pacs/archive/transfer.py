@@ -8,15 +8,18 @@ middle) the files stay, and reconciliation decides. Nothing is ever taken from w
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pacs import clock
 from pacs.archive.volumes import Volumes
-from pacs.errors import DatabaseUnavailable, DigestMismatch, PacsError, VolumeError
+from pacs.errors import DatabaseUnavailable, DigestMismatch, NotFound, PacsError, VolumeError
 from pacs.index import movement as rows
 from pacs.index.database import Connection, Database
 from pacs.index.retrieve import withdraw_copy
@@ -29,9 +32,14 @@ log = logging.getLogger(__name__)
 #: What is synced and committed together, at most: objects, and bytes of them.
 BATCH_OBJECTS = 512
 BATCH_SIZE_BYTES = 64 << 20
-#: Files that are read back at once: while one waits for the disk another is hashed.
-_VERIFIED_AT_ONCE = 4
+#: Files that are read at once: while one waits for the disk another is hashed.
+_READ_AT_ONCE = 4
+#: The largest object that is read before it is its turn [bytes].
+_AHEAD_SIZE_BYTES = 1 << 20
+#: ... and how many of them a thread is given together.
+_GIVEN_AT_ONCE = 16
 _LOGGED_MAX = 5
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,63 @@ class Outcome:
 WhenNoted = Callable[[Connection, Sequence[int], int], None]
 
 
+@dataclass
+class _Placed:
+    """Files of a batch that were put, and their digests as the far side has them: some files a future."""
+
+    target: Volume
+    files: list[tuple[Item, str]] = field(default_factory=list)
+    digests: list[Future[list[bytes | PacsError]]] = field(default_factory=list)
+
+
+class _Ahead:
+    """Small objects are read before it is their turn, several at once, a batch ahead: a disk likes to be asked for
+    more than one thing. A large one is read when it is its turn."""
+
+    def __init__(self, readers: ThreadPoolExecutor, read: Callable[[Item], Iterator[bytes]]) -> None:
+        self._readers, self._read = readers, read
+        self._reading: dict[int, Future[dict[int, list[bytes] | PacsError]]] = {}
+
+    def batches(self, found: Iterator[list[Item]]) -> Iterator[list[Item]]:
+        """The batches, each of them begun to be read before the one before it is over."""
+        ready: deque[list[Item]] = deque()
+        for batch in found:
+            small = [item for item in batch if item.size_bytes <= _AHEAD_SIZE_BYTES]
+            for some in _some(small):
+                self._reading |= dict.fromkeys(
+                    (item.object_key for item in some), self._readers.submit(self._read_some, some)
+                )
+            ready.append(batch)
+            if len(ready) > 1:
+                yield ready.popleft()
+        yield from ready
+
+    def chunks(self, item: Item) -> Iterator[bytes]:
+        """An object's bytes."""
+        reading = self._reading.pop(item.object_key, None)
+        if reading is None:
+            yield from self._read(item)
+            return
+        content = reading.result().pop(item.object_key)
+        if isinstance(content, PacsError):
+            raise content
+        yield from content
+
+    def close(self) -> None:
+        """What is not begun yet is not read."""
+        for reading in self._reading.values():
+            reading.cancel()
+
+    def _read_some(self, items: Sequence[Item]) -> dict[int, list[bytes] | PacsError]:
+        found: dict[int, list[bytes] | PacsError] = {}
+        for item in items:
+            try:
+                found[item.object_key] = list(self._read(item))
+            except PacsError as error:
+                found[item.object_key] = error
+        return found
+
+
 class Stopped(Exception):
     """Whoever asked for it wants it to end."""
 
@@ -83,8 +148,8 @@ class Transfer:
     def __init__(self, database: Database, volumes: Volumes, stop: threading.Event | None = None) -> None:
         self.database, self.volumes = database, volumes
         self.stop = stop or threading.Event()
-        self._readers = ThreadPoolExecutor(_VERIFIED_AT_ONCE, thread_name_prefix="verify")
-        #: Which copy each object of the batch was read from.
+        self._readers = ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="read")
+        #: Which copy each object was read from last.
         self._read_from: dict[int, Source] = {}
 
     def close(self) -> None:
@@ -103,11 +168,22 @@ class Transfer:
         What cannot be copied is told, and the others are. Raise what ends all of it: VolumeFull, VolumeMissing or
         VolumeFailed of the target, DatabaseUnavailable; Stopped.
         """
-        done = Outcome()
-        for batch in batches(items, bucket):
-            size_bytes = sum(item.size_bytes for item in batch)
-            self.pause(bucket.take(size_bytes, clock.monotonic_s()) if bucket else 0)
-            done.add(self._copy_batch(batch, choose(size_bytes), when_noted))
+        done, self._read_from = Outcome(), {}
+        waiting: _Placed | None = None
+        ahead = _Ahead(self._readers, self._read)
+        try:
+            for batch in ahead.batches(batches(items, bucket)):
+                size_bytes = sum(item.size_bytes for item in batch)
+                self.pause(bucket.take(size_bytes, clock.monotonic_s()) if bucket else 0)
+                placed = self._put(batch, choose(size_bytes), ahead, done)
+                # One batch is read back while the next is written.
+                before, waiting = waiting, placed
+                if before is not None:
+                    self._note(before, done, when_noted)
+        finally:
+            ahead.close()
+            if waiting is not None:
+                self._note(waiting, done, when_noted)
         return done
 
     def pause(self, seconds: float) -> None:
@@ -115,46 +191,11 @@ class Transfer:
         if self.stop.wait(seconds) if seconds > 0 else self.stop.is_set():
             raise Stopped
 
-    def _copy_batch(self, batch: Sequence[Item], target: Volume, when_noted: WhenNoted) -> Outcome:
-        done = Outcome()
-        self._read_from = {}
-        placed = self._put(batch, target, done)
-        verified = self._verify(placed, target, done)
-        if not verified:
-            return done
-        try:
-            with self.database.transaction() as connection:
-                counted = rows.add_copies(
-                    connection, target.volume_id, [(item.object_key, path) for item, path in verified]
-                )
-                done.size_bytes = sum(item.size_bytes for item, _path in verified if item.object_key in counted)
-                when_noted(connection, sorted(counted), done.size_bytes)
-        except DatabaseUnavailable:
-            raise  # perhaps it was committed: the files stay
-        except BaseException:
-            for _item, path in verified:
-                _remove(target, path)
-            raise
-        done.copied = counted
-        for item, path in verified:  # deleted meanwhile, or somebody else was faster
-            if item.object_key not in counted:
-                _remove(target, path)
-        return done
-
-    def _put(self, batch: Sequence[Item], target: Volume, done: Outcome) -> list[tuple[Item, str]]:
-        files = [
-            ToPut(fresh_path(item.sources[0].path), self._read(item), item.size_bytes) for item in batch
-        ]  # their chunks are read when it is their turn
-        if len(files) == 1:
-            try:
-                outcomes: Sequence[bytes | PacsError] = [
-                    target.put(files[0].path, files[0].chunks, batch[0].size_bytes)
-                ]
-            except PacsError as error:
-                outcomes = [error]
-        else:
-            outcomes = target.put_many(files)
-        placed, failures = [], []
+    def _put(self, batch: Sequence[Item], target: Volume, ahead: _Ahead, done: Outcome) -> _Placed:
+        """Put a batch, and begin to read it back."""
+        files = [ToPut(fresh_path(item.sources[0].path), ahead.chunks(item), item.size_bytes) for item in batch]
+        outcomes = target.put_many(files) if len(files) > 1 else [_put_one(target, files[0])]
+        placed, failures = _Placed(target), []
         for item, file, outcome in zip(batch, files, outcomes, strict=True):
             if isinstance(outcome, PacsError):
                 done.failed[item.object_key] = outcome
@@ -163,26 +204,49 @@ class Transfer:
                 _remove(target, file.path)
                 done.failed[item.object_key] = self._source_is_bad(item)
             else:
-                placed.append((item, file.path))
+                placed.files.append((item, file.path))
+        for some in _some(placed.files):
+            placed.digests.append(self._readers.submit(_digests, target, [path for _item, path in some]))
         _log_failures(failures)
-        if failures and not placed:  # was it the objects, or is it the volume?
-            target.require_present()
-            target.require_room(min(item.size_bytes for item in batch))
+        if failures and not placed.files:
+            _require_not_the_target(failures, target)
         return placed
 
-    def _verify(self, placed: Sequence[tuple[Item, str]], target: Volume, done: Outcome) -> list[tuple[Item, str]]:
+    def _note(self, placed: _Placed, done: Outcome, when_noted: WhenNoted) -> None:
+        """Commit what was read back as it should be; remove the rest."""
+        target, verified = placed.target, self._verified(placed, done)
+        if not verified:
+            return
+        try:
+            with self.database.transaction() as connection:
+                paths = [(item.object_key, path) for item, path in verified]
+                counted = rows.add_copies(connection, target.volume_id, paths)
+                size_bytes = sum(item.size_bytes for item, _path in verified if item.object_key in counted)
+                when_noted(connection, sorted(counted), size_bytes)
+        except DatabaseUnavailable:
+            raise  # perhaps it was committed: the files stay
+        except BaseException:
+            for _item, path in verified:
+                _remove(target, path)
+            raise
+        done.copied |= counted
+        done.size_bytes += size_bytes
+        for item, path in verified:  # deleted meanwhile, or somebody else was faster
+            if item.object_key not in counted:
+                _remove(target, path)
+
+    def _verified(self, placed: _Placed, done: Outcome) -> list[tuple[Item, str]]:
         verified = []
-        digests = self._readers.map(lambda each: _digest(target, each[1]), placed)
-        for (item, path), digest in zip(placed, list(digests), strict=True):
+        digests = itertools.chain.from_iterable(future.result() for future in placed.digests)
+        for (item, path), digest in zip(placed.files, digests, strict=True):
             if digest == item.sha256:
                 verified.append((item, path))
                 continue
-            _remove(target, path)
-            done.failed[item.object_key] = (
-                digest
-                if isinstance(digest, PacsError)
-                else DigestMismatch(f"The volume at {target.location} did not keep what was written. Look at its disk.")
+            _remove(placed.target, path)
+            error = DigestMismatch(
+                f"The volume at {placed.target.location} did not keep what was written. Look at its disk."
             )
+            done.failed[item.object_key] = digest if isinstance(digest, PacsError) else error
             _log_failures([done.failed[item.object_key]])
         return verified
 
@@ -237,6 +301,15 @@ def batches(items: Iterable[Item], bucket: Bucket | None = None) -> Iterator[lis
         yield batch
 
 
+def _require_not_the_target(failures: Sequence[PacsError], target: Volume) -> None:
+    """Nothing of a batch could be put: was it the objects, or is it the volume? Raise the error if it is the volume."""
+    target.require_present()
+    for error in failures:
+        if isinstance(error, NotFound | DigestMismatch):
+            return
+    raise failures[0]
+
+
 def _put_one(target: Volume, file: ToPut) -> bytes | PacsError:
     try:
         return target.put(file.path, file.chunks, file.size_bytes)
@@ -244,11 +317,19 @@ def _put_one(target: Volume, file: ToPut) -> bytes | PacsError:
         return error
 
 
-def _digest(target: Volume, path: str) -> bytes | PacsError:
-    try:
-        return target.digest_on_disk(path)
-    except PacsError as error:
-        return error
+def _digests(target: Volume, paths: Sequence[str]) -> list[bytes | PacsError]:
+    found: list[bytes | PacsError] = []
+    for path in paths:
+        try:
+            found.append(target.digest_on_disk(path))
+        except PacsError as error:
+            found.append(error)
+    return found
+
+
+def _some(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """As many as one thread is given at once."""
+    return (items[at : at + _GIVEN_AT_ONCE] for at in range(0, len(items), _GIVEN_AT_ONCE))
 
 
 def _remove(target: Volume, path: str) -> None:

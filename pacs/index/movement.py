@@ -113,21 +113,28 @@ def add_copies(connection: Connection, volume_id: str, copies: Sequence[tuple[in
 
 def leave(connection: Connection, object_keys: Sequence[int], sources: Sequence[str], here: Sequence[str]) -> int:
     """Take objects' copies on source volumes out of service, each only if a good one elsewhere `here` stays."""
-    _lock(connection, object_keys)
-    return connection.execute(
-        "UPDATE copy c SET state = 'leaving', left_at = now() WHERE c.object_key = ANY (%(objects)s)"
-        " AND c.volume_id = ANY (%(sources)s::uuid[]) AND c.state = 'good' AND EXISTS ("
-        " SELECT FROM copy k WHERE k.object_key = c.object_key AND k.state = 'good'"
-        " AND k.volume_id <> ALL (%(sources)s::uuid[]) AND k.volume_id = ANY (%(here)s::uuid[]))",
-        {"objects": list(object_keys), "sources": list(sources), "here": list(here)},
-    ).rowcount
+    copies = _locked(connection, object_keys)
+    staying = {
+        copy["object_key"]
+        for copy in copies
+        if copy["state"] == "good" and copy["volume_id"] in here and copy["volume_id"] not in sources
+    }
+    return _set_state(
+        connection,
+        [
+            copy["copy_key"]
+            for copy in copies
+            if copy["state"] == "good" and copy["volume_id"] in sources and copy["object_key"] in staying
+        ],
+        "leaving",
+    )
 
 
 def left_copies(connection: Connection, volume_id: str, older_than_s: float, copies_max: int) -> list[Row]:
     """Copies on a volume (copy_key, object_key) that no reader was given for longer than older_than_s."""
     return connection.execute(
         "SELECT copy_key, object_key FROM copy WHERE volume_id = %s AND state = 'leaving'"
-        " AND left_at < now() - make_interval(secs => %s) ORDER BY left_at, copy_key LIMIT %s",
+        " AND left_at < now() - make_interval(secs => %s) ORDER BY left_at LIMIT %s",
         (volume_id, older_than_s, copies_max),
     ).fetchall()
 
@@ -135,25 +142,36 @@ def left_copies(connection: Connection, volume_id: str, older_than_s: float, cop
 def forget_left(connection: Connection, copies: Sequence[Row], here: Sequence[str]) -> list[str]:
     """Forget copies that have left, each only if a good one is on another volume that is here; return the paths of
     their files, which are the caller's to remove. One whose others were all lost meanwhile comes back into service."""
-    keys = [copy["copy_key"] for copy in copies]
-    _lock(connection, [copy["object_key"] for copy in copies])
-    rows = connection.execute(
-        "DELETE FROM copy c WHERE c.copy_key = ANY (%s) AND c.state = 'leaving' AND EXISTS ("
-        " SELECT FROM copy k WHERE k.object_key = c.object_key AND k.copy_key <> c.copy_key AND k.state = 'good'"
-        " AND k.volume_id = ANY (%s::uuid[])) RETURNING c.path",
-        (keys, list(here)),
-    ).fetchall()
-    connection.execute(
-        "UPDATE copy c SET state = 'good', left_at = NULL WHERE c.copy_key = ANY (%s) AND c.state = 'leaving'"
-        " AND NOT EXISTS (SELECT FROM copy k WHERE k.object_key = c.object_key AND k.copy_key <> c.copy_key"
-        " AND k.state = 'good')",
-        (keys,),
+    asked = {copy["copy_key"] for copy in copies}
+    locked = _locked(connection, [copy["object_key"] for copy in copies])
+    good = [copy for copy in locked if copy["state"] == "good" and copy["copy_key"] not in asked]
+    with_good, with_good_here = (
+        {copy["object_key"] for copy in good},
+        {copy["object_key"] for copy in good if copy["volume_id"] in here},
     )
+    left = [copy for copy in locked if copy["state"] == "leaving" and copy["copy_key"] in asked]
+    _set_state(connection, [copy["copy_key"] for copy in left if copy["object_key"] not in with_good], "good")
+    rows = connection.execute(
+        "DELETE FROM copy WHERE copy_key = ANY (%s) RETURNING path",
+        ([copy["copy_key"] for copy in left if copy["object_key"] in with_good_here],),
+    ).fetchall()
     return [row["path"] for row in rows]
 
 
-def _lock(connection: Connection, object_keys: Sequence[int]) -> None:
-    connection.execute(
-        "SELECT count(*) FROM (SELECT FROM copy WHERE object_key = ANY (%s) ORDER BY copy_key FOR UPDATE) locked",
+# What is decided of many copies is decided here and not in the statement: after a million rows have changed, the
+# planner's idea of the table is an old one, and a join of its own choice takes the square of the time.
+
+
+def _locked(connection: Connection, object_keys: Sequence[int]) -> list[Row]:
+    return connection.execute(
+        "SELECT copy_key, object_key, volume_id::text, state FROM copy WHERE object_key = ANY (%s)"
+        " ORDER BY copy_key FOR UPDATE",
         (list(object_keys),),
-    )
+    ).fetchall()
+
+
+def _set_state(connection: Connection, copy_keys: Sequence[int], state: str) -> int:
+    return connection.execute(
+        "UPDATE copy SET state = %s, left_at = CASE WHEN %s = 'leaving' THEN now() END WHERE copy_key = ANY (%s)",
+        (state, state, list(copy_keys)),
+    ).rowcount

@@ -260,7 +260,7 @@ def test_two_workers_at_once_copy_each_object_once(instance: Instance) -> None:
 def between(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:  # type: ignore[type-arg]
     """What is done between the copying of a batch and its commit."""
     todo: list = []  # type: ignore[type-arg]
-    verify = Transfer._verify
+    verify = Transfer._verified
 
     def verify_and_do(self, *words):  # type: ignore[no-untyped-def]
         verified = verify(self, *words)
@@ -268,7 +268,7 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:  # type: ignore[
             each()
         return verified
 
-    monkeypatch.setattr(Transfer, "_verify", verify_and_do)
+    monkeypatch.setattr(Transfer, "_verified", verify_and_do)
     yield todo
 
 
