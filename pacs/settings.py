@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
     tier1_low_percent: float = Field(default=70, ge=0, le=100, description="... until it is this full.")
     tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at the tiers [s].")
+    move_grace_s: float = Field(
+        default=600, ge=0, description="How long the file of a copy that has moved stays for its readers [s]."
+    )
     recall_tier: Literal[1, 2] = Field(
         default=2, description="The tier that studies of tier 3 come back to; the other one where it has no room."
     )

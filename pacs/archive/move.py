@@ -32,8 +32,6 @@ from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
 
-#: How long a file outlives its row [s]: longer than any request that was told its path.
-GRACE_S = 600
 #: How many studies are asked for at once, and how many are moved together while they are small.
 STUDIES_MAX = 1000
 _TOGETHER_MAX = 100
@@ -240,8 +238,11 @@ class Mover:
     def _rest(self, study_keys: Collection[int], seconds: float) -> None:
         self._rest_until_s |= dict.fromkeys(study_keys, clock.monotonic_s() + seconds)
 
-    def remove_left(self, grace_s: float = GRACE_S) -> int:
-        """Remove the files of copies that left their volume longer than grace_s ago; return how many."""
+    def remove_left(self, grace_s: float) -> int:
+        """Remove the files of copies that left their volume longer than grace_s ago; return how many.
+
+        That is longer than any request takes that was told their path.
+        """
         return sum(self._remove_left_of(volume, grace_s) for volume in self.volumes.all())
 
     def _remove_left_of(self, volume: Volume, grace_s: float) -> int:

@@ -91,7 +91,7 @@ class Worker:
         """One look at the tiers: what has left goes, what is drained moves, the rules are followed."""
         started, done = clock.now(), Pass()
         try:
-            done.removed = self._mover.remove_left()
+            done.removed = self._mover.remove_left(self.settings.move_grace_s)
             for volume in self.volumes.draining():
                 drain(self._mover, self.volumes, volume, done)
             self._mover.follow(rules_in_force(self.database, self.settings), done)

@@ -77,7 +77,7 @@ def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:
     assert len(files(instance.volumes, 2)) == 5
     assert len(files(instance.volumes, 1)) == 5, "readers that were told the old path have ten minutes"
     with mover(instance) as moving:
-        assert moving.remove_left() == 0
+        assert moving.remove_left(grace_s=600) == 0
         assert moving.remove_left(grace_s=0) == 5
     assert files(instance.volumes, 1) == []
     _back(instance, objects)
