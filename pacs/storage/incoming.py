@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import secrets
 from collections.abc import Callable
@@ -14,9 +13,6 @@ from pathlib import Path
 from pacs.errors import VolumeMissing
 from pacs.storage import durable
 
-# A temporary name has no meaning: a number of this process, whose own name is random, is one that nobody else takes.
-_PROCESS = secrets.token_hex(8)
-_numbers = itertools.count()
 #: After how many bytes it is asked again whether there is room: well below the reserve that is left to others.
 ROOM_STEP_BYTES = 16 << 20
 #: How much may wait in memory before the disk is given it [bytes].
@@ -41,7 +37,7 @@ class Incoming:
         require_room raises where the volume is too full to go on.
         """
         self._root, self._require_room = root, require_room
-        self._temporary = Path(f"{root}/incoming/{_PROCESS}{next(_numbers):x}.part")
+        self._temporary = root / "incoming" / f"{secrets.token_hex(8)}.part"
         self._digest = hashlib.sha256()
         self._size_bytes = 0
         self._room_until_bytes = 0

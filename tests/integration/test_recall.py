@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 
 from pacs.archive import tiering
 from pacs.archive.asking import Asking, Priors
@@ -16,6 +17,8 @@ from pacs.cli.instance import Instance
 from pacs.errors import NotFound, VolumeFull
 from pacs.index import recalls, tiers
 from pacs.model.tier_rules import Rule
+from pacs.storage.files import LocalVolume
+from pacs.storage.reading import LocalFile
 from tests import peer
 from tests.serving import CT, serving
 from tests.synthetic import SyntheticObject, ct_dataset, ct_study, encode
@@ -53,13 +56,8 @@ def _study(
     seed: int, date: str, modality: str = "CT", body_part: str = "", patient: str = "P1"
 ) -> list[SyntheticObject]:
     ds = ct_dataset(seed, rows=8, columns=8)
-    ds.PatientID, ds.PatientName, ds.StudyDate, ds.Modality, ds.BodyPartExamined = (
-        patient,
-        "A^B",
-        date,
-        modality,
-        body_part,
-    )
+    ds.PatientID, ds.PatientName, ds.StudyDate = patient, "A^B", date
+    ds.Modality, ds.BodyPartExamined = modality, body_part
     return [encode(ds)]
 
 
@@ -164,6 +162,39 @@ def test_a_study_recalled_within_the_grace_time_is_not_copied_either(far: Instan
     assert good_by_tier(far) == {1: 3, 3: 3}
     assert (files(far.volumes, 1), files(far.volumes, 2)) == (before, [])
     assert_each_object_is_safe(far)
+
+
+def test_a_device_that_waits_for_a_slow_volume_is_told_so(far: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The volume gives nothing before the device has had two pending responses."""
+    objects = ct_study(24, 2)
+    _send_far(far, objects)
+    (slow,) = far.volumes.tier(3)
+    assert isinstance(slow, LocalVolume)
+    monkeypatch.setattr(slow, "promise", replace(slow.promise, kind="nfs"))
+    told, opened = threading.Event(), slow.open
+
+    def open_late(path: str) -> LocalFile:
+        assert told.wait(30), "the device was not told that it is waited for"
+        return opened(path)
+
+    monkeypatch.setattr(slow, "open", open_late)
+    query = Dataset()
+    query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", objects[0].study_instance_uid
+    taken: dict[str, peer.RawObject] = {}
+    statuses = []
+    contexts = [(peer.STUDY_ROOT_GET, EXPLICIT), (CT, EXPLICIT)]
+    with (
+        serving(far, retrieve_progress_s=0.1) as port,
+        peer.associated(port, contexts, taken=taken) as assoc,
+    ):
+        for status, _identifier in assoc.send_c_get(query, peer.STUDY_ROOT_GET):
+            statuses.append(int(status.Status))
+            if len(statuses) == 2:
+                assert not taken
+                told.set()
+    assert statuses[:2] == [0xFF00, 0xFF00]
+    assert statuses[-1] == 0x0000
+    assert {each.dataset for each in taken.values()} == {made.dataset for made in objects}
 
 
 def test_what_is_at_hand_is_not_recalled(far: Instance) -> None:
