@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pacs import clock
-from pacs.archive.transfer import Item, Source, Stopped, Transfer
+from pacs.archive.transfer import BATCH_OBJECTS, Item, Source, Stopped, Transfer
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError, VolumeFailed, VolumeMissing
 from pacs.index import movement as rows
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 #: How many studies are asked for at once, and how many are moved together while they are small.
 STUDIES_MAX = 1000
 _TOGETHER_MAX = 100
-_TOGETHER_OBJECTS = 512
 #: How many copies that have left are looked up, and how many of them go in one commit.
 _LEFT_MAX = 20_000
 _REMOVED_AT_ONCE = 500
@@ -292,7 +291,7 @@ def _together(
         group.append(study)
         objects += study["objects"]
         size_bytes += study["size_bytes"]
-        if objects >= _TOGETHER_OBJECTS or len(group) >= _TOGETHER_MAX:
+        if objects >= BATCH_OBJECTS or len(group) >= _TOGETHER_MAX:
             yield group
             group, objects, size_bytes = [], 0, 0
     if group:

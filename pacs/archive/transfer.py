@@ -30,14 +30,14 @@ from pacs.storage.names import fresh_path
 log = logging.getLogger(__name__)
 
 #: What is synced and committed together, at most: objects, and bytes of them.
-BATCH_OBJECTS = 512
+BATCH_OBJECTS = 1024
 BATCH_SIZE_BYTES = 64 << 20
 #: Files that are read at once: while one waits for the disk another is hashed.
 _READ_AT_ONCE = 4
 #: The largest object that is read before it is its turn [bytes].
 _AHEAD_SIZE_BYTES = 1 << 20
 #: ... and how many of them a thread is given together.
-_GIVEN_AT_ONCE = 16
+_GIVEN_AT_ONCE = 32
 _LOGGED_MAX = 5
 _T = TypeVar("_T")
 

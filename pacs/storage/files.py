@@ -277,7 +277,7 @@ class LocalVolume:
         self.require_present()  # else the folders would be made below the mount point
         missing = [folder, *(parent for parent in folder.parents if parent.is_relative_to(self.root))]
         for path in reversed(missing):
-            if path == self.root:
+            if path == self.root or (path in self._durable_folders and path.is_dir()):
                 continue
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o750)
