@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pacs import clock
-from pacs.archive.transfer import BATCH_OBJECTS, Item, Source, Stopped, Transfer
+from pacs.archive.batches import Item, Source, together
+from pacs.archive.transfer import Stopped, Transfer
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError, VolumeFailed, VolumeMissing
 from pacs.index import movement as rows
@@ -32,9 +33,8 @@ from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
 
-#: How many studies are asked for at once, and how many are moved together while they are small.
+#: How many studies are asked for at once.
 STUDIES_MAX = 1000
-_TOGETHER_MAX = 100
 #: How many copies that have left are looked up, and how many of them go in one commit.
 _LEFT_MAX = 20_000
 _REMOVED_AT_ONCE = 500
@@ -127,7 +127,7 @@ class Mover:
 
         began_s = clock.monotonic_s()
         for page in self._pages(wish, done):
-            for group in _together(page, seen.size_bytes_max, lambda: done.size_bytes - moved_before):
+            for group in together(page, seen.size_bytes_max, lambda: done.size_bytes - moved_before):
                 self._move(group, wish.sources, self._tier_ids(rule.to_tier), choose, done, rule.keep, bucket)
                 if not seen.is_urgent and not is_open(rule.windows, clock.now().astimezone()):
                     return
@@ -166,7 +166,7 @@ class Mover:
         for page in self._pages(Wish([volume.volume_id], self.settle_s, with_pinned=True), done):
             for is_pinned in (False, True):
                 group = [study for study in page if study["is_pinned"] is is_pinned]
-                for part in _together(group, None):
+                for part in together(group, None):
                     choose_for = partial(choose, is_pinned=is_pinned)
                     self._move(part, [volume.volume_id], self._in_service(others), choose_for, done)
 
@@ -274,28 +274,6 @@ class Mover:
 def _item(copy: Row) -> Item:
     source = Source(copy["copy_key"], copy["volume_id"], copy["path"])
     return Item(copy["object_key"], bytes(copy["sha256"]), copy["size_bytes"], (source,))
-
-
-def _together(
-    studies: Sequence[Row], size_bytes_max: int | None, moved_bytes: Callable[[], int] = lambda: 0
-) -> Iterator[list[Row]]:
-    """Studies in groups that are moved together: small ones share the cost of a sync and a commit.
-
-    Ends when size_bytes_max have moved; a group does not go beyond them by more than one study.
-    """
-    group: list[Row] = []
-    objects = size_bytes = 0
-    for study in studies:
-        if size_bytes_max is not None and moved_bytes() + size_bytes >= size_bytes_max:
-            break
-        group.append(study)
-        objects += study["objects"]
-        size_bytes += study["size_bytes"]
-        if objects >= BATCH_OBJECTS or len(group) >= _TOGETHER_MAX:
-            yield group
-            group, objects, size_bytes = [], 0, 0
-    if group:
-        yield group
 
 
 def _of_own_file_system(volumes: Sequence[Volume]) -> list[Volume]:

@@ -13,7 +13,8 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from pacs.archive.transfer import Item, Outcome, Source, Stopped, Transfer
+from pacs.archive.batches import Item, Source
+from pacs.archive.transfer import Outcome, Stopped, Transfer
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError, VolumeError, VolumeFull
 from pacs.index import movement

@@ -11,13 +11,12 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from pacs import clock
+from pacs.archive.batches import READ_AT_ONCE, Item, ReadAhead, Source, batches, some_at_once
 from pacs.archive.volumes import Volumes
 from pacs.errors import DatabaseUnavailable, DigestMismatch, NotFound, PacsError, VolumeError
 from pacs.index import movement as rows
@@ -29,36 +28,7 @@ from pacs.storage.names import fresh_path
 
 log = logging.getLogger(__name__)
 
-#: What is synced and committed together, at most: objects, and bytes of them.
-BATCH_OBJECTS = 1024
-BATCH_SIZE_BYTES = 64 << 20
-#: Files that are read at once: while one waits for the disk another is hashed.
-_READ_AT_ONCE = 4
-#: The largest object that is read before it is its turn [bytes].
-_AHEAD_SIZE_BYTES = 1 << 20
-#: ... and how many of them a thread is given together.
-_GIVEN_AT_ONCE = 32
 _LOGGED_MAX = 5
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A copy of an object: where it is."""
-
-    copy_key: int
-    volume_id: str
-    path: str
-
-
-@dataclass(frozen=True)
-class Item:
-    """An object to be copied, and the copies that it can be read from, the best first."""
-
-    object_key: int
-    sha256: bytes
-    size_bytes: int
-    sources: tuple[Source, ...]
 
 
 @dataclass
@@ -90,54 +60,6 @@ class _Placed:
     digests: list[Future[list[bytes | PacsError]]] = field(default_factory=list)
 
 
-class _Ahead:
-    """Small objects are read before it is their turn, several at once, a batch ahead: a disk likes to be asked for
-    more than one thing. A large one is read when it is its turn."""
-
-    def __init__(self, readers: ThreadPoolExecutor, read: Callable[[Item], Iterator[bytes]]) -> None:
-        self._readers, self._read = readers, read
-        self._reading: dict[int, Future[dict[int, list[bytes] | PacsError]]] = {}
-
-    def batches(self, found: Iterator[list[Item]]) -> Iterator[list[Item]]:
-        """The batches, each of them begun to be read before the one before it is over."""
-        ready: deque[list[Item]] = deque()
-        for batch in found:
-            small = [item for item in batch if item.size_bytes <= _AHEAD_SIZE_BYTES]
-            for some in _some(small):
-                self._reading |= dict.fromkeys(
-                    (item.object_key for item in some), self._readers.submit(self._read_some, some)
-                )
-            ready.append(batch)
-            if len(ready) > 1:
-                yield ready.popleft()
-        yield from ready
-
-    def chunks(self, item: Item) -> Iterator[bytes]:
-        """An object's bytes."""
-        reading = self._reading.pop(item.object_key, None)
-        if reading is None:
-            yield from self._read(item)
-            return
-        content = reading.result().pop(item.object_key)
-        if isinstance(content, PacsError):
-            raise content
-        yield from content
-
-    def close(self) -> None:
-        """What is not begun yet is not read."""
-        for reading in self._reading.values():
-            reading.cancel()
-
-    def _read_some(self, items: Sequence[Item]) -> dict[int, list[bytes] | PacsError]:
-        found: dict[int, list[bytes] | PacsError] = {}
-        for item in items:
-            try:
-                found[item.object_key] = list(self._read(item))
-            except PacsError as error:
-                found[item.object_key] = error
-        return found
-
-
 class Stopped(Exception):
     """Whoever asked for it wants it to end."""
 
@@ -148,7 +70,7 @@ class Transfer:
     def __init__(self, database: Database, volumes: Volumes, stop: threading.Event | None = None) -> None:
         self.database, self.volumes = database, volumes
         self.stop = stop or threading.Event()
-        self._readers = ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="read")
+        self._readers = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="read")
         #: Which copy each object was read from last.
         self._read_from: dict[int, Source] = {}
 
@@ -170,7 +92,7 @@ class Transfer:
         """
         done, self._read_from = Outcome(), {}
         waiting: _Placed | None = None
-        ahead = _Ahead(self._readers, self._read)
+        ahead = ReadAhead(self._readers, self._read)
         try:
             for batch in ahead.batches(batches(items, bucket)):
                 size_bytes = sum(item.size_bytes for item in batch)
@@ -191,7 +113,7 @@ class Transfer:
         if self.stop.wait(seconds) if seconds > 0 else self.stop.is_set():
             raise Stopped
 
-    def _put(self, batch: Sequence[Item], target: Volume, ahead: _Ahead, done: Outcome) -> _Placed:
+    def _put(self, batch: Sequence[Item], target: Volume, ahead: ReadAhead, done: Outcome) -> _Placed:
         """Put a batch, and begin to read it back."""
         files = [ToPut(fresh_path(item.sources[0].path), ahead.chunks(item), item.size_bytes) for item in batch]
         outcomes = target.put_many(files) if len(files) > 1 else [_put_one(target, files[0])]
@@ -205,7 +127,7 @@ class Transfer:
                 done.failed[item.object_key] = self._source_is_bad(item)
             else:
                 placed.files.append((item, file.path))
-        for some in _some(placed.files):
+        for some in some_at_once(placed.files):
             placed.digests.append(self._readers.submit(_digests, target, [path for _item, path in some]))
         _log_failures(failures)
         if failures and not placed.files:
@@ -284,23 +206,6 @@ class Transfer:
         return error
 
 
-def batches(items: Iterable[Item], bucket: Bucket | None = None) -> Iterator[list[Item]]:
-    """Objects in the batches that they are copied in; with a bound on bytes a second, about a second's worth each."""
-    size_max = BATCH_SIZE_BYTES
-    if bucket is not None and bucket.bytes_per_s is not None:
-        size_max = min(size_max, bucket.bytes_per_s)
-    batch: list[Item] = []
-    size_bytes = 0
-    for item in items:
-        if batch and (len(batch) >= BATCH_OBJECTS or size_bytes + item.size_bytes > size_max):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(item)
-        size_bytes += item.size_bytes
-    if batch:
-        yield batch
-
-
 def _require_not_the_target(failures: Sequence[PacsError], target: Volume) -> None:
     """Nothing of a batch could be put: was it the objects, or is it the volume? Raise the error if it is the volume."""
     target.require_present()
@@ -325,11 +230,6 @@ def _digests(target: Volume, paths: Sequence[str]) -> list[bytes | PacsError]:
         except PacsError as error:
             found.append(error)
     return found
-
-
-def _some(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    """As many as one thread is given at once."""
-    return (items[at : at + _GIVEN_AT_ONCE] for at in range(0, len(items), _GIVEN_AT_ONCE))
 
 
 def _remove(target: Volume, path: str) -> None:

@@ -260,7 +260,7 @@ def test_where_its_tier_has_no_room_a_study_comes_to_the_other(far: Instance, mo
 
 
 def test_a_recall_killed_in_the_middle_is_taken_up_again(far: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pacs.archive.transfer.BATCH_OBJECTS", 2)
+    monkeypatch.setattr("pacs.archive.batches.BATCH_OBJECTS", 2)
     objects = ct_study(20, 6)
     _send_far(far, objects)
     tiering.recall(far.database, objects[0].study_instance_uid)

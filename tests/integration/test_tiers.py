@@ -87,7 +87,7 @@ def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:
 def test_many_small_studies_move_together_and_one_large_one_in_batches(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacs.archive.transfer.BATCH_OBJECTS", 4)
+    monkeypatch.setattr("pacs.archive.batches.BATCH_OBJECTS", 4)
     for seed in range(20, 26):
         store(instance, ct_study(seed, 1, rows=8, columns=8))
     store(instance, ct_study(26, 10, rows=8, columns=8))
@@ -429,7 +429,7 @@ def test_a_bandwidth_limit_is_kept_over_batches(three: Instance, monkeypatch: py
     """Each batch waits as long as the bucket says; nothing is measured."""
     waits: list[float] = []
     monkeypatch.setattr(Transfer, "pause", lambda self, seconds: waits.append(seconds))
-    monkeypatch.setattr("pacs.archive.transfer.BATCH_OBJECTS", 1)
+    monkeypatch.setattr("pacs.archive.batches.BATCH_OBJECTS", 1)
     store(three, ct_study(56, 4, rows=512, columns=512))  # 0.5 MB each
     follow(three, replace(DOWN, bytes_per_s_max=1 << 20))
     assert len(waits) == 4
