@@ -55,8 +55,8 @@ class LocalFile:
         """The bytes from an offset in chunks. Raise VolumeFailed."""
         try:
             # As much as is there is asked for: a small file is read by one call, and into no more memory than it takes.
-            while offset < self.size_bytes:
-                chunk = os.pread(self._fd, min(CHUNK_SIZE_BYTES, self.size_bytes - offset), offset)
+            while offset < max(1, self.size_bytes):
+                chunk = os.pread(self._fd, min(CHUNK_SIZE_BYTES, max(1, self.size_bytes - offset)), offset)
                 if not chunk:
                     return  # it has become shorter
                 yield chunk
