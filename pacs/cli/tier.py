@@ -140,6 +140,9 @@ def _print_plan(planned: list[tiering.Planned], limit: int, as_json: bool) -> No
         typer.echo(f"  {'due: ' if each.look.is_due else 'not due: '}{each.look.why}")
         if not each.look.is_due:
             continue
+        if not each.moves:
+            typer.echo("  no study is like that")
+            continue
         more = " and more" if each.is_more else ""
         typer.echo(f"  moves {len(each.moves)} studies, {each.size_bytes / 1e9:.2f} GB{more}")
         if each.moves[:limit]:

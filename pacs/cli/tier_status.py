@@ -115,7 +115,9 @@ def _holds(volume: VolumeStatus) -> str:
 
 def _rule(planned: Planned) -> Group:
     parts = [Text(f"rule {planned.rule.name}: {planned.look.why}")]
-    if planned.look.is_due:
+    if planned.look.is_due and not planned.moves:
+        parts.append(Text("  no study is like that"))
+    elif planned.look.is_due:
         more = "+" if planned.is_more else ""
         parts.append(Text(f"  {len(planned.moves)}{more} studies, {planned.size_bytes / 1e9:.2f} GB to move; next:"))
         parts += [

@@ -261,7 +261,7 @@ def look(rule: Rule, fill: Fill, local: datetime) -> Look:
     if rule.high_percent is None or rule.low_percent is None:
         if not is_open(rule.windows, local):
             return Look(False, None, f"waits for its window, {' or '.join(rule.windows)}")
-        return Look(True, None, "whatever it is about")
+        return Look(True, None, "all that it is about")
     tier = f"tier {rule.from_tier} is {fill.percent:.0f} % full"
     if fill.percent < rule.high_percent:
         return Look(False, 0, f"{tier}; it moves from {rule.high_percent:g} %")

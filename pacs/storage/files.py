@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -201,17 +201,12 @@ class LocalVolume:
         finally:
             file.close()
 
-    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
+    def digest_on_disk(self, path: str) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
-        digest = hashlib.sha256()
+        digest, found = hashlib.sha256(), self.path_of(path)
         try:
-            for chunk in read_past_cache(self.root / path):
+            for chunk in read_past_cache(found):
                 digest.update(chunk)
-                if on_bytes is not None:
-                    on_bytes(len(chunk))
-        except (FileNotFoundError, NotADirectoryError):
-            self.require_present()  # else it is the volume that is missing, and no file
-            raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.") from None
         except OSError as error:
             raise unreadable(self.root, error) from error
         return digest.digest()
