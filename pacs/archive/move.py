@@ -98,12 +98,13 @@ class Mover:
     def follow(self, rules: Sequence[Rule], done: Pass) -> None:
         """Do what the rules say now. What goes wrong with one does not hold up the next."""
         for rule in rules:
-            seen = self.look(rule)
-            if not seen.is_due or clock.monotonic_s() < self._next_look_s.get(rule.name, 0):
+            if clock.monotonic_s() < self._next_look_s.get(rule.name, 0):
                 continue
             before = done.size_bytes
             try:
-                self.follow_rule(rule, seen, done)
+                seen = self.look(rule)
+                if seen.is_due:
+                    self.follow_rule(rule, seen, done)
             except PacsError as error:
                 done.errors.append(f"rule {rule.name}: {error}")
                 log.error("rule %s: %s", rule.name, error)

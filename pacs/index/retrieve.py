@@ -16,12 +16,12 @@ _COLUMNS = {
     "SeriesInstanceUID": "se.series_instance_uid",
     "SOPInstanceUID": "o.sop_instance_uid",
 }
-#: Nearest tier first; a copy that is leaving is there for its grace time yet, and better than none.
+#: Nearest tier first; a copy that is leaving is there for its grace time yet, and better than none: its tier is 9.
 _COPIES = """
     SELECT array_agg(c.copy_key ORDER BY c.state = 'leaving', v.tier) AS copy_keys,
            array_agg(c.volume_id::text ORDER BY c.state = 'leaving', v.tier) AS volume_ids,
            array_agg(c.path ORDER BY c.state = 'leaving', v.tier) AS paths,
-           array_agg(v.tier ORDER BY c.state = 'leaving', v.tier) AS tiers
+           array_agg(CASE c.state WHEN 'good' THEN v.tier ELSE 9 END ORDER BY c.state = 'leaving', v.tier) AS tiers
       FROM copy c JOIN volume v USING (volume_id)
      WHERE c.object_key = o.object_key AND c.state IN ('good', 'leaving')
 """

@@ -157,7 +157,7 @@ def test_a_study_recalled_within_the_grace_time_is_not_copied_either(far: Instan
     follow(far, FAR)
     before = files(far.volumes, 1)
     assert len(before) == 3, "its files are there yet"
-    tiering.recall(far.database, objects[0].study_instance_uid)
+    far.retrieve().wanted({"StudyInstanceUID": [objects[0].study_instance_uid]})
     assert recall(far) == 1
     assert good_by_tier(far) == {1: 3, 3: 3}
     assert (files(far.volumes, 1), files(far.volumes, 2)) == (before, [])
