@@ -30,6 +30,7 @@ UNITS = (
     "ssh.service",
     "nftables.service",
     "pacs-backup.timer",
+    "pacs-grow.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",
 )
