@@ -17,19 +17,14 @@ import typer
 from pacs import __version__, log
 from pacs.errors import PacsError, VolumeError
 from pacs.machine import access as keys
-from pacs.machine import addition
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
 from pacs.machine import storage as volumes
-from pacs.machine.commands import MachineError, run
+from pacs.machine.commands import MachineError
 
 machine = typer.Typer(
     help="The appliance's disks, keys and screen.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-
-
-volume = typer.Typer(help="Disks added to this machine.", no_args_is_help=True)
-machine.add_typer(volume, name="volume")
 
 
 @machine.command()
@@ -50,28 +45,6 @@ def grow() -> None:
         typer.echo(f"{device}: the disk has grown, and its volume with it.")
     if problems:
         raise MachineError(" ".join(problems))
-
-
-@volume.command("add")
-def volume_add(
-    device: Annotated[str, typer.Argument(help="The disk, as `lsblk` shows it: /dev/sdX. It must be blank.")],
-    name: Annotated[str, typer.Argument(help="A name for the volume: small letters, digits, hyphens.")],
-    tier: Annotated[int, typer.Option(min=1, max=3, help="1: fast, receives; 2: large; 3: far.")],
-) -> None:
-    """Make a disk that was added to the machine a volume of a tier."""
-    root = addition.add(volumes.Places(), device, tier, name)
-    typer.echo(f"{device} is mounted at {root}, and will be at each start.")
-    typer.echo(run("pacs", "volume", "add", name, str(root), "--tier", str(tier)).stdout.strip())
-
-
-@volume.command("remove")
-def volume_remove(
-    name: Annotated[str, typer.Argument(help="As it was given to `pacs machine volume add`.")],
-    lost: Annotated[bool, typer.Option("--lost", help="Its disk is gone for good.")] = False,
-) -> None:
-    """Unmount a volume that was retired, and forget it: its disk may be detached."""
-    addition.remove(volumes.Places(), name, lost)
-    typer.echo(f"{name} is not mounted any more, and will not be. Its disk may be detached.")
 
 
 @machine.command()

@@ -22,7 +22,7 @@ FEATURES = (
 OPTIONS = "nodev,nosuid,noexec,noatime,errors=remount-ro"
 _PRIVATE = Path("/run/pacs-machine/look")
 # One inode for so many bytes. A compressed slice may have 60 kB, PostgreSQL's files are large, state is small.
-_BYTES_PER_INODE = {"state": 16384, "tier1": 32768, "tier2": 32768, "tier3": 32768}
+_BYTES_PER_INODE = {"state": 16384, "tier1": 32768, "tier2": 32768}
 
 
 def make(device: str, role: str, fs_uuid: str) -> None:

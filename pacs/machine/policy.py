@@ -179,13 +179,12 @@ def _with_folders(known: SystemRecord, sets: list[_Set], blank: list[Disk], situ
 def _whole(
     wanted: _Set, remembered: tuple[Member, ...], blank: list[Disk], disks: list[Disk], notes: tuple[str, ...]
 ) -> Plan:
-    """Adopt a set if every volume of it is here; one that was added later may be missing."""
+    """Adopt a set if every volume of it is here."""
     record = wanted.record
     members = {member.volume_id: member for member in (*remembered, *(record.members if record else ()))}
     here = {disk.fs_uuid: disk for disk in wanted.disks}
     missing = [member for member in members.values() if member.fs_uuid not in here]
-    problems = [_is_missing(member, wanted.appliance_id) for member in missing if not member.name]
-    notes += tuple(_is_missing(member, wanted.appliance_id) for member in missing if member.name)
+    problems = [_is_missing(member, wanted.appliance_id) for member in missing]
     if record is None and not any("state" in member.roles for member in missing):
         problems.append(
             f"The state volume of appliance {wanted.appliance_id} is missing; only "
@@ -253,9 +252,8 @@ def _left_alone(sets: list[_Set], taken: _Set) -> tuple[str, ...]:
 
 
 def _is_missing(member: Member, appliance_id: str) -> str:
-    name = f"{member.name} ({member.roles[0]})" if member.name else " and ".join(member.roles)
     return (
-        f"The volume {name} of appliance {appliance_id} is missing (file system "
+        f"The volume {' and '.join(member.roles)} of appliance {appliance_id} is missing (file system "
         f"{member.fs_uuid}, {member.size_bytes / GIB:.0f} GiB). Attach its disk and start again."
     )
 

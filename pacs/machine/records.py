@@ -21,16 +21,12 @@ SET_FILE = "volumes.json"
 
 @dataclass(frozen=True)
 class Member:
-    """One volume of a set. Two with the same fs_uuid share a disk: then tier 1 is a folder on the state volume.
-
-    name: of one that was added later, which is mounted under it; nothing waits for such a one at a start.
-    """
+    """One volume of a set. Two with the same fs_uuid share a disk: then tier 1 is a folder on the state volume."""
 
     volume_id: str
     roles: tuple[str, ...]
     fs_uuid: str
     size_bytes: int
-    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,14 +94,7 @@ def write_system(path: Path, record: SystemRecord) -> None:
 
 def _members(found: list[dict[str, Any]]) -> tuple[Member, ...]:
     return tuple(
-        Member(
-            str(one["volume_id"]),
-            tuple(one["roles"]),
-            str(one["fs_uuid"]),
-            int(one["size_bytes"]),
-            str(one.get("name", "")),
-        )
-        for one in found
+        Member(str(one["volume_id"]), tuple(one["roles"]), str(one["fs_uuid"]), int(one["size_bytes"])) for one in found
     )
 
 

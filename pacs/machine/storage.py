@@ -45,18 +45,6 @@ class Places:
     def state(self) -> Path:
         return self.volumes / "state"
 
-    def mount_point(self, member: Member, role: str) -> Path:
-        """Where a volume is mounted."""
-        return self.volumes / "volumes" / member.name if member.name else self.volumes / role
-
-    def mounted(self) -> list[Path]:
-        """Where volumes are mounted now."""
-        return [
-            path
-            for path in (*self.volumes.glob("*"), *self.volumes.glob("volumes/*"))
-            if path.is_dir() and filesystem.is_mounted(path)
-        ]
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -141,7 +129,8 @@ def _plan(places: Places, known: SystemRecord | None) -> Plan:
     situation = Situation(virtual, os.environ.get("PACS_MACHINE_WITHOUT_VOLUMES") == "1", folders_have_data)
     deadline_s = clock.monotonic_s() + (WAIT_FOR_DISKS_S if known and not known.folders else 0)
     while True:
-        found = survey.disks(places.mounted(), places.disk_types, places.disks)
+        mount_points = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
+        found = survey.disks(mount_points, places.disk_types, places.disks)
         made = plan(found, known, situation)
         if not isinstance(made, Refuse) or clock.monotonic_s() > deadline_s:
             return made
@@ -155,16 +144,13 @@ def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> list[str]
         write_system(places.memory, record)
     on_state = {member.fs_uuid for member in made.members if "state" in member.roles}
     for member in sorted(made.members, key=lambda member: "state" not in member.roles):
-        if member.fs_uuid not in made.disks:
-            continue  # one that was added later, and is not here: a note says so
         for role in member.roles:
-            mount(member, role, made, places, member.fs_uuid in on_state)
+            _mount(member, role, made, places, member.fs_uuid in on_state)
     return [note for disk in made.disks.values() if (note := _grow(disk.path))]
 
 
-def mount(member: Member, role: str, made: Adopt, places: Places, on_state: bool) -> None:
-    """Mount a volume of a set where it belongs, if it is not yet. Raise ForeignVolume if it is another one."""
-    mount_point = places.mount_point(member, role)
+def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: bool) -> None:
+    mount_point = places.volumes / role
     if not filesystem.is_mounted(mount_point):
         if on_state and role != "state":
             filesystem.mount_folder(places.state / role, mount_point)

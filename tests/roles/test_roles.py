@@ -30,7 +30,6 @@ UNITS = (
     "ssh.service",
     "nftables.service",
     "pacs-backup.timer",
-    "pacs-grow.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",
 )

@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import PacsError
-from pacs.machine import addition, storage
+from pacs.machine import storage
 from pacs.storage import durable
 
 folder, disks, die_at, then = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -63,17 +62,6 @@ if then.startswith("grow "):  # while mounted: enlarge the image behind a disk, 
     for _look in range(2):
         grown, problems = storage.grow(places)
         answer = replace(answer, notes=(*answer.notes, *(f"grew {each}" for each in grown), *problems))
-events_of_start = events
-if os.environ["RETIRED"]:
-    Path(os.environ["RETIRED"], "retired.json").touch()
-if then.startswith(("add ", "remove ")):  # "add DEVICE NAME;…", "remove NAME;…": what came of it is a note
-    words, then = then.split(";", 1)
-    verb, *rest = words.split()
-    try:
-        said = str(addition.add(places, rest[0], 2, rest[1]) if verb == "add" else addition.remove(places, *rest))
-    except PacsError as error:
-        said = str(error)
-    answer = replace(answer, notes=(*answer.notes, said))
 out = system / "run/out"
 out.unlink(missing_ok=True)
 if then and answer.ready:
@@ -94,7 +82,6 @@ sys.stdout.write(
             "roles": answer.roles,
             "appliance_id": answer.appliance_id,
             "mounts": mounts,
-            "events": events_of_start,
             "output": out.read_text() if out.exists() else "",
         }
     )

@@ -62,15 +62,9 @@ class Rig:
     def new_system_disk(self) -> None:
         shutil.rmtree(self.folder / "system", ignore_errors=True)
 
-    def step(
-        self, die_at: int = 0, then: str = "", without_volumes: bool = False, retired: Path | None = None
-    ) -> dict[str, Any]:
-        """Start the storage. die_at: be killed at that event; then: a shell command among the mounts.
-
-        retired: a volume that is to have the note that it is, beforehand.
-        """
+    def step(self, die_at: int = 0, then: str = "", without_volumes: bool = False) -> dict[str, Any]:
+        """Start the storage. die_at: be killed at that event; then: a shell command among the mounts."""
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
-        environment["RETIRED"] = str(retired or "")
         if without_volumes:
             environment["PACS_MACHINE_WITHOUT_VOLUMES"] = "1"
         answer = subprocess.run(
@@ -261,87 +255,6 @@ def test_a_disk_that_grows_while_its_volume_is_in_use(three: Rig, disk: str) -> 
     else:
         assert all(note.startswith(f"{device} could not be grown") for note in found["notes"])
         assert len(found["notes"]) == 2
-
-
-def test_a_disk_added_later_is_a_volume_of_the_set_and_mounted_at_every_start(three: Rig) -> None:
-    three.ready(then="echo stored >$VOLUMES/tier1/x")
-    three.plug("more", 1100)
-    more = three.plugged["more"]
-    assert three.ready()["offered"] == [[more, 1100 * MIB]], "shown, and left alone"
-    place = three.folder / "system/srv/volumes/disk2"
-    found = three.ready(then=f"add {more} disk2;stat -c '%U %a' {place} >$OUT; echo kept >{place}/x")
-    assert found["notes"] == [str(place)]
-    assert found["output"] == "pacs 750\n"
-    for new_system_disk in (False, True):
-        if new_system_disk:
-            three.new_system_disk()
-        found = three.ready(then=f"cat {place}/x >$OUT")
-        assert found["output"] == "kept\n"
-        assert {name: device for name, device, _ in found["mounts"]}["disk2"] == more
-        assert found["offered"] == []
-
-    three.unplug("more")
-    for new_system_disk in (False, True):
-        if new_system_disk:
-            three.new_system_disk()
-        found = three.ready(then="cat $VOLUMES/tier1/x >$OUT")
-        assert found["output"] == "stored\n"
-        assert "volume disk2 (tier2)" in found["notes"][0]
-        assert "missing" in found["notes"][0]
-    assert "not attached" in three.ready(then="remove disk2;")["notes"][-1]
-    three.plug("more")
-    assert "disk2" in {name for name, _, _ in three.ready()["mounts"]}, "it is not forgotten meanwhile"
-
-    assert "is in use" in three.ready(then="remove disk2;")["notes"][-1]
-    gone = three.ready(then=f"remove disk2;findmnt {place} >$OUT || true", retired=place)
-    assert gone["notes"] == ["None"]
-    assert "disk2" not in {name for name, _, _ in gone["mounts"]}
-    for new_system_disk in (False, True):
-        if new_system_disk:
-            three.new_system_disk()
-        found = three.ready()
-        assert (found["notes"], len(found["mounts"])) == ([], 3)
-
-
-def test_what_cannot_be_added_is_left_as_it_is(three: Rig) -> None:
-    three.ready()
-    three.plug("used", 1100)
-    with (three.folder / "used").open("r+b") as stream:
-        stream.seek(2 * MIB)
-        stream.write(b"somebody's data")
-    three.plug("tiny", 500)
-    for disk, name, reason in (
-        ("used", "disk2", "not blank"), ("tiny", "disk2", "smaller than 1 GiB"), ("big", "disk2", "in use"),
-        ("used", "Disk_2", "no name"),
-    ):  # fmt: skip
-        before = (three.folder / "used").read_bytes()
-        assert reason in three.ready(then=f"add {three.plugged[disk]} {name};")["notes"][-1]
-        assert (three.folder / "used").read_bytes() == before
-    assert "No disk was added as tier1" in three.ready(then="remove tier1;")["notes"][-1]
-
-
-@pytest.mark.parametrize("start", [7, *(pytest.param(start, marks=pytest.mark.long) for start in range(0, 29, 4))])
-def test_an_addition_killed_anywhere_is_done_again(three: Rig, start: int) -> None:
-    """Every 29th event of it, beginning with `start` after the storage is up."""
-    three.ready()
-    up = three.ready()["events"]
-    for number in range(start, 400, 29):
-        three.plug(f"more{number}", 1100)
-        device, then = three.plugged[f"more{number}"], f"add {three.plugged[f'more{number}']} disk{number};"
-        killed = three.step(die_at=up + number, then=then).get("killed")
-        said = three.ready(then=then)["notes"][-1]
-        place = str(three.folder / f"system/srv/volumes/disk{number}")
-        if "not blank" in said:  # cut short inside of mkfs, or between it and the identity
-            subprocess.run(["blkdiscard", "-z", device], check=True)
-            said = three.ready(then=then)["notes"][-1]
-        assert said == place or "is taken" in said
-        assert f"disk{number}" in {name for name, _, _ in three.ready()["mounts"]}
-        if not killed:
-            return
-        assert three.ready(then=f"remove disk{number};", retired=Path(place))["notes"][-1] == "None"
-        three.unplug(f"more{number}")
-        (three.folder / f"more{number}").unlink()
-    pytest.fail("the addition has more events than this test counts")
 
 
 @pytest.mark.skipif(may_resize(), reason="here growing works")
