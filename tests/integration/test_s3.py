@@ -277,8 +277,8 @@ def test_wrong_credentials(volume: S3Volume, bucket: Bucket, tmp_path: Path) -> 
     if bucket.server == "moto":
         pytest.skip("moto takes every signature; Swift does not")
     for key, secret in (("test:tester", "wrong"), ("test:nobody", "testing"), ("other:tester", "testing2")):
-        wrong = write_credentials(tmp_path / "wrong.toml", key, secret)
-        with pytest.raises(VolumeMissing, match=r"refused the credentials.*wrong\.toml|no such bucket") as caught:
+        wrong = write_credentials(tmp_path / "others.toml", key, secret)
+        with pytest.raises(VolumeMissing, match=r"refused the credentials.*others\.toml|no such bucket") as caught:
             S3Volume(bucket.location, "tier3", bucket.options, wrong)
         assert secret not in str(caught.value) and key not in str(caught.value)
 

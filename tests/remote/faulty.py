@@ -104,7 +104,7 @@ class FaultyEndpoint:
 
             def _give(self, answer: Answer) -> None:
                 self.send_response(answer.status)
-                stated = dict((name.lower(), value) for name, value in answer.headers)
+                stated = {name.lower(): value for name, value in answer.headers}
                 for name, value in answer.headers:
                     if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
                         self.send_header(name, value)
@@ -130,7 +130,7 @@ class FaultyEndpoint:
 
 def slow_down(_answer: Answer) -> Answer:
     """503 SlowDown, as Amazon says it."""
-    body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Slower.</Message></Error>"
     return Answer(503, [("Content-Type", "application/xml")], body)
 
 

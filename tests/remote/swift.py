@@ -149,5 +149,3 @@ class Swift:
                     return
             time.sleep(0.1)
         raise AssertionError(f"swift-{kind}-server did not start: {self.log()[-2000:]}")
-
-
