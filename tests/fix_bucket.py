@@ -40,7 +40,7 @@ class Bucket:
     def get(self, path: str) -> bytes:
         return self.client.get_object(Bucket=self.name, Key=f"archive/{path}")["Body"].read()
 
-    def keys(self) -> list[str]:
+    def listing(self) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return sorted(each["Key"] for page in pages for each in page.get("Contents", ()))
 

@@ -232,13 +232,19 @@ class LocalVolume:
     def walk(self) -> Iterator[FileStatus]:
         """Every file below `objects/` and `incoming/`."""
         for top in ("objects", "incoming"):
-            for folder, _folders, names in os.walk(self.root / top):
+            for folder, _folders, names in os.walk(self.root / top, onerror=self._not_listed):
                 for name in names:
                     path = Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
                         status = path.stat()
                         modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
                         yield FileStatus(str(path.relative_to(self.root)), status.st_size, modified_at)
+        self.require_present()  # else what was listed is not all
+
+    def _not_listed(self, error: OSError) -> None:
+        """A folder that cannot be listed is not an empty one; one that was removed meanwhile is."""
+        if not isinstance(error, FileNotFoundError):
+            raise unreadable(self.root, error) from error
 
     def read_small(self, path: str) -> bytes:
         """A small file beside the objects. Raise NotFound or VolumeFailed."""

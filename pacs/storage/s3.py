@@ -22,7 +22,8 @@ from botocore import exceptions as botocore_errors
 from pacs import clock
 from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeFailed, VolumeMissing
 from pacs.storage import s3_download
-from pacs.storage.kinds import FileStatus, Promise, Room, ToPut
+from pacs.storage.kinds import FileStatus, Room, ToPut
+from pacs.storage.promises import S3
 from pacs.storage.s3_client import Place, code_of, connect, of_answer, read_credentials, split_location, translated
 from pacs.storage.s3_upload import Uploads
 from pacs.storage.volume import (
@@ -35,13 +36,6 @@ from pacs.storage.volume import (
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-
-PROMISE = Promise(
-    "s3", may_receive=False, fsyncs=False, renames=True, lists_all=True, knows_room=False,
-    far_side="a GET of the whole object from the endpoint, asking every cache on the way to stand aside",
-    note="What the endpoint means by stored is its own affair: a copy counts once it was read back and its SHA-256 "
-    "compared, and is read again by every scrub. An endpoint without conditional puts has each key looked up before.",
-)  # fmt: skip
 
 _T = TypeVar("_T")
 
@@ -56,7 +50,7 @@ _COPY_SIZE_BYTES_MAX = 5 << 30
 class S3Volume:
     """An open volume in a bucket."""
 
-    promise = PROMISE
+    promise = S3
 
     def __init__(self, location: str, role: str, options: Mapping[str, Any], credentials_file: Path) -> None:
         """Open the volume at s3://bucket/prefix. Raise VolumeMissing if it is not there or not for this role."""

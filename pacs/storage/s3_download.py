@@ -70,7 +70,7 @@ def stream(client: S3Client, place: Place, key: str, offset: int = 0) -> Iterato
 
 
 def ask(client: S3Client, place: Place, key: str, first: int, last: int | None, etag: str) -> Any:
-    """The answer to a request for the bytes from `first` to `last`, both included; None if the object has none there."""
+    """The answer to a request for the bytes from `first` to `last`, both included; None if there are none."""
     condition: Any = {"IfMatch": etag} if etag else {}
     if first or last is not None:
         condition["Range"] = f"bytes={first}-{'' if last is None else last}"

@@ -14,24 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from pacs.errors import ForeignVolume, PacsError, SettingsError, VolumeMissing
-from pacs.storage.kinds import FileStatus, Kind, Promise, Room, ToPut
-from pacs.storage.mounts import require_share
+from pacs.storage.kinds import FileStatus, Kind, Room, ToPut
+from pacs.storage.promises import NFS, SMB
+from pacs.storage.share_mount import require_share
 from pacs.storage.share_pool import Process, pool_of
 from pacs.storage.share_wire import from_failure
 from pacs.storage.volume import VolumeIdentity
-
-NFS = Promise(
-    "nfs", may_receive=False, fsyncs=True, renames=True, lists_all=True, knows_room=True,
-    far_side="O_DIRECT: from the server, past this machine's memory; the server may answer from its own",
-    note="An fsync is the server's COMMIT: a server that exports `async`, or whose disks answer a flush before it is "
-    "done, can lose the last seconds. Reading back cannot show that until the server has restarted; scrubbing does.",
-)  # fmt: skip
-SMB = Promise(
-    "smb", may_receive=False, fsyncs=False, renames=True, lists_all=True, knows_room=True,
-    far_side="O_DIRECT: from the server, past this machine's memory; the server may answer from its own",
-    note="An fsync is an SMB FLUSH, which a server may take lightly (Samba: `strict sync = no`). It holds copies, each "
-    "counted once it was read back.",
-)  # fmt: skip
 
 #: What is asked for in one request [bytes], and what a reader reads at a time at least.
 _CHUNK_SIZE_BYTES = 1 << 20
@@ -249,10 +237,14 @@ def create_share_identity(
 
 
 def require_options(options: Mapping[str, Any]) -> None:
-    """Raise SettingsError unless these are options of a share: timeout_s (30), any_file_system (false)."""
+    """Raise SettingsError unless these are options of a share: timeout_s (30), any_file_system (false).
+
+    What was mounted when it was added (source, type) is noted there too.
+    """
     for name, value in options.items():
         is_time = name == "timeout_s" and type(value) in (int, float) and value > 0
-        if not is_time and not (name == "any_file_system" and isinstance(value, bool)):
+        is_choice = name == "any_file_system" and isinstance(value, bool)
+        if not (is_time or is_choice or name in ("source", "type")):
             raise SettingsError(f"A share has no option {name} = {value!r}. It knows timeout_s and any_file_system.")
 
 

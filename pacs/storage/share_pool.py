@@ -217,9 +217,7 @@ class Pool:
         """The share is missing now, and so are the processes that were about to use it."""
         with self._changed:
             if not self._is_missing or self._is_trying:
-                log.error(
-                    "the share at %s has not answered for %g s: its processes are left", self.root, self.timeout_s
-                )
+                log.error("the share at %s does not answer: its processes are left behind", self.root)
                 self._missing_until_s = clock.monotonic_s() + self._back_off_s
                 self._back_off_s = min(2 * self._back_off_s, BACK_OFF_S[1])
             self._is_missing, self._is_trying = True, False
@@ -235,7 +233,7 @@ class Pool:
 
     def _why_missing(self) -> str:
         return (
-            f"The share at {self.root} does not answer (for more than {self.timeout_s:g} s). It is left alone and tried "
+            f"The share at {self.root} does not answer, for {self.timeout_s:g} s and more. It is left alone, and tried "
             "now and then. Look at its server and at the network."
         )
 

@@ -1,4 +1,4 @@
-"""The process that does a share's file-system calls: `python -m pacs.storage.share_process ROOT`, a socket as its stdin.
+"""What does a share's file-system calls: `python -m pacs.storage.share_process ROOT`, with a socket as its stdin.
 
 A call on a share whose server went away can last for ever, and what waits in it cannot be ended. So it waits here, in
 a process that a service can leave behind (pacs/storage/share_pool.py). What is done is what a volume on a local disk

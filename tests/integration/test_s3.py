@@ -60,7 +60,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_an_object_comes_back_as_it_was(volume: S3Volume, bucket: Bucket) -> None:
     path = new_path()
     assert volume.put(path, [CONTENT[:7], memoryview(CONTENT)[7:]], len(CONTENT)) == SHA256
-    assert bucket.keys() == [f"archive/{path}", "archive/volume.json"]
+    assert bucket.listing() == [f"archive/{path}", "archive/volume.json"]
     assert volume.digest_on_disk(path) == SHA256
     assert b"".join(volume.read(path)) == CONTENT
     assert b"".join(volume.read(path, 299_000)) == CONTENT[299_000:]
@@ -105,7 +105,7 @@ def test_a_source_that_fails_leaves_nothing(volume: S3Volume, bucket: Bucket, sm
     for chunks, size_bytes in ((broken(), 2 * small_parts), ([b"short"], 6), ([bytes(small_parts + 1)], 5)):
         with pytest.raises(VolumeFailed):
             volume.put(new_path(), chunks, size_bytes)
-    assert bucket.keys() == ["archive/volume.json"]
+    assert bucket.listing() == ["archive/volume.json"]
     assert list(volume.walk()) == []  # no upload in parts is left either
 
 
@@ -209,7 +209,7 @@ def test_a_put_that_is_refused_says_why_and_leaves_nothing(
     bucket.endpoint.fail("PUT", path, change, times=9, forward=False)
     with pytest.raises(error, match=says):
         volume.put(path, [CONTENT], len(CONTENT))
-    assert bucket.keys() == ["archive/volume.json"]
+    assert bucket.listing() == ["archive/volume.json"]
 
 
 def test_an_answer_that_was_lost_does_not_lose_the_object(volume: S3Volume, bucket: Bucket) -> None:
@@ -229,7 +229,7 @@ def test_a_part_that_fails_takes_the_others_with_it(volume: S3Volume, bucket: Bu
         with pytest.raises(VolumeFailed):
             volume.put(new_path(), [content], len(content))
         fault.times = 0
-    assert bucket.keys() == ["archive/volume.json"] and list(volume.walk()) == []
+    assert bucket.listing() == ["archive/volume.json"] and list(volume.walk()) == []
 
 
 @pytest.mark.parametrize("change", [cut_at(1000), stall_at(1000)], ids=["cut", "timed out"])
@@ -297,13 +297,13 @@ def test_another_appliances_bucket_is_neither_written_nor_emptied(volume: S3Volu
     ):
         with pytest.raises(ForeignVolume, match="prefix of its own"):
             write()
-    assert bucket.keys() == [f"archive/{path}", "archive/volume.json"]
+    assert bucket.listing() == [f"archive/{path}", "archive/volume.json"]
 
 
 def test_a_bucket_that_was_emptied_or_removed(volume: S3Volume, bucket: Bucket) -> None:
     path = new_path()
     volume.put(path, [CONTENT], len(CONTENT))
-    for key in bucket.keys():
+    for key in bucket.listing():
         bucket.client.delete_object(Bucket=bucket.name, Key=key)
     for ask in (lambda: volume.open(path), lambda: volume.size_of(path), lambda: volume.digest_on_disk(path)):
         with pytest.raises(VolumeMissing, match="was it emptied"):  # the volume is missing, not one object
@@ -311,7 +311,7 @@ def test_a_bucket_that_was_emptied_or_removed(volume: S3Volume, bucket: Bucket) 
     volume._present_until_s = 0
     with pytest.raises(VolumeMissing, match="was it emptied"):
         volume.put(new_path(), [CONTENT], len(CONTENT))
-    assert bucket.keys() == []
+    assert bucket.listing() == []
     bucket.client.delete_bucket(Bucket=bucket.name)
     with pytest.raises(VolumeMissing, match="no such bucket|was it emptied"):
         volume.require_present()

@@ -1,4 +1,4 @@
-"""An HTTP endpoint that passes requests on to a real one, and on demand does what endpoints and networks do at worst."""
+"""An HTTP endpoint that passes requests on to a real one, and on demand fails as endpoints and networks do."""
 
 from __future__ import annotations
 
