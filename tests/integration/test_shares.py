@@ -229,7 +229,7 @@ def test_nothing_is_held_open_on_the_share(volume: ShareVolume, share: Share) ->
 
 
 def _files(process: Path) -> list[str]:
-    return [os.readlink(fd) for fd in (process / "fd").iterdir()]
+    return [str(fd.readlink()) for fd in (process / "fd").iterdir()]
 
 
 # --- a share that hangs ----------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_processes_end_with_their_service(share: Share) -> None:
     wait_until(lambda: {int(each.name) for each in share_processes(share)} <= mine)
 
 
-# --- somebody else's, or nobody's --------------------------------------------------------------------------------------
+# --- somebody else's, or nobody's ------------------------------------------------------------------------------------
 
 
 def test_another_appliances_share(volume: ShareVolume, share: Share) -> None:

@@ -6,6 +6,7 @@ in it by chroot, in a mount namespace of their own; no service is started by ins
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -25,7 +26,10 @@ _PACKAGES = (
 #: No service may start while it is installed: policy-rc.d says no, as Debian's own builds do.
 _NO_SERVICES = 'printf "#!/bin/sh\\nexit 101\\n" > "$1/usr/sbin/policy-rc.d"; chmod +x "$1/usr/sbin/policy-rc.d"'
 #: User Mode Linux keeps its modules apart; /far is where a test's folder comes.
-_MODULES_AND_FOLDER = 'mkdir -p "$1/usr/lib/modules" "$1/far" && ln -s ../uml/modules/* "$1/usr/lib/modules/"'
+_MODULES_AND_FOLDER = (
+    'mkdir -p "$1/usr/lib/modules" "$1/far" && for one in "$1"/usr/lib/uml/modules/*;'
+    ' do ln -s "../uml/modules/${one##*/}" "$1/usr/lib/modules/"; done'
+)
 
 
 def far_root() -> str:
@@ -36,7 +40,8 @@ def far_root() -> str:
         pytest.skip("mmdebstrap is not installed: requirements/ensure-debian requirements/debian-test-long.txt")
     mirrors = host_mirrors()
     key = packages_digest(mirrors, GUEST_RELEASE)[:16] if mirrors else time.strftime("week-%G-%V", time.gmtime())
-    root = CACHE / f"far-{key}-{len(_PACKAGES)}"
+    made_of = hashlib.sha256(repr((_PACKAGES, _MODULES_AND_FOLDER)).encode()).hexdigest()[:8]
+    root = CACHE / f"far-{key}-{made_of}"
     if not root.is_dir():
         making = root.with_name(f"{root.name}.making")
         shutil.rmtree(making, ignore_errors=True)
