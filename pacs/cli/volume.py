@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pacs.archive.volume_changes import VolumeChanges
+from pacs.archive.volume_changes import VolumeChanges, Wanted
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
 from pacs.cli.table import print_table
-from pacs.errors import PacsError, VolumeError
+from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
 from pacs.index.volumes import Holdings, KnownVolume
 from pacs.storage.kinds import Room
@@ -34,8 +34,17 @@ def _changes(instance: Instance) -> VolumeChanges:
 def volume_add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A name for it: small letters, digits, hyphens.")],
-    location: Annotated[str, typer.Argument(help="Its folder: empty, the root of a file system of its own.")],
+    location: Annotated[
+        str, typer.Argument(help="An empty folder, the root of a mounted disk or share; or s3://bucket/prefix.")
+    ],
     tier: Annotated[int, typer.Option(min=1, max=3, help="1: fast, receives; 2: large; 3: far.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="NAME=VALUE, of its kind (see docs/reference); repeatable."),
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="A file of its keys, which is copied: docs/reference/volumes.md.")
+    ] = None,
     on_system_disk: Annotated[
         bool, typer.Option("--on-system-disk", help="Even on the system's disk. For development and tests.")
     ] = False,
@@ -43,7 +52,7 @@ def volume_add(
 ) -> None:
     """Make a folder a volume of a tier, after a look at whether it keeps what a volume must."""
     with open_instance(data_of(context)) as instance:
-        added = _changes(instance).add(name, location, tier, on_system_disk)
+        added = _changes(instance).add(Wanted(name, location, tier, _options(option), key_file, on_system_disk))
     if as_json:
         typer.echo(json.dumps(asdict(added)))
         return
@@ -51,6 +60,20 @@ def volume_add(
     for note in added.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"{name} is a volume of tier {tier} now. The services use it within seconds.")
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE as options: numbers, true and false as such, all else as text. Raise UsageError."""
+    found: dict[str, Any] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise UsageError(f"{each!r} is no option. Give NAME=VALUE.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 @volume.command("list")

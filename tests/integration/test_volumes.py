@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pacs.archive.store import Announced, Arrival, Arriving, StoreSession
-from pacs.archive.volume_changes import RETIRED_NOTE, VolumeChanges
+from pacs.archive.volume_changes import RETIRED_NOTE, VolumeChanges, Wanted
 from pacs.cli.instance import Instance, open_instance
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.index import volumes as rows
@@ -75,7 +75,7 @@ def has_room(monkeypatch: pytest.MonkeyPatch, instance: Instance, **free_bytes: 
 def test_a_folder_becomes_a_volume_and_is_used(
     instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    added = changes.add("disk2", str(folder), 1, on_system_disk=True)
+    added = changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
     assert all(finding.is_well for finding in added.findings)
     assert journalled(instance) == [("volume add", "disk2")]
     assert [volume.location for volume in instance.volumes.tier(1)][1:] == [str(folder)]
@@ -92,14 +92,16 @@ def test_a_folder_becomes_a_volume_and_is_used(
 def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     instance: Instance, changes: VolumeChanges, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(error: type[PacsError], words: str, location: Path = folder, name: str = "disk2") -> None:
+    def refused(
+        error: type[PacsError], words: str, location: Path = folder, name: str = "disk2", tier: int = 2
+    ) -> None:
         before = sorted(location.rglob("*")) if location.exists() else []
         with pytest.raises(error, match=words):
-            changes.add(name, str(location), 2, on_system_disk=True)
+            changes.add(Wanted(name, str(location), tier, on_system_disk=True))
         assert (sorted(location.rglob("*")) if location.exists() else []) == before
 
     with pytest.raises(UsageError, match="disk of the system"):
-        changes.add("disk2", str(folder), 2)
+        changes.add(Wanted("disk2", str(folder), 2))
     refused(UsageError, "small letters", name="Disk 2")
     refused(UsageError, "none of tier1", name="tier3")
     refused(UsageError, "no folder", tmp_path / "nowhere")
@@ -117,30 +119,30 @@ def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     (folder / "volume.json").unlink()
     own = instance.volumes.tier(1)[0].identity.appliance_id
     create_identity(folder, ("tier1",), own)
-    refused(UsageError, "Give --tier")
+    refused(VolumeMissing, "is for tier1, not for tier2")
     assert journalled(instance) == []
     assert len(rows.list_volumes(instance.database, with_retired=True)) == 2
 
-    changes.add("disk2", str(folder), 1, on_system_disk=True)  # ours, and not in the index: it is taken up
+    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))  # ours, and not in the index: it is taken up
     refused(UsageError, "a volume disk2 already")
     refused(UsageError, "inside the other", name="disk3")
     shutil.copytree(folder, tmp_path / "copy")
-    refused(UsageError, "which is in use", tmp_path / "copy", "disk3")
+    refused(UsageError, "which is in use", tmp_path / "copy", "disk3", 1)
 
 
 def test_a_disk_of_its_own_needs_no_flag(instance: Instance, changes: VolumeChanges, disk: FileSystem) -> None:
-    added = changes.add("disk2", str(disk.root), 2)
+    added = changes.add(Wanted("disk2", str(disk.root), 2))
     assert added.notes == []
     assert added.volume.options["type"] == "ext4"
     (disk.root / "b").mkdir()
     with pytest.raises(UsageError, match="inside the other"):
-        changes.add("disk3", str(disk.root / "b"), 2)
+        changes.add(Wanted("disk3", str(disk.root / "b"), 2))
 
 
 def test_a_disk_that_is_read_only_is_no_volume(changes: VolumeChanges, disk: FileSystem) -> None:
     disk.remount("ro")
     with pytest.raises(UsageError, match="read-only"):
-        changes.add("disk2", str(disk.root), 2)
+        changes.add(Wanted("disk2", str(disk.root), 2))
 
 
 # --- drain, retire ---------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def test_a_volume_drains_and_retires_when_nothing_is_left(
     first, second = ct_study(2, 2)
     with pytest.raises(UsageError, match="only volume in service in tier 1"):
         changes.drain("tier1")
-    changes.add("disk2", str(folder), 1, on_system_disk=True)
+    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
     has_room(monkeypatch, instance, tier1=1 << 30, disk2=1 << 40)
     store = instance.store()
     assert store.store(arrival(first)) == "stored"
@@ -185,7 +187,7 @@ def test_a_volume_drains_and_retires_when_nothing_is_left(
     with pytest.raises(UsageError, match="is retired"):
         changes.undrain("disk2")
     with pytest.raises(UsageError, match="which is retired"):
-        changes.add("disk3", str(folder), 1, on_system_disk=True)
+        changes.add(Wanted("disk3", str(folder), 1, on_system_disk=True))
 
 
 def test_a_drain_can_be_undone(instance: Instance, changes: VolumeChanges) -> None:
@@ -204,7 +206,7 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
 ) -> None:
     """It was begun before the volume drained, in a receiver that is slow. Its sender is told to send it again."""
     objects = ct_study(3, 3)
-    store, session = instance.store(), StoreSession(instance.database)
+    store, session = instance.store(), StoreSession()
 
     def begin(made: SyntheticObject) -> Arriving:
         announced = Announced(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid)
@@ -215,7 +217,7 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
     for number, is_series_known in enumerate((False, True)):
         place = folder / str(number)
         place.mkdir()
-        changes.add(f"disk{number}", str(place), 1, on_system_disk=True)
+        changes.add(Wanted(f"disk{number}", str(place), 1, on_system_disk=True))
         has_room(monkeypatch, instance, **{"tier1": 1 << 30, f"disk{number}": 1 << 40})
         arriving = begin(objects[number])
         changes.drain(f"disk{number}")
@@ -226,7 +228,6 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
         assert raised.value.status == 0xA700
         assert list((place / "objects").rglob("*.dcm")) == []
         assert begin(objects[number]).finish() == "stored"
-    session.close()
     assert on(instance) == {"tier1": 2}
 
 
@@ -236,7 +237,7 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
 def test_where_one_is_full_the_next_takes_it(
     instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes.add("disk2", str(folder), 1, on_system_disk=True)
+    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
     has_room(monkeypatch, instance, tier1=1 << 40, disk2=1 << 39)
     store, objects = instance.store(), ct_study(4, 6)
     assert store.store(arrival(objects[0])) == "stored"
@@ -276,7 +277,7 @@ def test_another_process_learns_of_it_without_a_restart(
 
         monkeypatch.setattr(other.volumes, "refresh", refresh)
         for change, then in (
-            (lambda: changes.add("disk2", str(folder), 1, on_system_disk=True), [("disk2", "active")]),
+            (lambda: changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True)), [("disk2", "active")]),
             (lambda: changes.drain("disk2"), [("disk2", "draining")]),
             (lambda: changes.retire("disk2"), []),
         ):
@@ -292,7 +293,7 @@ def test_another_process_learns_of_it_without_a_restart(
 @pytest.fixture
 def on_disk(instance: Instance, changes: VolumeChanges, disk: FileSystem) -> FileSystem:
     """A second volume of tier 1, on a disk of its own; the first takes nothing."""
-    changes.add("disk2", str(disk.root), 1)
+    changes.add(Wanted("disk2", str(disk.root), 1))
     first = instance.volumes.tier(1)[0]
     shutil.move(first.root / "volume.json", first.root / "away")
     instance.volumes.refresh()
@@ -332,14 +333,13 @@ def test_a_mount_that_vanishes_while_an_object_comes_leaves_nothing_below_it(
     instance: Instance, on_disk: FileSystem
 ) -> None:
     store, made = instance.store(), ct_study(6, 1)[0]
-    session = StoreSession(instance.database)
+    session = StoreSession()
     arriving = store.begin(Announced(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid), session)
     arriving.write(memoryview(made.dataset)[:100])
     on_disk.unmount()
     arriving.write(memoryview(made.dataset)[100:])
     with pytest.raises(PacsError) as raised:
         arriving.finish()
-    session.close()
     assert raised.value.status == 0xA700
     assert list(on_disk.root.iterdir()) == []
     assert totals(instance.database)["objects"] == 0
@@ -370,6 +370,28 @@ def test_a_mount_that_came_back_empty_or_as_another_disk_is_not_written_to(
     on_disk.mount()
     instance.volumes.refresh()
     assert store.store(arrival(made)) == "stored"
+
+
+def test_a_volume_that_hangs_holds_nobody_up(
+    instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share whose server is silent does so. Its look begins only once, and counts when it is over."""
+    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
+    hanging = instance.volumes.tier(1)[0]
+    answers, begun = threading.Event(), []
+    monkeypatch.setattr("pacs.archive.volumes.LOOK_S", 0.05)
+    monkeypatch.setattr(hanging, "require_present", lambda: (begun.append(1), answers.wait(60)))
+    for _turn in range(3):
+        instance.volumes.refresh()
+    assert begun == [1]
+    assert "does not answer" in str(instance.volumes.absent[hanging.volume_id])
+    for made in ct_study(9, 2):
+        assert instance.store().store(arrival(made)) == "stored"
+    assert on(instance) == {"disk2": 2}
+    monkeypatch.setattr("pacs.archive.volumes.LOOK_S", 60)
+    answers.set()
+    instance.volumes.refresh()
+    assert instance.volumes.absent == {}
 
 
 def test_a_disk_that_went_read_only_is_read_and_not_written(instance: Instance, on_disk: FileSystem) -> None:
