@@ -1,54 +1,85 @@
-"""Opening a volume of whatever kind."""
+"""Volumes of every kind: opened, and made at a place where there was none.
+
+A place is a kind, a location, the options of that kind, and the file of its secrets, which only S3 has. What a kind
+needs is imported where it is used: boto3 alone takes a seventh of a second.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import VolumeError
-from pacs.storage.files import LocalVolume
-from pacs.storage.kinds import Kind, Volume
-from pacs.storage.volume import VolumeIdentity, create_identity
+from pacs.storage import making
+from pacs.storage.files import LOCAL, LocalVolume
+from pacs.storage.kinds import Kind, Promise, Volume
+from pacs.storage.promises import NFS, S3, SMB
+from pacs.storage.volume import VolumeIdentity
+
+#: What each kind promises.
+PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3}
 
 
-def open_volume(
-    kind: Kind,
-    location: str,
-    role: str,
-    options: Mapping[str, Any],
-    secrets: Path,
-) -> Volume:
-    """Open a volume for a role such as tier2. `secrets` is its file of keys, where its kind has any.
+@dataclass(frozen=True)
+class Place:
+    """Where a volume is, or is to be."""
 
-    Raise VolumeMissing if there is none at its location, another VolumeError if it cannot be used.
-    """
-    if kind == "local":
-        return LocalVolume(Path(location), role)
-    if kind in ("nfs", "smb"):
-        from pacs.storage.share import ShareVolume
+    kind: Kind
+    location: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Path = Path()
 
-        return ShareVolume(kind, location, role, options)
-    if kind == "s3":
-        from pacs.storage.s3 import S3Volume  # boto3 is read in only where it is needed
+    def open(self, role: str) -> Volume:
+        """Open the volume for a role such as tier2. Raise VolumeMissing if there is none, or another VolumeError."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage.share import ShareVolume
 
-        return S3Volume(location, role, options, secrets)
-    raise VolumeError(f"The volume at {location} is of kind {kind}, which this version cannot open.")
+            return ShareVolume(self.kind, self.location, role, self.options)
+        if self.kind == "s3":
+            from pacs.storage.s3 import S3Volume
+
+            return S3Volume(self.location, role, self.options, self.secrets)
+        return LocalVolume(Path(self.location), role)
+
+    def identity(self) -> VolumeIdentity | None:
+        """The identity of the volume there; None if the place is empty. Raise UsageError if it is neither."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage import share
+
+            return share.identity_at(self.kind, self.location, self.options)
+        if self.kind == "s3":
+            from pacs.storage import s3_place
+
+            return s3_place.identity_at(self.location, self.options, self.secrets)
+        return making.identity_in(Path(self.location))
+
+    def make(self, role: str, appliance_id: str) -> VolumeIdentity:
+        """Make an empty place a volume: write its identity."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage import share
+
+            return share.make_at(self.kind, self.location, self.options, role, appliance_id)
+        if self.kind == "s3":
+            from pacs.storage import s3_place
+
+            return s3_place.make_at(self.location, self.options, self.secrets, role, appliance_id)
+        return making.make_in(Path(self.location), role, appliance_id)
+
+    def unmake(self) -> None:
+        """Take back what `make` did a moment ago. What cannot be taken back stays: it is an empty volume."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage import share
+
+            share.unmake_at(self.kind, self.location, self.options)
+        elif self.kind == "s3":
+            from pacs.storage import s3_place
+
+            s3_place.unmake_at(self.location, self.options, self.secrets)
+        else:
+            making.unmake_in(Path(self.location))
 
 
-def create_volume(
-    kind: Kind, location: str, role: str, options: Mapping[str, Any], secrets: Path, appliance_id: str
-) -> VolumeIdentity:
-    """Make an empty place a volume: write its identity file, for a role and an appliance.
-
-    Raise FileExistsError if it is a volume already, and what opening one raises.
-    """
-    if kind in ("nfs", "smb"):
-        from pacs.storage.share import create_share_identity
-
-        return create_share_identity(kind, location, role, options, appliance_id)
-    if kind == "s3":
-        from pacs.storage.s3 import create_s3_identity
-
-        return create_s3_identity(location, role, options, secrets, appliance_id)
-    return create_identity(Path(location), (role,), appliance_id)
+def open_volume(kind: Kind, location: str, role: str, options: Mapping[str, Any], secrets: Path) -> Volume:
+    """Open a volume for a role such as tier2; see Place.open."""
+    return Place(kind, location, options, secrets).open(role)
