@@ -7,30 +7,31 @@ retire   journal → state, which the index refuses while a copy is there or on 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pacs import clock
-from pacs.archive.known_volumes import secrets_of
+from pacs.archive.known_volumes import open_known
+from pacs.archive.volume_places import (
+    Given,
+    forget_secrets,
+    kept_secrets,
+    place_of,
+    require_other_buckets,
+    wanted_volume,
+)
 from pacs.archive.volumes import Volumes
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import Holdings, KnownVolume
-from pacs.storage import durable
-from pacs.storage.files import LocalVolume
 from pacs.storage.journal import Journal
-from pacs.storage.kinds import Kind, Volume
-from pacs.storage.mounts import Mount, mount_of, require_suitable
-from pacs.storage.opening import create_volume, open_volume
+from pacs.storage.mounts import Mount, mount_of
 from pacs.storage.probing import Finding, probe
-from pacs.storage.volume import IDENTITY_FILE, read_identity
+from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +50,6 @@ class Added:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A volume that is to be added."""
-
-    name: str
-    #: A folder, or s3://bucket/prefix.
-    location: str
-    tier: int
-    #: Of its kind; no secrets.
-    options: Mapping[str, Any] = field(default_factory=dict)
-    #: A file of keys, which is copied (mode 0600).
-    key_file: Path | None = None
-    #: Take a folder whose file system is the system's, or of no type that is known to keep its promises: for
-    #: development and tests.
-    on_system_disk: bool = False
-
-
 class VolumeChanges:
     """Changes the volumes of one instance."""
 
@@ -73,27 +57,29 @@ class VolumeChanges:
         self.database, self.journal, self.data, self.volumes = database, journal, data, volumes
         self.appliance_id = read_identity(data).appliance_id
 
-    def add(self, wanted: Wanted) -> Added:
-        """Add a volume. Raise UsageError or VolumeError with the reason why it cannot be one."""
-        new, mount = self._described(wanted)
-        keys = secrets_of(self.data, wanted.name)
+    def add(
+        self, name: str, location: str, tier: int, on_system_disk: bool = False, given: Given | None = None
+    ) -> Added:
+        """Add a folder, share or bucket as a volume of a tier. Raise UsageError or VolumeError with the reason why it
+        cannot be one.
+
+        on_system_disk: take a folder whose file system is that of the system, or of no type that is known to keep its
+        promises; for development and tests.
+        """
+        given = replace(given or Given(), on_system_disk=on_system_disk)
+        wanted, mount = wanted_volume(name, location, tier, given)
         with rows.adding(self.database) as connection:
             known = rows.list_volumes(self.database, with_retired=True)
-            notes = self._require_own_place(new, known, mount, wanted.on_system_disk)
-            if wanted.key_file is not None:
-                _keep(wanted.key_file, keys)
-            try:
-                new, is_new, findings = self._looked_into(new, keys, known)
-                self.journal.append("volume add", **_journalled(new))
-                rows.insert_volume(connection, new)
-            except BaseException:
-                if wanted.key_file is not None:
-                    keys.unlink(missing_ok=True)
-                raise
+            notes = self._require_own_place(wanted, known, mount, on_system_disk)
+            with kept_secrets(self.data, name, given):
+                wanted, is_new = self._identified(wanted, known)
+                findings = self._probed(wanted, is_new)
+            self.journal.append("volume add", **_journalled(wanted))
+            rows.insert_volume(connection, wanted)
         if not is_new:
             notes.append("It was a volume of this appliance already. `pacs reconcile run` indexes what is on it.")
         self.volumes.refresh()
-        return Added(new, findings, notes)
+        return Added(wanted, findings, notes)
 
     def drain(self, name: str) -> Holdings:
         """Place nothing more on a volume, and have what is there moved elsewhere. Return what is there."""
@@ -146,63 +132,45 @@ class VolumeChanges:
                 here.replace_small(RETIRED_NOTE, (json.dumps(note, indent=1) + "\n").encode())
             except PacsError as error:
                 log.warning("no note that it is retired could be left on volume %s: %s", name, error)
+        forget_secrets(self.data, name)
         self.volumes.refresh()
         return left
 
-    def _described(self, wanted: Wanted) -> tuple[KnownVolume, Mount | None]:
-        """The volume that is wanted, yet without an id, and what its folder is on, if it is one."""
-        if wanted.location.startswith("s3://"):
-            if wanted.tier == 1:
-                raise UsageError("An S3 bucket holds copies, and receives nothing. Add it to tier 2 or 3.")
-            return KnownVolume("", wanted.name, wanted.tier, wanted.location.rstrip("/"), "s3", wanted.options), None
-        folder = Path(wanted.location).resolve()
-        mount = mount_of(folder)
-        kind: Kind = "local" if wanted.on_system_disk else require_suitable(mount, folder)
-        if wanted.tier == 1 and mount.why_it_may_not_receive:
-            raise UsageError(mount.why_it_may_not_receive)
-        options = {"source": mount.source, "type": mount.file_system, **wanted.options}
-        return KnownVolume("", wanted.name, wanted.tier, str(folder), kind, options), mount
-
-    def _looked_into(
-        self, new: KnownVolume, keys: Path, known: list[KnownVolume]
-    ) -> tuple[KnownVolume, bool, list[Finding]]:
-        """The volume with its id, whether it is new, and what was seen of it. One that is refused is left as it was."""
-        place = (new.kind, new.location, new.role, new.options, keys)
-        try:
-            create_volume(*place, self.appliance_id)
-            is_new = True
-        except FileExistsError:
-            is_new = False
-        opened = open_volume(*place)
-        try:
-            self._require_ours(opened, known)
-            findings = probe(opened, is_new)
-            if bad := [each for each in findings if not each.is_well]:
-                reasons = "; ".join(f"{each.what}: {each.seen}" for each in bad)
-                raise VolumeError(f"{new.location} does not do what a volume must: {reasons}")
-            if is_new and any(True for _file in opened.walk()):
-                raise UsageError(f"{new.location} holds objects, and no volume's identity. Take an empty place.")
-        except BaseException:
-            if is_new:
-                _leave_as_it_was(opened)
-            raise
-        finally:
-            opened.close()
-        return replace(new, volume_id=opened.volume_id), is_new, findings
-
-    def _require_ours(self, opened: Volume, known: list[KnownVolume]) -> None:
-        where = opened.location
-        if opened.identity.appliance_id != self.appliance_id:
+    def _identified(self, wanted: KnownVolume, known: list[KnownVolume]) -> tuple[KnownVolume, bool]:
+        """The volume with its id, and whether it is new: its identity file is made if its folder is empty."""
+        folder, place = wanted.location, place_of(self.data, wanted)
+        found = place.identity()
+        is_new = found is None
+        if found is None:
+            found = place.make(wanted.role, self.appliance_id)
+        elif found.appliance_id != self.appliance_id:
             raise ForeignVolume(
-                f"{where} is a volume of appliance {opened.identity.appliance_id}, this is {self.appliance_id}. "
-                "Nothing was touched. Attach it to its own appliance, or empty it first."
+                f"{folder} is a volume of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
+                "touched. Attach it to its own appliance, or empty its file system first."
             )
-        same = next((each for each in known if each.volume_id == opened.volume_id), None)
+        same = next((each for each in known if each.volume_id == found.volume_id), None)
         if same is not None:
             state = "retired" if same.state == "retired" else "in use"
             raise UsageError(
-                f"{where} is volume {same.name}, which is {state}. To use its disk anew, make a new file system on it."
+                f"{folder} is volume {same.name}, which is {state}. To use its disk anew, make a new file system on it."
             )
+        if wanted.role not in found.roles:
+            raise UsageError(f"{folder} is a volume of {', '.join(found.roles)}. Give --tier as it says.")
+        return replace(wanted, volume_id=found.volume_id), is_new
+
+    def _probed(self, wanted: KnownVolume, is_new: bool) -> list[Finding]:
+        try:
+            opened = open_known(self.data, self.appliance_id, wanted)
+            findings = probe(opened, is_new)
+            opened.close()
+            if bad := [each for each in findings if not each.is_well]:
+                reasons = "; ".join(f"{each.what}: {each.seen}" for each in bad)
+                raise VolumeError(f"{wanted.location} does not do what a volume must: {reasons}")
+        except PacsError:
+            if is_new:  # it is left as it was found
+                place_of(self.data, wanted).unmake()
+            raise
+        return findings
 
     def _require_own_place(
         self, wanted: KnownVolume, known: list[KnownVolume], mount: Mount | None, on_system_disk: bool
@@ -215,7 +183,7 @@ class VolumeChanges:
         if any(each.name == wanted.name for each in known):
             raise UsageError(f"There is a volume {wanted.name} already, maybe a retired one. Take another name.")
         if mount is None:
-            self._require_own_prefix(wanted, known)
+            require_other_buckets(wanted, known)
             return []
         folder = Path(wanted.location)
         in_use = [each for each in known if each.state != "retired" and each.kind != "s3"]
@@ -229,31 +197,6 @@ class VolumeChanges:
             )
         sharing = [each.name for each in in_use if mount_of(Path(each.location)).source == mount.source]
         return [f"It shares its disk with volume {each}: its room counts for both." for each in sharing]
-
-    def _require_own_prefix(self, wanted: KnownVolume, known: list[KnownVolume]) -> None:
-        for each in known:
-            one, other = f"{each.location}/", f"{wanted.location}/"
-            same_endpoint = each.options.get("endpoint") == wanted.options.get("endpoint")
-            if same_endpoint and (one.startswith(other) or other.startswith(one)):
-                raise UsageError(f"{wanted.location} and {each.location} ({each.name}) are one inside the other.")
-
-
-def _keep(key_file: Path, keys: Path) -> None:
-    """Keep a volume's keys where the services find them, and nobody else reads them."""
-    try:
-        content = key_file.read_bytes()
-        durable.make_folders(keys.parent)
-        durable.replace_file(keys, content, 0o600)
-    except OSError as error:
-        raise UsageError(f"{key_file} cannot be kept as {keys}: {error.strerror}.") from error
-
-
-def _leave_as_it_was(volume: Volume) -> None:
-    with contextlib.suppress(PacsError):
-        volume.remove(IDENTITY_FILE)
-    if isinstance(volume, LocalVolume):
-        with contextlib.suppress(OSError):
-            (volume.root / "incoming").rmdir()
 
 
 def _require_in_use(volume: KnownVolume) -> None:

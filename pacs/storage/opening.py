@@ -1,94 +1,103 @@
-"""Opening a volume of whatever kind, and making a new one."""
+"""Volumes of every kind: opened, and made at a place where there was none.
+
+A place is a kind, a location, the options of that kind, and the file of its secrets, which only S3 has. What a kind
+needs is imported where it is used: boto3 alone takes a seventh of a second.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import UsageError, VolumeError
-from pacs.storage import durable
-from pacs.storage.files import LocalVolume
-from pacs.storage.kinds import Kind, Volume
-from pacs.storage.promises import NFS
-from pacs.storage.share_mount import require_share
-from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, create_identity
+from pacs.errors import VolumeError
+from pacs.storage import making
+from pacs.storage.files import LOCAL, LocalVolume
+from pacs.storage.kinds import Kind, Promise, Volume
+from pacs.storage.promises import NFS, S3, SMB
+from pacs.storage.volume import VolumeIdentity
+
+#: The role of the volumes where objects are received.
+RECEIVING_ROLE = "tier1"
+#: What each kind promises, but for an NFS share that receives.
+PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3}
 
 
-def open_volume(
-    kind: Kind,
-    location: str,
-    role: str,
-    options: Mapping[str, Any],
-    secrets: Path,
-) -> Volume:
-    """Open a volume for a role such as tier2. `secrets` is its file of keys, where its kind has any.
+@dataclass(frozen=True)
+class Place:
+    """Where a volume is, or is to be."""
 
-    Raise VolumeMissing if there is none at its location, another VolumeError if it cannot be used.
-    """
-    if kind == "local":
-        return LocalVolume(Path(location), role)
-    if kind == "nfs" and role == "tier1":
-        return _receiving_share(Path(location), role)
-    if kind in ("nfs", "smb"):
-        from pacs.storage.share import ShareVolume
+    kind: Kind
+    location: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Path = Path()
 
-        return ShareVolume(kind, location, role, options)
-    if kind == "s3":
-        from pacs.storage.s3 import S3Volume  # boto3 is read in only where it is needed
+    def open(self, role: str) -> Volume:
+        """Open the volume for a role such as tier2. Raise VolumeMissing if there is none, or another VolumeError."""
+        if self.kind == "nfs" and role == RECEIVING_ROLE:
+            return self._receiving()
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage.share import ShareVolume
 
-        return S3Volume(location, role, options, secrets)
-    raise VolumeError(f"The volume at {location} is of kind {kind}, which this version cannot open.")
+            return ShareVolume(self.kind, self.location, role, self.options)
+        if self.kind == "s3":
+            from pacs.storage.s3 import S3Volume
+
+            return S3Volume(self.location, role, self.options, self.secrets)
+        return LocalVolume(Path(self.location), role)
+
+    def _receiving(self) -> LocalVolume:
+        """An NFS share where objects are received: on one that is mounted hard and sync a file is on the server when
+        its fsync is over.
+
+        Its calls are made in this process, and wait as long as the server does not answer.
+        """
+        from pacs.storage.share_mount import require_share
+
+        mount = require_share("nfs", Path(self.location))
+        if mount.why_it_may_not_receive:
+            raise VolumeError(mount.why_it_may_not_receive)
+        return LocalVolume(Path(self.location), RECEIVING_ROLE, replace(NFS, may_receive=True))
+
+    def identity(self) -> VolumeIdentity | None:
+        """The identity of the volume there; None if the place is empty. Raise UsageError if it is neither."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage import share
+
+            return share.identity_at(self.kind, self.location, self.options)
+        if self.kind == "s3":
+            from pacs.storage import s3_place
+
+            return s3_place.identity_at(self.location, self.options, self.secrets)
+        return making.identity_in(Path(self.location))
+
+    def make(self, role: str, appliance_id: str) -> VolumeIdentity:
+        """Make an empty place a volume: write its identity."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage import share
+
+            return share.make_at(self.kind, self.location, self.options, role, appliance_id)
+        if self.kind == "s3":
+            from pacs.storage import s3_place
+
+            return s3_place.make_at(self.location, self.options, self.secrets, role, appliance_id)
+        return making.make_in(Path(self.location), role, appliance_id)
+
+    def unmake(self) -> None:
+        """Take back what `make` did a moment ago. What cannot be taken back stays: it is an empty volume."""
+        if self.kind in ("nfs", "smb"):
+            from pacs.storage import share
+
+            share.unmake_at(self.kind, self.location, self.options)
+        elif self.kind == "s3":
+            from pacs.storage import s3_place
+
+            s3_place.unmake_at(self.location, self.options, self.secrets)
+        else:
+            making.unmake_in(Path(self.location))
 
 
-def _receiving_share(root: Path, role: str) -> LocalVolume:
-    """An NFS share where objects are received: mounted hard and sync, a file is on the server when its fsync is over.
-
-    Its calls are made in this process, and wait while the server does not answer.
-    """
-    mount = require_share("nfs", root)
-    if mount.why_it_may_not_receive:
-        raise VolumeError(mount.why_it_may_not_receive)
-    return LocalVolume(root, role, replace(NFS, may_receive=True))
-
-
-def create_volume(
-    kind: Kind, location: str, role: str, options: Mapping[str, Any], secrets: Path, appliance_id: str
-) -> VolumeIdentity:
-    """Make an empty place a volume: write its identity file, for a role and an appliance.
-
-    Raise FileExistsError if it is a volume already, UsageError if it is a folder that is not empty, and what opening
-    one raises.
-    """
-    if kind in ("nfs", "smb"):
-        from pacs.storage.share import create_share_identity
-
-        return create_share_identity(kind, location, role, options, appliance_id)
-    if kind == "s3":
-        from pacs.storage.s3 import create_s3_identity
-
-        return create_s3_identity(location, role, options, secrets, appliance_id)
-    root = Path(location)
-    _require_empty(root)
-    try:
-        return create_identity(root, (role,), appliance_id)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise durable.as_volume_error(error, root) from error
-
-
-def _require_empty(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}. Make it, on the file system that is meant.")
-    try:
-        found = {path.name for path in folder.iterdir()} - {"lost+found"}
-    except OSError as error:
-        raise UsageError(
-            f"{folder} cannot be read: {error.strerror}. Make it the service's: `chown pacs: {folder}`."
-        ) from error
-    if IDENTITY_FILE in found:
-        raise FileExistsError(folder)
-    if found:
-        raise UsageError(f"{folder} is no volume and not empty: it holds {min(found)}. Take an empty folder.")
+def open_volume(kind: Kind, location: str, role: str, options: Mapping[str, Any], secrets: Path) -> Volume:
+    """Open a volume for a role such as tier2; see Place.open."""
+    return Place(kind, location, options, secrets).open(role)

@@ -17,25 +17,18 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore import exceptions as botocore_errors
-
 from pacs import clock
 from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeFailed, VolumeMissing
 from pacs.storage import s3_download
 from pacs.storage.kinds import FileStatus, Room, ToPut
 from pacs.storage.promises import S3
-from pacs.storage.s3_client import Place, code_of, connect, of_answer, read_credentials, split_location, translated
+from pacs.storage.s3_client import translated
+from pacs.storage.s3_place import reach, read_identity_object
 from pacs.storage.s3_upload import Uploads
-from pacs.storage.volume import (
-    IDENTITY_FILE,
-    VolumeIdentity,
-    identity_content,
-    new_identity,
-    parse_identity,
-)
+from pacs.storage.volume import VolumeIdentity
 
 if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
+    pass
 
 _T = TypeVar("_T")
 
@@ -54,7 +47,7 @@ class S3Volume:
 
     def __init__(self, location: str, role: str, options: Mapping[str, Any], credentials_file: Path) -> None:
         """Open the volume at s3://bucket/prefix. Raise VolumeMissing if it is not there or not for this role."""
-        self._client, self._place = _reach(location, options, credentials_file)
+        self._client, self._place = reach(location, options, credentials_file)
         self._uploads = Uploads(self._client, self._place)
         self._present_until_s = 0.0
         self._lock = threading.Lock()
@@ -235,52 +228,7 @@ class S3Volume:
             raise
 
     def _read_identity(self) -> VolumeIdentity:
-        return _identity_at(self._client, self._place)
-
-
-def create_s3_identity(
-    location: str, role: str, options: Mapping[str, Any], credentials_file: Path, appliance_id: str
-) -> VolumeIdentity:
-    """Make the bucket's prefix a volume, and read its identity back. Raise FileExistsError if it is one already."""
-    client, place = _reach(location, options, credentials_file)
-    identity = new_identity((role,), appliance_id)
-    key = place.prefix + IDENTITY_FILE
-    content = identity_content(identity)
-    with translated(place):
-        try:
-            client.head_object(Bucket=place.bucket, Key=key)
-        except botocore_errors.ClientError as error:
-            if code_of(error) != "404":
-                raise
-        else:
-            raise FileExistsError(f"{location} is a volume already")
-    Uploads(client, place).put(key, [content], len(content))
-    if _identity_at(client, place) != identity:
-        raise VolumeFailed(f"{location} gave back another object than was written. Look at the endpoint.")
-    return identity
-
-
-def _reach(location: str, options: Mapping[str, Any], credentials_file: Path) -> tuple[S3Client, Place]:
-    bucket, prefix = split_location(location)
-    endpoint = options.get("endpoint") or f"Amazon S3 in {options.get('region', 'us-east-1')}"
-    place = Place(bucket, prefix, endpoint, credentials_file)
-    with translated(place):
-        return connect(options, read_credentials(credentials_file)), place
-
-
-def _identity_at(client: S3Client, place: Place) -> VolumeIdentity:
-    with translated(place):
-        try:
-            answer = client.get_object(Bucket=place.bucket, Key=place.prefix + IDENTITY_FILE)
-            content = answer["Body"].read(1 << 20)
-        except botocore_errors.ClientError as error:
-            if isinstance(of_answer(error, place), NotFound):
-                raise VolumeMissing(
-                    f"There is no volume at {place.location}: {IDENTITY_FILE} is missing. Is it the right bucket and "
-                    "prefix, and was it emptied?"
-                ) from error
-            raise
-    return parse_identity(content, place.location)
+        return read_identity_object(self._client, self._place)
 
 
 def _unfinished_of(path: str) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ fresh process (pacs/storage/share_pool.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -223,17 +224,28 @@ class ShareFile:
         self._window = b""
 
 
-def create_share_identity(
-    kind: Kind, location: str, role: str, options: Mapping[str, Any], appliance_id: str
-) -> VolumeIdentity:
-    """Make a share a volume. Raise FileExistsError if it is one already."""
+def identity_at(kind: Kind, location: str, options: Mapping[str, Any]) -> VolumeIdentity | None:
+    """The identity of the volume on a share; None if the share is empty. Raise UsageError if it is neither."""
+    found = _ask_raw(kind, location, options, "identity_at")
+    return None if found is None else _identity(found)
+
+
+def make_at(kind: Kind, location: str, options: Mapping[str, Any], role: str, appliance_id: str) -> VolumeIdentity:
+    """Make an empty share a volume."""
+    return _identity(_ask_raw(kind, location, options, "make", role=role, appliance_id=appliance_id))
+
+
+def unmake_at(kind: Kind, location: str, options: Mapping[str, Any]) -> None:
+    """Leave a share that was made a volume a moment ago as it was found."""
+    with contextlib.suppress(PacsError):
+        _ask_raw(kind, location, options, "unmake")
+
+
+def _ask_raw(kind: Kind, location: str, options: Mapping[str, Any], call: str, **words: Any) -> Any:
     require_options(options)
     require_share(kind, Path(location), bool(options.get("any_file_system")))
     with pool_of(location, options).raw_process() as process:
-        made = process.ask("create", role=role, appliance_id=appliance_id)
-    if made is None:
-        raise FileExistsError(f"{location} is a volume already")
-    return _identity(made)
+        return process.ask(call, **words)
 
 
 def require_options(options: Mapping[str, Any]) -> None:

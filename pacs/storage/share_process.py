@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from pacs.errors import PacsError, VolumeError, VolumeFailed, VolumeMissing
+from pacs.storage import making
 from pacs.storage.files import LocalVolume
 from pacs.storage.incoming import ReceivedFile
 from pacs.storage.kinds import ToPut
 from pacs.storage.reading import LocalFile, read_past_cache, unreadable
 from pacs.storage.share_wire import Lost, Wire, as_failure
-from pacs.storage.volume import create_identity
 
 #: Files that are being read stay open between requests: so many, and for so long after the last request [s].
 _OPEN_FILES_MAX = 16
@@ -92,12 +92,18 @@ class Served:
             return self.do_open(role)
         return asdict(self.volume.identity)
 
-    def do_create(self, role: str, appliance_id: str) -> Any:
+    def do_identity_at(self) -> Any:
+        """The identity of the volume there, None if there is nothing."""
+        found = making.identity_in(self._root)
+        return None if found is None else asdict(found)
+
+    def do_make(self, role: str, appliance_id: str) -> Any:
         """Make the share a volume."""
-        try:
-            return asdict(create_identity(self._root, (role,), appliance_id))
-        except FileExistsError:
-            return None
+        return asdict(making.make_in(self._root, role, appliance_id))
+
+    def do_unmake(self) -> None:
+        self._volume = None
+        making.unmake_in(self._root)
 
     def do_require_writable(self) -> None:
         self.volume.require_writable()

@@ -19,6 +19,7 @@ from pacs.errors import (
     PacsError,
     SettingsError,
     TryAgainLater,
+    UsageError,
     VolumeFailed,
     VolumeFull,
     VolumeMissing,
@@ -26,7 +27,9 @@ from pacs.errors import (
 from pacs.storage import s3_upload
 from pacs.storage.kinds import ToPut
 from pacs.storage.names import object_path
-from pacs.storage.s3 import S3Volume, create_s3_identity
+from pacs.storage.opening import Place
+from pacs.storage.s3 import S3Volume
+from pacs.storage.s3_place import make_at
 from pacs.storage.volume import IDENTITY_FILE, identity_content, new_identity
 from tests.fix_bucket import APPLIANCE_ID, Bucket, write_credentials
 from tests.remote.faulty import an_error, another_body, cut_at, error_in_success, nothing_said, slow_down, stall_at
@@ -41,7 +44,7 @@ def new_path(content: bytes = CONTENT) -> str:
 
 @pytest.fixture
 def volume(bucket: Bucket) -> Iterator[S3Volume]:
-    create_s3_identity(bucket.location, "tier3", bucket.options, bucket.credentials, APPLIANCE_ID)
+    make_at(bucket.location, bucket.options, bucket.credentials, "tier3", APPLIANCE_ID)
     opened = S3Volume(bucket.location, "tier3", bucket.options, bucket.credentials)
     yield opened
     opened.close()
@@ -318,15 +321,23 @@ def test_a_bucket_that_was_emptied_or_removed(volume: S3Volume, bucket: Bucket) 
 
 
 def test_a_bucket_is_made_a_volume_once(volume: S3Volume, bucket: Bucket) -> None:
-    with pytest.raises(FileExistsError):
-        create_s3_identity(bucket.location, "tier2", bucket.options, bucket.credentials, APPLIANCE_ID)
+    place = Place("s3", bucket.location, bucket.options, bucket.credentials)
+    assert place.identity() == volume.identity
+    with pytest.raises(VolumeFailed, match="used once"):
+        place.make("tier2", APPLIANCE_ID)
+    with pytest.raises(UsageError, match="not empty"):
+        Place("s3", f"s3://{bucket.name}", bucket.options, bucket.credentials).identity()
     with pytest.raises(VolumeMissing, match="for tier3, not for tier2"):
         S3Volume(bucket.location, "tier2", bucket.options, bucket.credentials)
     with pytest.raises(VolumeMissing, match=r"volume\.json is missing"):
         S3Volume(f"s3://{bucket.name}/elsewhere", "tier3", bucket.options, bucket.credentials)
+    other = Place("s3", f"s3://{bucket.name}/other", bucket.options, bucket.credentials)
+    assert other.identity() is None
     bucket.endpoint.fail("GET", "other/volume.json", another_body(bucket.get(IDENTITY_FILE)))
     with pytest.raises(VolumeFailed, match="another object"):
-        create_s3_identity(f"s3://{bucket.name}/other", "tier2", bucket.options, bucket.credentials, APPLIANCE_ID)
+        other.make("tier2", APPLIANCE_ID)
+    other.unmake()
+    assert other.identity() is None
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

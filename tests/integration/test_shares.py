@@ -1,8 +1,4 @@
-"""Volumes on shares: what a share process does, and that a share that hangs holds up nobody else.
-
-The share is a file system in user space (bindfs) on top of another one. With the lower one stopped, the upper one has
-taken a call and does not answer it: what waits in it cannot be ended by SIGKILL, as on a dead NFS server.
-"""
+"""Volumes on shares: what a share process does, and that a share that hangs holds up nobody else."""
 
 from __future__ import annotations
 
@@ -12,75 +8,42 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from pacs.errors import ForeignVolume, NotFound, PacsError, SettingsError, TryAgainLater, VolumeFailed, VolumeMissing
+from pacs.errors import (
+    ForeignVolume,
+    NotFound,
+    PacsError,
+    SettingsError,
+    TryAgainLater,
+    UsageError,
+    VolumeFailed,
+    VolumeMissing,
+)
 from pacs.storage import share_pool
 from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import ToPut
 from pacs.storage.names import object_path
-from pacs.storage.opening import create_volume, open_volume
-from pacs.storage.share import ShareVolume, create_share_identity
+from pacs.storage.opening import Place, open_volume
+from pacs.storage.share import ShareVolume
 from pacs.storage.share_pool import Pool
-from pacs.storage.volume import create_identity
+from pacs.storage.volume import create_identity, read_identity
+from tests.fix_share import APPLIANCE_ID, OPTIONS, Share
 
-APPLIANCE_ID = str(uuid.UUID(int=1))
 CONTENT = secrets.token_bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).digest()
-OPTIONS = {"any_file_system": True, "timeout_s": 1.5}
 
 
 def new_path(content: bytes = CONTENT) -> str:
     return object_path(1, datetime.now(UTC), "42", hashlib.sha256(content).digest())
-
-
-@dataclass
-class Share:
-    """A mounted share: `folder` is where, `server` what is on the far side of it."""
-
-    server: Path
-    folder: Path
-    lower: subprocess.Popen[bytes]
-
-    def hang(self) -> None:
-        """Have it answer nothing any more."""
-        self.lower.send_signal(signal.SIGSTOP)
-
-    def wake(self) -> None:
-        self.lower.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture
-def share(tmp_path: Path) -> Iterator[Share]:
-    """A share that is a volume already."""
-    if shutil.which("bindfs") is None or not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("bindfs or /dev/fuse is not here")
-    server, lower, folder = (tmp_path / name for name in ("server", "lower", "share"))
-    running = []
-    for source, mounted in ((server, lower), (lower, folder)):
-        source.mkdir(exist_ok=True)
-        mounted.mkdir(exist_ok=True)
-        running.append(subprocess.Popen(["bindfs", "-f", "-o", "attr_timeout=0,entry_timeout=0", source, mounted]))
-        ends = time.monotonic() + 20
-        while not mounted.is_mount():
-            assert running[-1].poll() is None and time.monotonic() < ends
-            time.sleep(0.01)
-    made = Share(server, folder, running[0])
-    create_share_identity("smb", str(folder), "tier3", OPTIONS, APPLIANCE_ID)
-    yield made
-    made.wake()
-    share_pool._pools.pop(str(folder)).close()
-    for mounted, process in ((folder, running[1]), (lower, running[0])):
-        subprocess.run(["umount", "-l", mounted] if os.geteuid() == 0 else ["fusermount3", "-uz", mounted], check=True)
-        process.wait(20)
 
 
 @pytest.fixture
@@ -337,8 +300,6 @@ def test_processes_end_with_their_service(share: Share) -> None:
         f" volume = ShareVolume('smb', {str(share.folder)!r}, 'tier3', {OPTIONS!r}); volume.room();"
         " print(volume.volume_id, flush=True); os.kill(os.getpid(), 9)"
     )
-    import sys
-
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.returncode == -9 and uuid.UUID(ended.stdout.strip())
     mine = {each.popen.pid for each in share_pool._pools[str(share.folder)]._idle}
@@ -370,16 +331,23 @@ def test_another_appliances_share(volume: ShareVolume, share: Share) -> None:
 
 
 def test_a_share_is_made_a_volume_once(share: Share, tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError):
-        create_volume("smb", str(share.folder), "tier2", OPTIONS, tmp_path, APPLIANCE_ID)
+    place = Place("smb", str(share.folder), OPTIONS)
+    assert place.identity() == read_identity(share.server)
+    with pytest.raises(VolumeFailed):
+        place.make("tier2", APPLIANCE_ID)
     with pytest.raises(VolumeMissing, match="for tier3, not for tier2"):
-        open_volume("smb", str(share.folder), "tier2", OPTIONS, tmp_path)
+        place.open("tier2")
+    place.unmake()
+    assert place.identity() is None and list(share.server.iterdir()) == []
+    (share.server / "letters").mkdir()
+    with pytest.raises(UsageError, match="letters"):
+        place.identity()
 
 
 def test_a_share_that_is_not_mounted_is_missing_before_a_byte_is_written(tmp_path: Path) -> None:
     for kind in ("nfs", "smb"):
         with pytest.raises(VolumeMissing, match="share is mounted"):
-            create_volume(kind, str(tmp_path), "tier3", {}, tmp_path, APPLIANCE_ID)
+            Place(kind, str(tmp_path)).make("tier3", APPLIANCE_ID)
     assert list(tmp_path.iterdir()) == []
 
 

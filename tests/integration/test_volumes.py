@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from pacs.archive.store import Announced, Arrival, Arriving, StoreSession
-from pacs.archive.volume_changes import RETIRED_NOTE, VolumeChanges, Wanted
+from pacs.archive.volume_changes import RETIRED_NOTE, VolumeChanges
 from pacs.cli.instance import Instance, open_instance
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.index import volumes as rows
 from pacs.index.runs import totals
+from pacs.storage import mounts
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.kinds import Room
 from pacs.storage.volume import create_identity
@@ -75,7 +76,7 @@ def has_room(monkeypatch: pytest.MonkeyPatch, instance: Instance, **free_bytes: 
 def test_a_folder_becomes_a_volume_and_is_used(
     instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    added = changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
+    added = changes.add("disk2", str(folder), 1, on_system_disk=True)
     assert all(finding.is_well for finding in added.findings)
     assert journalled(instance) == [("volume add", "disk2")]
     assert [volume.location for volume in instance.volumes.tier(1)][1:] == [str(folder)]
@@ -97,11 +98,11 @@ def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     ) -> None:
         before = sorted(location.rglob("*")) if location.exists() else []
         with pytest.raises(error, match=words):
-            changes.add(Wanted(name, str(location), tier, on_system_disk=True))
+            changes.add(name, str(location), tier, on_system_disk=True)
         assert (sorted(location.rglob("*")) if location.exists() else []) == before
 
     with pytest.raises(UsageError, match="disk of the system"):
-        changes.add(Wanted("disk2", str(folder), 2))
+        changes.add("disk2", str(folder), 2)
     refused(UsageError, "small letters", name="Disk 2")
     refused(UsageError, "none of tier1", name="tier3")
     refused(UsageError, "no folder", tmp_path / "nowhere")
@@ -119,11 +120,11 @@ def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     (folder / "volume.json").unlink()
     own = instance.volumes.tier(1)[0].identity.appliance_id
     create_identity(folder, ("tier1",), own)
-    refused(VolumeMissing, "is for tier1, not for tier2")
+    refused(UsageError, "Give --tier")
     assert journalled(instance) == []
     assert len(rows.list_volumes(instance.database, with_retired=True)) == 2
 
-    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))  # ours, and not in the index: it is taken up
+    changes.add("disk2", str(folder), 1, on_system_disk=True)  # ours, and not in the index: it is taken up
     refused(UsageError, "a volume disk2 already")
     refused(UsageError, "inside the other", name="disk3")
     shutil.copytree(folder, tmp_path / "copy")
@@ -131,18 +132,18 @@ def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
 
 
 def test_a_disk_of_its_own_needs_no_flag(instance: Instance, changes: VolumeChanges, disk: FileSystem) -> None:
-    added = changes.add(Wanted("disk2", str(disk.root), 2))
+    added = changes.add("disk2", str(disk.root), 2)
     assert added.notes == []
     assert added.volume.options["type"] == "ext4"
     (disk.root / "b").mkdir()
     with pytest.raises(UsageError, match="inside the other"):
-        changes.add(Wanted("disk3", str(disk.root / "b"), 2))
+        changes.add("disk3", str(disk.root / "b"), 2)
 
 
 def test_a_disk_that_is_read_only_is_no_volume(changes: VolumeChanges, disk: FileSystem) -> None:
     disk.remount("ro")
     with pytest.raises(UsageError, match="read-only"):
-        changes.add(Wanted("disk2", str(disk.root), 2))
+        changes.add("disk2", str(disk.root), 2)
 
 
 # --- drain, retire ---------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_a_volume_drains_and_retires_when_nothing_is_left(
     first, second = ct_study(2, 2)
     with pytest.raises(UsageError, match="only volume in service in tier 1"):
         changes.drain("tier1")
-    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
+    changes.add("disk2", str(folder), 1, on_system_disk=True)
     has_room(monkeypatch, instance, tier1=1 << 30, disk2=1 << 40)
     store = instance.store()
     assert store.store(arrival(first)) == "stored"
@@ -187,7 +188,7 @@ def test_a_volume_drains_and_retires_when_nothing_is_left(
     with pytest.raises(UsageError, match="is retired"):
         changes.undrain("disk2")
     with pytest.raises(UsageError, match="which is retired"):
-        changes.add(Wanted("disk3", str(folder), 1, on_system_disk=True))
+        changes.add("disk3", str(folder), 1, on_system_disk=True)
 
 
 def test_a_drain_can_be_undone(instance: Instance, changes: VolumeChanges) -> None:
@@ -217,7 +218,7 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
     for number, is_series_known in enumerate((False, True)):
         place = folder / str(number)
         place.mkdir()
-        changes.add(Wanted(f"disk{number}", str(place), 1, on_system_disk=True))
+        changes.add(f"disk{number}", str(place), 1, on_system_disk=True)
         has_room(monkeypatch, instance, **{"tier1": 1 << 30, f"disk{number}": 1 << 40})
         arriving = begin(objects[number])
         changes.drain(f"disk{number}")
@@ -231,13 +232,41 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
     assert on(instance) == {"tier1": 2}
 
 
+@pytest.mark.parametrize(
+    "kind, options", [("nfs4", "rw,hard,sync"), ("nfs4", "rw,hard"), ("nfs4", "rw,soft,sync"), ("cifs", "rw")]
+)
+def test_of_shares_only_nfs_that_is_hard_and_sync_receives(
+    instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, options: str
+) -> None:
+    """What the kernel says of the mounts is made up; the folder is one of this machine."""
+    made_up = folder.with_name("mountinfo")
+    made_up.write_text(
+        Path("/proc/self/mountinfo").read_text() + f"999 1 0:99 / {folder} rw - {kind} nas:/x {options}\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTINFO", made_up)
+    if options != "rw,hard,sync":
+        with pytest.raises(UsageError, match="tier 2 or 3"):
+            changes.add("nas", str(folder), 1)
+        assert list(folder.iterdir()) == []
+        return
+    changes.add("nas", str(folder), 1)
+    has_room(monkeypatch, instance, tier1=1 << 30, nas=1 << 40)
+    assert instance.store().store(arrival(ct_study(10, 1)[0])) == "stored"
+    assert on(instance) == {"nas": 1}
+    made_up.write_text(made_up.read_text().replace("hard,sync", "hard"))  # mounted anew, and otherwise
+    with open_instance(instance.settings.data) as restarted:
+        (reason,) = restarted.volumes.absent.values()
+        assert "without sync" in str(reason)
+        assert len(restarted.volumes.tier(1)) == 1
+
+
 # --- several in a tier -----------------------------------------------------------------------------------------------
 
 
 def test_where_one_is_full_the_next_takes_it(
     instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
+    changes.add("disk2", str(folder), 1, on_system_disk=True)
     has_room(monkeypatch, instance, tier1=1 << 40, disk2=1 << 39)
     store, objects = instance.store(), ct_study(4, 6)
     assert store.store(arrival(objects[0])) == "stored"
@@ -277,7 +306,7 @@ def test_another_process_learns_of_it_without_a_restart(
 
         monkeypatch.setattr(other.volumes, "refresh", refresh)
         for change, then in (
-            (lambda: changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True)), [("disk2", "active")]),
+            (lambda: changes.add("disk2", str(folder), 1, on_system_disk=True), [("disk2", "active")]),
             (lambda: changes.drain("disk2"), [("disk2", "draining")]),
             (lambda: changes.retire("disk2"), []),
         ):
@@ -293,7 +322,7 @@ def test_another_process_learns_of_it_without_a_restart(
 @pytest.fixture
 def on_disk(instance: Instance, changes: VolumeChanges, disk: FileSystem) -> FileSystem:
     """A second volume of tier 1, on a disk of its own; the first takes nothing."""
-    changes.add(Wanted("disk2", str(disk.root), 1))
+    changes.add("disk2", str(disk.root), 1)
     first = instance.volumes.tier(1)[0]
     shutil.move(first.root / "volume.json", first.root / "away")
     instance.volumes.refresh()
@@ -376,7 +405,7 @@ def test_a_volume_that_hangs_holds_nobody_up(
     instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A share whose server is silent does so. Its look begins only once, and counts when it is over."""
-    changes.add(Wanted("disk2", str(folder), 1, on_system_disk=True))
+    changes.add("disk2", str(folder), 1, on_system_disk=True)
     hanging = instance.volumes.tier(1)[0]
     answers, begun = threading.Event(), []
     monkeypatch.setattr("pacs.archive.volumes.LOOK_S", 0.05)

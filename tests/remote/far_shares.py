@@ -28,7 +28,7 @@ from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import Kind, ToPut
 from pacs.storage.names import object_path
 from pacs.storage.opening import open_volume
-from pacs.storage.share import ShareVolume, create_share_identity
+from pacs.storage.share import ShareVolume, make_at
 from pacs.storage.volume import create_identity
 
 APPLIANCE_ID = str(uuid.UUID(int=1))
@@ -59,7 +59,7 @@ def raises(kind: type[BaseException], part: str = "") -> Iterator[None]:
         raise AssertionError(f"no {kind.__name__}")
 
 
-# --- the servers -------------------------------------------------------------------------------------------------------
+# --- the servers ----------------------------------------------------------------------------------------------------
 
 
 def make_file_system() -> None:
@@ -156,7 +156,7 @@ def mount(kind: str, folder: Path, options: str = "", name: str = "") -> None:
         time.sleep(0.2)
 
 
-# --- the trials ----------------------------------------------------------------------------------------------------------
+# --- the trials -------------------------------------------------------------------------------------------------------
 
 
 class Trials:
@@ -167,7 +167,7 @@ class Trials:
         self.server = FAR / kind
         self.folder = Path(f"/tmp/{kind}")
         mount(kind, self.folder)
-        create_share_identity(kind, str(self.folder), "tier3", OPTIONS, APPLIANCE_ID)
+        make_at(kind, str(self.folder), OPTIONS, "tier3", APPLIANCE_ID)
         self.volume = self.opened()
 
     def opened(self) -> ShareVolume:
