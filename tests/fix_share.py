@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pacs.storage import share_pool
-from pacs.storage.share import make_at
+from pacs.storage.share_place import make_at
 
 APPLIANCE_ID = str(uuid.UUID(int=1))
 OPTIONS = {"any_file_system": True, "timeout_s": 1.5}

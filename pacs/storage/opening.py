@@ -45,9 +45,9 @@ class Place:
     def identity(self) -> VolumeIdentity | None:
         """The identity of the volume there; None if the place is empty. Raise UsageError if it is neither."""
         if self.kind in ("nfs", "smb"):
-            from pacs.storage import share
+            from pacs.storage import share_place
 
-            return share.identity_at(self.kind, self.location, self.options)
+            return share_place.identity_at(self.kind, self.location, self.options)
         if self.kind == "s3":
             from pacs.storage import s3_place
 
@@ -57,9 +57,9 @@ class Place:
     def make(self, role: str, appliance_id: str) -> VolumeIdentity:
         """Make an empty place a volume: write its identity."""
         if self.kind in ("nfs", "smb"):
-            from pacs.storage import share
+            from pacs.storage import share_place
 
-            return share.make_at(self.kind, self.location, self.options, role, appliance_id)
+            return share_place.make_at(self.kind, self.location, self.options, role, appliance_id)
         if self.kind == "s3":
             from pacs.storage import s3_place
 
@@ -69,9 +69,9 @@ class Place:
     def unmake(self) -> None:
         """Take back what `make` did a moment ago. What cannot be taken back stays: it is an empty volume."""
         if self.kind in ("nfs", "smb"):
-            from pacs.storage import share
+            from pacs.storage import share_place
 
-            share.unmake_at(self.kind, self.location, self.options)
+            share_place.unmake_at(self.kind, self.location, self.options)
         elif self.kind == "s3":
             from pacs.storage import s3_place
 

@@ -108,9 +108,6 @@ class Served:
     def do_require_writable(self) -> None:
         self.volume.require_writable()
 
-    def do_require_room(self, size_bytes: int) -> None:
-        self.volume.require_room(size_bytes)
-
     def do_room(self) -> Any:
         return asdict(self.volume.room())
 

@@ -140,6 +140,7 @@ def test_many_are_put_at_once_and_each_has_its_outcome(volume: ShareVolume) -> N
 
 def test_what_is_read_from_the_share_can_be_put_there(volume: ShareVolume) -> None:
     """As many puts as may be under way, each of which needs another process for what it puts."""
+    pool_of(volume).timeout_s = 60  # how busy the machine is is not what this is about
     path = new_path()
     volume.put(path, [CONTENT], len(CONTENT))
     outcomes: list[bytes] = []
@@ -173,6 +174,50 @@ def test_listings_notes_and_quarantine(volume: ShareVolume, share: Share) -> Non
     volume.replace_small("journal/2026-11.jsonl", b"one\n")
     volume.replace_small("journal/2026-11.jsonl", b"one\ntwo\n")
     assert volume.read_small("journal/2026-11.jsonl") == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 40], ids=["kept in memory", "flowing"])
+def test_what_is_received_is_there_when_it_is_placed(volume: ShareVolume, share: Share, pieces: int) -> None:
+    content = secrets.token_bytes(pieces * 200_000)
+    incoming = volume.begin()
+    for at in range(0, len(content), 200_000):
+        incoming.write(memoryview(content)[at : at + 200_000])
+        incoming.begin_writeback()
+    assert incoming.sha256 == hashlib.sha256(content).digest() and incoming.size_bytes == len(content)
+    received = incoming.finish()
+    (left,) = volume.walk()
+    assert left.path.startswith("incoming/")
+    path = new_path(content)
+    volume.place(received, path)
+    assert (share.server / path).read_bytes() == content
+    assert [each.path for each in volume.walk()] == [path]
+    volume.discard(received)
+
+
+def test_what_is_abandoned_leaves_nothing(volume: ShareVolume) -> None:
+    for size_bytes in (10, 5 << 20):
+        incoming = volume.begin()
+        incoming.write(bytes(size_bytes))
+        incoming.abandon()
+        incoming.abandon()
+    incoming = volume.begin()
+    incoming.write(b"x")
+    volume.discard(incoming.finish())
+    assert list(volume.walk()) == []
+
+
+def test_a_share_that_hangs_while_it_receives(volume: ShareVolume, share: Share) -> None:
+    pool_of(volume)._back_off_s = 60
+    small, large = volume.begin(), volume.begin()
+    small.write(b"x")
+    large.write(bytes(3 << 20))
+    share.hang()
+    for incoming in (small, large):
+        with pytest.raises(VolumeMissing, match="does not answer"):
+            incoming.finish()
+        incoming.abandon()
+    with pytest.raises(VolumeMissing, match="does not answer"):
+        volume.begin()
 
 
 def test_a_folder_that_cannot_be_listed_is_no_empty_one(volume: ShareVolume, share: Share) -> None:
