@@ -30,6 +30,8 @@ from pacs.storage.share_pool import Process, pool_of
 from pacs.storage.share_wire import from_failure
 
 _NFS_NOT_SYNC = replace(NFS, may_receive=False)
+#: How many files are synced together: so many are to be done within the share's time limit.
+_BATCH = 64
 #: How long what the server said of its room is believed [s]: services ask for it every few seconds.
 _ROOM_FOR_S = 60.0
 #: What is asked for in one request [bytes], and what a reader reads at a time at least.
@@ -124,7 +126,17 @@ class ShareVolume:
             return bytes.fromhex(process.result())
 
     def put_many(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
-        """The same for many files, with one sync of the share; beside each its SHA-256, or why it is not there."""
+        """The same for many files, synced a batch at a time; beside each its SHA-256, or why it is not there."""
+        outcomes: list[bytes | PacsError] = []
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            try:
+                outcomes += self._put_batch(batch)
+            except PacsError as error:  # what became of these is unknown; those before are there
+                outcomes += [error] * len(batch)
+        return outcomes
+
+    def _put_batch(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
         self._require_mounted()
         failed: dict[int, PacsError] = {}
         with self._writing() as process:
