@@ -13,6 +13,8 @@ import pytest
 
 from pacs.archive.store import Announced, Arrival, Arriving, StoreSession
 from pacs.archive.volume_changes import RETIRED_NOTE, VolumeChanges
+from pacs.checks import volumes as volume_check
+from pacs.checks.check import Subject
 from pacs.cli.instance import Instance, open_instance
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.index import volumes as rows
@@ -255,9 +257,14 @@ def test_of_shares_only_nfs_that_is_hard_and_sync_receives(
     assert on(instance) == {"nas": 1}
     made_up.write_text(made_up.read_text().replace("hard,sync", "hard"))  # mounted anew, and otherwise
     with open_instance(instance.settings.data) as restarted:
-        (reason,) = restarted.volumes.absent.values()
-        assert "without sync" in str(reason)
-        assert len(restarted.volumes.tier(1)) == 1
+        assert [each.location for each in restarted.volumes.tier(1)][1:] == [str(folder)], "it can be read"
+        has_room(monkeypatch, restarted, tier1=1 << 30, nas=1 << 40)
+        assert restarted.store().store(arrival(ct_study(11, 1)[0])) == "stored"
+        assert on(instance) == {"nas": 1, "tier1": 1}
+        result = volume_check.run(Subject(restarted.settings, restarted.database, restarted.volumes))
+        assert (result.severity, result.name) == ("warning", "volumes")
+        assert "receives nothing" in result.message
+        assert "-o hard,sync" in result.hint
 
 
 # --- several in a tier -----------------------------------------------------------------------------------------------
