@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pacs import clock
+from pacs.archive.known_volumes import open_known
 from pacs.archive.volume_places import (
     Given,
     forget_secrets,
@@ -22,7 +23,7 @@ from pacs.archive.volume_places import (
     require_other_buckets,
     wanted_volume,
 )
-from pacs.archive.volumes import Volumes, open_known
+from pacs.archive.volumes import Volumes
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
 from pacs.index.database import Database

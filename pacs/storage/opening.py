@@ -17,7 +17,7 @@ from pacs.storage.kinds import Kind, Promise, Volume
 from pacs.storage.promises import NFS, S3, SMB
 from pacs.storage.volume import VolumeIdentity
 
-#: What each kind promises.
+#: What each kind promises; an NFS share receives only where it is mounted hard and sync.
 PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3}
 
 
@@ -78,6 +78,27 @@ class Place:
             s3_place.unmake_at(self.location, self.options, self.secrets)
         else:
             making.unmake_in(Path(self.location))
+
+
+def reference() -> str:
+    """What each kind promises, as Markdown, for docs/reference/volumes.md."""
+    rows: dict[str, list[str]] = {
+        "receives objects": [_yes(each.may_receive) for each in PROMISES.values()],
+        "makes files safe against a loss of power": [_yes(each.fsyncs) for each in PROMISES.values()],
+        "a file has its name only when it is whole": [_yes(each.renames) for each in PROMISES.values()],
+        "lists every file": [_yes(each.lists_all) for each in PROMISES.values()],
+        "knows its free room": [_yes(each.knows_room) for each in PROMISES.values()],
+    }
+    rows["receives objects"][list(PROMISES).index("nfs")] = "mounted hard and sync"
+    lines = [f"| | {' | '.join(PROMISES)} |", "|---" * (len(PROMISES) + 1) + "|"]
+    lines += [f"| {what} | {' | '.join(cells)} |" for what, cells in rows.items()]
+    for kind, promise in PROMISES.items():
+        lines += ["", f"**{kind}**: read back by {promise.far_side}. {promise.note}"]
+    return "\n".join(lines) + "\n"
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def open_volume(kind: Kind, location: str, role: str, options: Mapping[str, Any], secrets: Path) -> Volume:
