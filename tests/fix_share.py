@@ -63,4 +63,5 @@ def share(tmp_path: Path) -> Iterator[Share]:
     share_pool._pools.pop(str(folder)).close()
     for mounted, process in ((folder, running[1]), (lower, running[0])):
         subprocess.run(["umount", "-l", mounted] if os.geteuid() == 0 else ["fusermount3", "-uz", mounted], check=True)
+        process.kill()  # with it, whatever waits in a call there gets an error
         process.wait(20)

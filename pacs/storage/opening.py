@@ -17,7 +17,7 @@ from pacs.storage.kinds import Kind, Promise, Volume
 from pacs.storage.promises import NFS, S3, SMB
 from pacs.storage.volume import VolumeIdentity
 
-#: What each kind promises.
+#: What each kind promises; an NFS share receives only where it is mounted hard and sync.
 PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3}
 
 
