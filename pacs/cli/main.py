@@ -31,6 +31,7 @@ COMMANDS = {
     "study": "study",
     "reconcile": "archive",
     "tier": "tier",
+    "volume": "volume",
     "backup": "backup",
     "commitment": "commitment",
     "tls": "tls",
