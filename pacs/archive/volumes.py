@@ -211,11 +211,15 @@ class Volumes:
             thread.join(REFRESH_S)  # one that hangs in a look at a volume ends with the process
 
     def _watch(self, stop: threading.Event) -> None:
+        is_told = False
         while not stop.wait(REFRESH_S):
             try:
                 self.refresh()
+                is_told = False
             except PacsError as error:
-                log.warning("the volumes could not be looked at: %s", error)
+                if not is_told:  # once an outage
+                    log.warning("the volumes cannot be looked at: %s", error)
+                is_told = True
             except Exception:
                 log.exception("the volumes could not be looked at")
 

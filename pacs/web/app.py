@@ -52,7 +52,7 @@ def make_app(subject: Subject) -> Starlette:
             results=results,
             worst=worst(results),
             counts=counts,
-            volumes=_volumes(subject),
+            volumes=await run_in_threadpool(_volumes, subject),
         )
         return HTMLResponse(page, headers=_HEADERS)
 
