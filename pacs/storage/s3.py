@@ -22,7 +22,7 @@ from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeFailed, Volume
 from pacs.storage import s3_download
 from pacs.storage.kinds import FileStatus, Room, ToPut
 from pacs.storage.promises import S3
-from pacs.storage.s3_client import translated
+from pacs.storage.s3_client import reading, translated
 from pacs.storage.s3_place import reach, read_identity_object
 from pacs.storage.s3_upload import Uploads
 from pacs.storage.volume import VolumeIdentity
@@ -147,11 +147,9 @@ class S3Volume:
 
     def read_start(self, path: str, size_bytes: int) -> bytes:
         """An object's first bytes, at most size_bytes. Raise NotFound."""
-        with translated(self._place):
-            answer = self._or_volume_missing(
-                lambda: s3_download.ask(self._client, self._place, self._key(path), 0, size_bytes - 1, "")
-            )
-            return answer["Body"].read(size_bytes) if answer is not None else b""
+        return self._or_volume_missing(
+            lambda: s3_download.start_of(self._client, self._place, self._key(path), size_bytes)
+        )
 
     def size_of(self, path: str) -> int:
         """An object's size [bytes]. Raise NotFound."""
@@ -204,7 +202,7 @@ class S3Volume:
         """Every object below `objects/` and `incoming/`, and every unfinished upload as a file of `incoming/`."""
         prefix = self._place.prefix
         for top in ("objects/", "incoming/"):
-            with translated(self._place):
+            with reading(self._place):
                 pages = self._client.get_paginator("list_objects_v2").paginate(
                     Bucket=self._place.bucket, Prefix=prefix + top
                 )
@@ -212,7 +210,7 @@ class S3Volume:
                     for each in page.get("Contents", ()):
                         modified_at = each["LastModified"].astimezone(UTC)
                         yield FileStatus(each["Key"].removeprefix(prefix), each["Size"], modified_at)
-        with translated(self._place):
+        with reading(self._place):
             uploads = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._place.bucket, Prefix=prefix
             )
@@ -240,7 +238,7 @@ class S3Volume:
         return self._place.prefix + path
 
     def _head(self, key: str) -> int:
-        with translated(self._place):
+        with reading(self._place):
             return self._client.head_object(Bucket=self._place.bucket, Key=key)["ContentLength"]
 
     def _or_volume_missing(self, read: Callable[[], _T]) -> _T:

@@ -241,9 +241,26 @@ def test_an_endpoint_that_stops_half_way_for_good(volume: S3Volume, bucket: Buck
     volume.put(path, [CONTENT], len(CONTENT))
     hasty = S3Volume(bucket.location, "tier3", {**bucket.options, "read_timeout_s": 0.3}, bucket.credentials)
     bucket.endpoint.fail("GET", path, change, times=99)
-    with pytest.raises(VolumeFailed, match="broke off"):
+    with pytest.raises(VolumeMissing, match="broke off"):  # which says nothing of the copy
         hasty.digest_on_disk(path)
     hasty.close()
+
+
+def test_a_read_that_fails_is_not_the_copys_fault(volume: S3Volume, bucket: Bucket) -> None:
+    """Whoever reads takes a copy that fails (VolumeFailed) out of service, and leaves a volume that is away alone."""
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    for change in (slow_down, an_error(500, "InternalError"), an_error(403, "AccessDenied"), cut_at(9)):
+        fault = bucket.endpoint.fail("GET", path, change, times=99)
+        for read in (volume.open, volume.digest_on_disk, lambda one: volume.read_start(one, 200), volume.read_small):
+            with pytest.raises(VolumeMissing):
+                read(path)
+        fault.times = 0
+    fault = bucket.endpoint.fail("GET", "list-type=2", an_error(500, "InternalError"), times=9)
+    with pytest.raises(VolumeMissing):
+        list(volume.walk())
+    fault.times = 0
+    assert volume.digest_on_disk(path) == SHA256
 
 
 def test_another_object_and_changed_bytes_are_found_by_their_digest(volume: S3Volume, bucket: Bucket) -> None:
