@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from pacs import clock
-from pacs.errors import ForeignVolume, PacsError, VolumeError, VolumeMissing
+from pacs.errors import ForeignVolume, PacsError, VolumeMissing
 from pacs.storage import durable
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.incoming import ReceivedFile
 from pacs.storage.kinds import FileStatus, Kind, Room, ToPut
-from pacs.storage.mounts import Mount
 from pacs.storage.promises import NFS, SMB
 from pacs.storage.share_incoming import ShareIncoming
 from pacs.storage.share_mount import require_share
@@ -49,9 +48,7 @@ class ShareVolume:
         self._kind, self._location, self._role, self._options = kind, location, role, options
         self._pool = pool_of(location, options)
         self._room: tuple[Room | None, float] = (None, 0.0)
-        mount = self._require_mounted()
-        if role == "tier1" and mount.why_it_may_not_receive:
-            raise VolumeError(mount.why_it_may_not_receive)
+        self._require_mounted()
         with self._pool.process(role) as process:
             self.identity = identity_of(process.ask("open", role=role))
 
@@ -239,11 +236,10 @@ class ShareVolume:
             self._require_same(process)
             return process.ask(call, **words)
 
-    def _require_mounted(self) -> Mount:
+    def _require_mounted(self) -> None:
         mount = require_share(self._kind, Path(self._location), bool(self._options.get("any_file_system")))
         if self._kind == "nfs":  # it may have been mounted in another way since
             self.promise = NFS if not mount.why_it_may_not_receive else _NFS_NOT_SYNC
-        return mount
 
     def _require_same(self, process: Process) -> None:
         """What a process finds there is what was opened here: each knows only what it opened itself."""
