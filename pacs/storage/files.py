@@ -22,7 +22,7 @@ from pacs.errors import NotFound, PacsError, VolumeFailed, VolumeMissing
 from pacs.storage import durable
 from pacs.storage.incoming import Incoming, ReceivedFile
 from pacs.storage.kinds import FileStatus, Promise, Room, ToPut
-from pacs.storage.reading import CHUNK_SIZE_BYTES, LocalFile, read_past_cache, unreadable
+from pacs.storage.reading import LocalFile, read_past_cache, unreadable
 from pacs.storage.together import put_together
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
 
@@ -106,10 +106,16 @@ class LocalVolume:
         """
         return self.write(chunks, size_bytes).finish()
 
-    def write(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> Incoming:
-        """Write chunks to a new temporary file, which is yet to be finished. Raise as `receive` does."""
-        self.require_room(size_bytes)
-        incoming = self.begin()
+    def write(self, chunks: Iterable[bytes | memoryview], size_bytes: int, is_room_known: bool = False) -> Incoming:
+        """Write chunks to a new temporary file, which is yet to be finished. Raise as `receive` does.
+
+        is_room_known: the caller has just asked for the room of many files, and whether they can be written.
+        """
+        if is_room_known:
+            incoming = Incoming(self.root, self._identity_file[0], lambda: None)
+        else:
+            self.require_room(size_bytes)
+            incoming = self.begin()
         try:
             for chunk in chunks:
                 incoming.write(memoryview(chunk))
@@ -194,14 +200,11 @@ class LocalVolume:
 
     def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """The file's bytes in chunks, from an offset [bytes]. Raise NotFound or VolumeFailed."""
-        found = self.path_of(path)
+        file = self.open(path)
         try:
-            with open(found, "rb", buffering=0) as file:
-                file.seek(offset)
-                while chunk := file.read(CHUNK_SIZE_BYTES):
-                    yield chunk
-        except OSError as error:
-            raise unreadable(self.root, error) from error
+            yield from file.chunks(offset)
+        finally:
+            file.close()
 
     def digest_on_disk(self, path: str) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
@@ -280,7 +283,7 @@ class LocalVolume:
         self.require_present()  # else the folders would be made below the mount point
         missing = [folder, *(parent for parent in folder.parents if parent.is_relative_to(self.root))]
         for path in reversed(missing):
-            if path == self.root:
+            if path == self.root or (path in self._durable_folders and path.is_dir()):
                 continue
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o750)
