@@ -81,8 +81,13 @@ class _Comparison:
     def run(self) -> None:
         copies = self._copies()
         row = next(copies, None)
-        for file in _in_order(self.volume.walk(), self.volume.location):
+        last = b""
+        for file in self.volume.walk():
             self.findings.files += 1
+            if file.path.startswith("incoming/"):
+                self._settle_temporary(file)
+                continue
+            last = self._require_order(last, file.path)
             while row is not None and _key(row["path"]) < _key(file.path):
                 self._missing(row)
                 row = next(copies, None)
@@ -135,11 +140,18 @@ class _Comparison:
         with self.database.transaction() as connection:
             return rows.change_copy_state(connection, row["copy_key"], row["path"], old, new)
 
-    def _settle_orphan(self, file: FileStatus) -> None:
-        if file.path.startswith("incoming/"):
+    def _require_order(self, last: bytes, path: str) -> bytes:
+        """Raise VolumeFailed if a file comes out of order: whole files would be taken for missing."""
+        if _key(path) <= last:
+            raise VolumeFailed(f"The volume at {self.volume.location} does not list its files in order.")
+        return _key(path)
+
+    def _settle_temporary(self, file: FileStatus) -> None:
+        if clock.now() - file.modified_at >= self.orphan_age:
             self.volume.remove(file.path)
             self.findings.temporary_removed += 1
-            return
+
+    def _settle_orphan(self, file: FileStatus) -> None:
         try:
             found = self._read_orphan(file.path)
         except VolumeFailed as error:
@@ -201,14 +213,3 @@ class _Comparison:
 def _key(path: str) -> bytes:
     """Paths are in the order of their bytes, on volumes and in the index."""
     return path.encode("utf-8", "surrogateescape")
-
-
-def _in_order(files: Iterable[FileStatus], location: str) -> Iterator[FileStatus]:
-    """The files; raise VolumeFailed if one comes out of order, as then whole files would be taken for missing."""
-    last = b""
-    for file in files:
-        key = _key(file.path)
-        if key <= last:
-            raise VolumeFailed(f"The volume at {location} does not list its files in order. Send the log to the makers.")
-        last = key
-        yield file

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -79,9 +79,7 @@ class Repair:
         self.database, self.volumes, self.sources = database, volumes, sources
         self._pace = Pace(rate_bytes_s)
 
-    def run(
-        self, at_once: bool = False, duration_s_max: float | None = None, is_stopping: Callable[[], bool] = lambda: False
-    ) -> Repairs:
+    def run(self, at_once: bool = False, duration_s_max: float | None = None) -> Repairs:
         """Repair what is due; at_once: also what waits for its next try. Raise AlreadyRunning.
 
         duration_s_max: begin nothing new after so long.
@@ -92,8 +90,7 @@ class Repair:
         with only_one(self.database, "repair"):
             while damaged := rows.due_damage(self.database, _AT_ONCE, at_once, last_key):
                 for row in damaged:
-                    late = duration_s_max is not None and clock.monotonic_s() - started_s > duration_s_max
-                    if late or is_stopping():
+                    if duration_s_max is not None and clock.monotonic_s() - started_s > duration_s_max:
                         return done
                     self._repair(row, done)
                 last_key = damaged[-1]["copy_key"]
@@ -242,7 +239,7 @@ class Repair:
         else:
             new_path = row["path"]
         with self.database.transaction() as connection:
-            state = {"bad": "bad", "missing": "missing"}.get(own, row["state"])
+            state: str = own if own in ("bad", "missing") else row["state"]
             rows.change_lost(connection, row["copy_key"], row["path"], new_path, state)
 
 

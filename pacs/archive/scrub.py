@@ -155,7 +155,8 @@ class Scrub:
         ]
         if faults:
             volume.require_present()  # else it is the disk that was pulled out, and no file
-            if len(batch) >= _UNREADABLE_MAX and sum(isinstance(error, VolumeFailed) for *_, error in faults) == len(batch):
+            unreadable = sum(isinstance(error, VolumeFailed) for _row, _state, error in faults)
+            if unreadable == len(batch) >= _UNREADABLE_MAX:
                 raise VolumeFailed(f"Nothing on the volume at {volume.location} can be read. Look at its disk.")
             for row, state, error in faults:
                 self._withdraw(volume, row, state, error, findings)

@@ -25,7 +25,7 @@ def run(subject: Subject) -> Result:
             return Result("fixity", "ok", "nothing is due yet: the archive is young")
         return Result("fixity", "warning", "the scrub never ran", "It runs every night; now: `pacs scrub run`.")
     if found.overdue_copies:
-        said = f"{found.overdue_copies} copies were not read for more than {subject.settings.scrub_period_days} days"
+        said = f"{found.overdue_copies} copies were not read for more than {subject.settings.scrub_period_days:g} days"
         return Result("fixity", "warning", said, f"{_LOOK} Is scrub_rate_mb_s high enough?")
     result = last["result"]
     assert isinstance(result, dict)

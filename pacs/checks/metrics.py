@@ -5,7 +5,8 @@ No name, no UID and no patient's data is among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -26,7 +27,7 @@ class Metric(NamedTuple):
     name: str
     kind: Literal["gauge", "counter"]
     help: str
-    samples: list[tuple[Mapping[str, str], float]]
+    samples: Sequence[tuple[Mapping[str, str], float]]
 
 
 def render(metrics: Iterable[Metric]) -> str:
@@ -51,10 +52,8 @@ def metrics(subject: Subject | None, results: Iterable[Result]) -> list[Metric]:
         ),
     ]  # fmt: skip
     if subject is not None:
-        try:
+        with contextlib.suppress(PacsError):  # the checks say so
             found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject)]
-        except PacsError:
-            pass  # the checks say so
     return found
 
 

@@ -91,10 +91,10 @@ def scrub_bad(context: typer.Context, as_json: AsJson = False) -> None:
         print_damage(copies_out_of_service(instance.database), as_json)
 
 
-def _print_status(found: Fixity, period_days: int, limit_mb_s: float) -> None:
+def _print_status(found: Fixity, period_days: float, limit_mb_s: float) -> None:
     part = found.verified_bytes / found.size_bytes if found.size_bytes else 1.0
     Console().print(
-        f"read within {period_days} days ", ProgressBar(total=1.0, completed=part, width=40), f" {part:.1%}", sep="",
+        f"read within {period_days:g} days ", ProgressBar(total=1.0, completed=part, width=40), f" {part:.1%}", sep="",
         end="\n",
     )  # fmt: skip
     typer.echo(f"last full pass: {f'{found.since:%Y-%m-%d %H:%M}' if found.since else 'there is no copy yet'} UTC")

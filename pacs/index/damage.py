@@ -95,12 +95,12 @@ def put_off(database: Database, copy_key: int, error: str) -> None:
 def copies_out_of_service(database: Database, copies_max: int = 1000) -> list[Row]:
     """The copies that are missing or bad now.
 
-    Rows of copy_key, volume_id, volume (its root), path, state, found_at, tries, next_try_at, last_error, has_other
+    Rows of copy_key, volume_id, volume (its name), path, state, found_at, tries, next_try_at, last_error, has_other
     (whether another copy is in service), study_instance_uid, sop_instance_uid, calling_ae (who sent it).
     """
     with database.transaction() as connection:
         return connection.execute(
-            "SELECT c.copy_key, c.volume_id::text, v.root AS volume, c.path, c.state, d.found_at, d.tries,"
+            "SELECT c.copy_key, c.volume_id::text, v.name AS volume, c.path, c.state, d.found_at, d.tries,"
             f" d.next_try_at, d.last_error, NOT {_NOTHING_LEFT} AS has_other, st.study_instance_uid,"
             " o.sop_instance_uid, a.calling_ae"
             " FROM copy c JOIN volume v USING (volume_id) JOIN object o USING (object_key)"

@@ -36,7 +36,7 @@ _SIZE = f"""
 
 
 def refresh_folders(database: Database, volume_id: str, older_than: timedelta) -> None:
-    """Note the folders that came to a volume, forget those that left it, count anew in those not counted for a while."""
+    """Note the folders that came to a volume, forget those that left it, count anew what was not for a while."""
     with database.transaction() as connection:
         now = {row["folder"] for row in connection.execute(_FOLDERS.encode(), {"volume_id": volume_id})}
         known = connection.execute(
