@@ -68,17 +68,19 @@ def read_past_cache(path: Path) -> Iterator[memoryview]:
     Each piece is overwritten by the next, also by one of the thread's next file: most objects are small, and making a
     buffer takes longer than reading them. Raise OSError; FileNotFoundError also if what is there is no file.
     """
+    is_direct = True
     try:
         fd = os.open(path, _FLAGS | os.O_DIRECT)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        fd = os.open(path, _FLAGS)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        fd, is_direct = os.open(path, _FLAGS), False
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(errno.ENOENT, "what is there is no file")
+        if not is_direct:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         buffer, done = _buffer(), 0
         while size := os.readv(fd, [buffer]):
             yield buffer[:size]
