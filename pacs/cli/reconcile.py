@@ -12,7 +12,7 @@ from pacs import clock
 from pacs.archive.reconcile import reconcile as run_reconcile
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
-from pacs.cli.priority import give_way
+from pacs.cli.priority import giving_way
 from pacs.errors import DigestMismatch, VolumeFailed
 from pacs.index.runs import record_run
 
@@ -25,9 +25,8 @@ def reconcile_run(
 ) -> None:
     """Compare every file with every row and mend what can be. Ends with 10 if a file is missing or damaged, with 4 if
     not all could be compared."""
-    give_way()
     started = clock.now()
-    with open_instance(data_of(context)) as instance:
+    with giving_way(), open_instance(data_of(context)) as instance:
         findings = run_reconcile(instance.database, instance.volumes.all(), instance.settings.orphan_age_s)
         findings.failed += [str(reason) for reason in instance.volumes.absent.values()]
         record_run(instance.database, "reconcile", started, findings.is_clean, asdict(findings))

@@ -12,7 +12,7 @@ from pacs import clock
 from pacs.archive.repair import Repair
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_database, open_instance
-from pacs.cli.priority import give_way
+from pacs.cli.priority import giving_way
 from pacs.cli.table import print_table
 from pacs.errors import DigestMismatch
 from pacs.index.damage import copies_out_of_service
@@ -28,9 +28,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @repair.command("run")
 def repair_run(context: typer.Context, as_json: AsJson = False) -> None:
     """Repair now, without waiting for the worker. Ends with 10 if something cannot be repaired."""
-    give_way()
     started = clock.now()
-    with open_instance(data_of(context)) as instance:
+    with giving_way(), open_instance(data_of(context)) as instance:
         limit = instance.settings.scrub_rate_mb_s
         done = Repair(instance.database, instance.volumes.by_id, rate_bytes_s=limit * 1e6 or None).run(at_once=True)
         record_run(instance.database, "repair", started, done.waiting == 0, asdict(done))

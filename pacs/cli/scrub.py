@@ -17,7 +17,7 @@ from pacs.archive import scrub as scrubbing
 from pacs.archive.fixity import Fixity, fixity
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
-from pacs.cli.priority import give_way
+from pacs.cli.priority import giving_way
 from pacs.cli.repair import print_damage
 from pacs.cli.table import print_table
 from pacs.errors import DigestMismatch, NotFound, VolumeFailed
@@ -40,9 +40,8 @@ def scrub_run(
     as_json: AsJson = False,
 ) -> None:
     """Read today's share of the copies. Ends with 10 if one is missing or bad, with 4 if not all could be read."""
-    give_way()
     started = clock.now()
-    with open_instance(data_of(context)) as instance, _bar(as_json) as bar:
+    with giving_way(), open_instance(data_of(context)) as instance, _bar(as_json) as bar:
         task = bar.add_task("", total=None)
         limit = instance.settings.scrub_rate_mb_s if rate is None else rate
         work = scrubbing.Scrub(
