@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -204,13 +206,21 @@ def test_one_volume_that_is_gone_keeps_no_other_from_being_compared(instance: In
     assert _reconcile(instance).missing == 1
 
 
-def test_a_folder_that_cannot_be_listed_makes_no_file_missing(instance: Instance) -> None:
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_listed_makes_no_file_missing(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     _store(instance, ct_study(13, 2))
-    folder = _files(instance)[0].parent
-    folder.rename(folder.with_name("away"))
-    folder.symlink_to(folder)  # a folder that leads to itself: ELOOP, as root too
-    findings = _reconcile(instance, orphan_age_s=3600)
-    assert findings.missing == 0 and len(findings.failed) == 1
+    folder, scandir = _files(instance)[0].parent, os.scandir
+
+    def broken(path: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path) == folder:
+            raise OSError(number, os.strerror(number))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    findings = _reconcile(instance)
+    assert findings.missing == 0 and len(findings.failed) == 1 and os.strerror(number) in findings.failed[0]
 
 
 def test_only_one_compares_at_a_time(instance: Instance) -> None:
