@@ -29,9 +29,11 @@ _FOLDERS = f"""
     SELECT folder FROM found WHERE folder IS NOT NULL
 """
 _SIZE = f"""
-    SELECT count(*) AS copies, coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes, min(c.created_at) AS oldest_at
+    SELECT count(*) AS copies, coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,
+           min(c.created_at) FILTER (WHERE c.state = 'good') AS oldest_at
       FROM copy c JOIN object o USING (object_key)
-     WHERE c.volume_id = %(volume_id)s AND c.path >= %(folder)s AND c.path < %(folder)s || {_LAST} AND c.state = 'good'
+     WHERE c.volume_id = %(volume_id)s AND c.path >= %(folder)s AND c.path < %(folder)s || {_LAST}
+       AND c.state <> 'leaving'
 """
 
 
@@ -53,7 +55,7 @@ def refresh_folders(database: Database, volume_id: str, older_than: timedelta) -
 def _count(connection: Connection, volume_id: str, folder: str) -> None:
     row = connection.execute(_SIZE.encode(), {"volume_id": volume_id, "folder": folder}).fetchone()
     assert row is not None
-    if row["copies"]:
+    if row["oldest_at"] is not None:
         connection.execute(
             "INSERT INTO fixity (volume_id, folder, copies, size_bytes, oldest_at) VALUES (%s, %s, %s, %s, %s)"
             " ON CONFLICT (volume_id, folder) DO UPDATE SET copies = excluded.copies,"
