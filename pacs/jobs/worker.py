@@ -10,6 +10,7 @@ from pacs import clock
 from pacs.archive.move import Mover
 from pacs.archive.repair import Repair
 from pacs.archive.volumes import Volumes
+from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.runs import record_run
@@ -44,9 +45,9 @@ class Worker:
                 log.error("no copy of the journal: %s", error)
 
     def repair(self) -> None:
-        """Make copies that are missing or bad anew, from others of their objects."""
+        """Make copies that are missing or bad anew, from others of their objects or the backup."""
         started, limit = clock.now(), self.settings.scrub_rate_mb_s
-        work = Repair(self.database, self.volumes.by_id, rate_bytes_s=limit * 1e6 or None)
+        work = Repair(self.database, self.volumes.by_id, backup_sources(self.settings), limit * 1e6 or None)
         done = work.run(duration_s_max=self.settings.tier_interval_s)
         if done.did_anything:
             record_run(self.database, "repair", started, done.waiting == 0, asdict(done))
