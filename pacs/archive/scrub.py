@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 BATCH_COPIES = 2000
 BATCH_BYTES = 1 << 30
 #: Files that are read at once: enough that one is hashed while another is fetched, and no queue before the disk.
-THREADS = 2
+THREADS = {"local": 2}
+#: What is far away is waited for.
+THREADS_FAR = 4
 #: How many copies a thread takes at once.
 _STRIDE = 20
 #: If not one of so many files can be read, it is the volume's fault.
@@ -109,14 +111,15 @@ class Scrub:
 
     def _read(self, folders: list[Folder], findings: Findings) -> None:
         total_bytes = sum(folder.size_bytes for folder in folders)
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="scrub") as pool:
-            for volume_id, of_volume in groupby(folders, key=lambda each: each.volume_id):
-                volume = self.volumes[volume_id]
-                try:
+        for volume_id, of_volume in groupby(folders, key=lambda each: each.volume_id):
+            volume = self.volumes[volume_id]
+            threads = THREADS.get(volume.promise.kind, THREADS_FAR)
+            try:
+                with ThreadPoolExecutor(threads, thread_name_prefix="scrub") as pool:
                     for folder in of_volume:
                         self._read_folder(pool, volume, folder.folder, findings, total_bytes)
-                except (VolumeError, VolumeFailed) as error:
-                    self._note_failed(error, findings)
+            except (VolumeError, VolumeFailed) as error:
+                self._note_failed(error, findings)
 
     def _note_failed(self, error: PacsError, findings: Findings) -> None:
         findings.failed.append(str(error))

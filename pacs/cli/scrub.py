@@ -18,10 +18,9 @@ from pacs.archive.fixity import Fixity, fixity
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
 from pacs.cli.priority import giving_way
-from pacs.cli.repair import print_damage
+from pacs.cli.repair import LISTED, repair_list
 from pacs.cli.table import print_table
 from pacs.errors import DigestMismatch, NotFound, VolumeFailed
-from pacs.index.damage import copies_out_of_service
 from pacs.index.runs import record_run
 
 scrub = typer.Typer(no_args_is_help=True, help="Every copy, read again and compared with its digest.")
@@ -84,10 +83,13 @@ def scrub_status(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @scrub.command("bad")
-def scrub_bad(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the copies that are missing or bad, as `pacs repair list` does."""
-    with open_instance(data_of(context)) as instance:
-        print_damage(copies_out_of_service(instance.database), as_json)
+def scrub_bad(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = LISTED,
+    as_json: AsJson = False,
+) -> None:
+    """Show the copies that are missing or bad: the same as `pacs repair list`."""
+    repair_list(context, limit, as_json)
 
 
 def _print_status(found: Fixity, period_days: float, limit_mb_s: float) -> None:

@@ -15,6 +15,8 @@ from pacs import clock
 from pacs.archive.reconcile import reconcile
 from pacs.archive.repair import Repair, Repairs
 from pacs.archive.scrub import Scrub
+from pacs.backup.repository import Repository
+from pacs.backup.source import backup_sources
 from pacs.checks import copies as copies_check
 from pacs.checks.check import Subject
 from pacs.cli.instance import Instance
@@ -326,3 +328,25 @@ def test_what_is_out_of_service_can_be_listed_as_json(instance: Instance) -> Non
         connection.execute("UPDATE copy SET state = 'missing'")
     rows = copies_out_of_service(instance.database)
     assert len(json.loads(json.dumps(rows, default=str))) == 2
+
+
+def test_what_is_on_no_volume_any_more_comes_from_the_backup(instance: Instance, tmp_path: Path) -> None:
+    """Both objects were backed up; the repository's file of one of them is bad as well, and nobody is given it."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    repository = Repository(root, instance.volumes.tier(1)[0].identity.appliance_id)
+    site = LocalSite(instance.volumes.tier(1)[0], Path(instance.volumes.tier(1)[0].location))
+    store(instance, ct_study(1, 2))
+    rows = copies(instance)
+    for row in rows:
+        repository.put_object(bytes(row["sha256"]), [site.get(row["path"])])
+        site.delete(row["path"])
+    repository.object_file(bytes(rows[0]["sha256"])).write_bytes(b"bad too")
+    scrub(instance)
+    settings = instance.settings.model_copy(update={"backup_repository": root})
+    Worker(settings, instance.database, instance.journal, instance.volumes).repair()
+    assert [row["state"] for row in copies(instance)] == ["missing", "good"]
+    (left,) = copies_out_of_service(instance.database)
+    assert "the backup" in left["last_error"]
+    root.rename(tmp_path / "away")
+    assert Repair(instance.database, instance.volumes.by_id, backup_sources(settings)).run(at_once=True).waiting == 1
