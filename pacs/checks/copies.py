@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pacs import clock
 from pacs.checks.check import Result, Subject
-from pacs.index.damage import damage_counts, lost_studies
+from pacs.index.damage import LOOKED_AT_MAX, damage_counts, lost_studies
 from pacs.index.database import Row
 from pacs.index.runs import newest_run
 
@@ -18,7 +18,10 @@ def run(subject: Subject) -> Result:
     """Look at the copies out of service, and at when files and rows were last compared."""
     counts = damage_counts(subject.database)
     if counts["lost"]:
-        return _lost(counts["lost"], lost_studies(subject.database, _NAMED_MAX + 1))
+        return _lost(counts, lost_studies(subject.database, _NAMED_MAX + 1))
+    if counts["out_of_service"] >= LOOKED_AT_MAX:
+        said = f"{counts['out_of_service']} copies are missing or bad"
+        return Result("copies", "critical", said, "Is it a whole volume? See `pacs repair list`, and its disk.")
     if counts["out_of_service"]:
         said = f"{counts['out_of_service']} copies are missing or bad; their objects have other copies"
         return Result(
@@ -27,11 +30,12 @@ def run(subject: Subject) -> Result:
     return _compared(subject, counts)
 
 
-def _lost(objects: int, studies: list[Row]) -> Result:
+def _lost(counts: Row, studies: list[Row]) -> Result:
     named = [f"{row['study_instance_uid']} (sent by {_senders(row)})" for row in studies[:_NAMED_MAX]]
+    many = " or more" if counts["out_of_service"] >= LOOKED_AT_MAX else ""
     more = " and more" if len(studies) > _NAMED_MAX else ""
     return Result(
-        "copies", "critical", f"{objects} objects have no good copy, of study {', '.join(named)}{more}",
+        "copies", "critical", f"{counts['lost']}{many} objects have no good copy, of study {', '.join(named)}{more}",
         "Send these studies again from the device: that heals them. All: `pacs repair list`. Look at the disks.",
     )  # fmt: skip
 

@@ -9,9 +9,17 @@ from pacs.index.store import DEFAULT_TENANT
 FIRST_WAIT_S = 60
 LONGEST_WAIT_S = 86_400
 
+#: So many lost copies are looked at to tell which objects are lost: whoever has lost a disk must not wait for that.
+LOOKED_AT_MAX = 20_000
+
 _LOST = "c.state IN ('missing', 'bad')"
-#: Of an object of which nothing can be given any more. A copy that is leaving is there yet.
-_NOTHING_LEFT = "NOT EXISTS (SELECT FROM copy g WHERE g.object_key = c.object_key AND g.state IN ('good', 'leaving'))"
+#: Whether something can be given of a copy's object yet. A copy that is leaving is there yet. A subquery that returns a
+#: value is looked up row by row in an index; EXISTS would be joined, with the whole table if the planner thinks so.
+_LEFT = "(SELECT count(*) FROM copy g WHERE g.object_key = c.object_key AND g.state IN ('good', 'leaving'))"
+_LOST_OBJECTS = (
+    f"SELECT DISTINCT c.object_key FROM (SELECT c.object_key FROM copy c WHERE {_LOST} ORDER BY c.copy_key"
+    f" LIMIT {LOOKED_AT_MAX}) c WHERE {_LEFT} = 0"
+)
 
 
 def due_damage(database: Database, copies_max: int, at_once: bool = False, after_key: int = 0) -> list[Row]:
@@ -101,7 +109,7 @@ def copies_out_of_service(database: Database, copies_max: int = 1000) -> list[Ro
     with database.transaction() as connection:
         return connection.execute(
             "SELECT c.copy_key, c.volume_id::text, v.name AS volume, c.path, c.state, d.found_at, d.tries,"
-            f" d.next_try_at, d.last_error, NOT {_NOTHING_LEFT} AS has_other, st.study_instance_uid,"
+            f" d.next_try_at, d.last_error, {_LEFT} > 0 AS has_other, st.study_instance_uid,"
             " o.sop_instance_uid, a.calling_ae"
             " FROM copy c JOIN volume v USING (volume_id) JOIN object o USING (object_key)"
             " JOIN series se USING (series_key) JOIN study st USING (study_key)"
@@ -113,26 +121,29 @@ def copies_out_of_service(database: Database, copies_max: int = 1000) -> list[Ro
 
 
 def lost_studies(database: Database, studies_max: int = 20) -> list[Row]:
-    """Studies with objects of which no copy is left: study_instance_uid, calling_aes (who sent them), objects."""
+    """Studies with objects of which no copy is left: study_instance_uid, calling_aes (who sent them), objects.
+
+    Of LOOKED_AT_MAX copies; there may be more.
+    """
     with database.transaction() as connection:
         return connection.execute(
             "SELECT st.study_instance_uid, array_agg(DISTINCT a.calling_ae) FILTER (WHERE a.calling_ae IS NOT NULL)"
-            " AS calling_aes, count(DISTINCT o.object_key) AS objects"
-            " FROM copy c JOIN object o USING (object_key) JOIN series se USING (series_key)"
+            " AS calling_aes, count(*) AS objects"
+            f" FROM ({_LOST_OBJECTS}) l JOIN object o USING (object_key) JOIN series se USING (series_key)"
             " JOIN study st USING (study_key) LEFT JOIN association a USING (association_key)"
-            f" WHERE {_LOST} AND {_NOTHING_LEFT} GROUP BY st.study_key ORDER BY st.study_key LIMIT %s".encode(),
+            " GROUP BY st.study_key ORDER BY st.study_key LIMIT %s".encode(),
             (studies_max,),
         ).fetchall()
 
 
 def damage_counts(database: Database) -> Row:
     """Figures: copies out of service, quarantined (the copies among them whose file was put aside), lost (objects of
-    which none is left), and what became of damage since ever: repaired, found_well, healed, forgotten."""
+    which none is left, of LOOKED_AT_MAX copies), and what became of damage: repaired, found_well, healed, forgotten."""
     with database.transaction() as connection:
         row = connection.execute(
             f"SELECT (SELECT count(*) FROM copy c WHERE {_LOST}) AS out_of_service,"
             f" (SELECT count(*) FROM copy c WHERE {_LOST} AND c.path LIKE 'quarantine/%') AS quarantined,"
-            f" (SELECT count(DISTINCT c.object_key) FROM copy c WHERE {_LOST} AND {_NOTHING_LEFT}) AS lost,"
+            f" (SELECT count(*) FROM ({_LOST_OBJECTS}) l) AS lost,"
             " count(*) FILTER (WHERE outcome = 'repaired') AS repaired,"
             " count(*) FILTER (WHERE outcome = 'found well') AS found_well,"
             " count(*) FILTER (WHERE outcome = 'healed') AS healed,"
