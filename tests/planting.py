@@ -6,21 +6,25 @@ have all of it tested on another kind of volume, add a function to `SITES` that 
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from pacs.archive.store import Arrival
+from pacs.archive.volumes import secrets_of
 from pacs.cli.instance import Instance
 from pacs.index import volumes as volume_rows
 from pacs.index.database import Row
-from pacs.storage.kinds import Volume
+from pacs.storage.kinds import Kind, Volume
 from pacs.storage.names import fresh_path
+from pacs.storage.opening import Place
 from tests.synthetic import SyntheticObject, ct_study
 
 
@@ -81,8 +85,79 @@ def local_site(instance: Instance, _request: pytest.FixtureRequest) -> Site:
     return LocalSite(volume, Path(volume.location))
 
 
+def share_site(instance: Instance, request: pytest.FixtureRequest) -> Site:
+    """A share in tier 3; what is planted is planted on its server."""
+    share = request.getfixturevalue("share")
+    about = share.server / "volume.json"
+    identity = json.loads(about.read_text())
+    identity["appliance_id"] = instance.volumes.tier(1)[0].identity.appliance_id
+    about.write_text(json.dumps(identity))
+    options = {"any_file_system": True, "timeout_s": 60}
+    return LocalSite(_known(instance, identity["volume_id"], str(share.folder), "smb", options), share.server)
+
+
+def _known(instance: Instance, volume_id: str, location: str, kind: Kind, options: dict[str, object]) -> Volume:
+    known = volume_rows.KnownVolume(volume_id, "far", 3, location, kind, options)
+    volume_rows.register_volume(instance.database, known)
+    instance.volumes.refresh()
+    return instance.volumes.get(volume_id)
+
+
+@dataclass
+class BucketSite:
+    """A bucket of an endpoint in this process."""
+
+    volume: Volume
+    client: Any
+    bucket: str
+    is_file_system: bool = False
+
+    def get(self, path: str) -> bytes:
+        """What is there."""
+        content: bytes = self.client.get_object(Bucket=self.bucket, Key=path)["Body"].read()
+        return content
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write over what is there, or anew."""
+        self.client.put_object(Bucket=self.bucket, Key=path, Body=content)
+
+    def delete(self, path: str) -> None:
+        """Take it away."""
+        self.client.delete_object(Bucket=self.bucket, Key=path)
+
+    def paths(self, top: str) -> list[str]:
+        """Every path below a folder, sorted."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{top}/")
+        return sorted(each["Key"] for page in pages for each in page.get("Contents", ()))
+
+
+def bucket_site(instance: Instance, request: pytest.FixtureRequest) -> Site:
+    """A bucket in tier 3."""
+    import boto3
+
+    from tests.fix_bucket import write_credentials
+    from tests.remote.swift import ACCESS_KEY, SECRET_KEY
+
+    url, name = request.getfixturevalue("moto_url"), f"pacs-{uuid.uuid4().hex[:12]}"
+    client = boto3.client(
+        "s3", endpoint_url=url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name="us-east-1"
+    )
+    client.create_bucket(Bucket=name)
+    request.addfinalizer(client.close)
+    secrets = secrets_of(instance.settings.data, "far")
+    secrets.parent.mkdir(exist_ok=True)
+    write_credentials(secrets, ACCESS_KEY, SECRET_KEY)
+    location, options = f"s3://{name}", {"endpoint": url}
+    identity = Place("s3", location, options, secrets).make("tier3", instance.volumes.tier(1)[0].identity.appliance_id)
+    return BucketSite(_known(instance, identity.volume_id, location, "s3", options), client, name)
+
+
 #: Kind of volume → what makes one beside tier 1.
-SITES: dict[str, Callable[[Instance, pytest.FixtureRequest], Site]] = {"local": local_site}
+SITES: dict[str, Callable[[Instance, pytest.FixtureRequest], Site]] = {
+    "local": local_site,
+    "share": share_site,
+    "s3": bucket_site,
+}
 
 
 def store(instance: Instance, objects: list[SyntheticObject], association_key: int | None = None) -> None:

@@ -33,6 +33,7 @@ COMMANDS = {
     "scrub": "scrub",
     "repair": "repair",
     "tier": "archive",
+    "volume": "volume",
     "backup": "backup",
     "commitment": "commitment",
     "tls": "tls",
