@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from pacs.archive.known_volumes import secrets_of
 from pacs.archive.store import Arrival
-from pacs.archive.volumes import secrets_of
 from pacs.cli.instance import Instance
 from pacs.index import volumes as volume_rows
 from pacs.index.database import Row
