@@ -226,12 +226,20 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
         changes.drain(f"disk{number}")
         changes.retire(f"disk{number}")
         assert bool(session._above) is is_series_known  # that is inserted in another way
+        retired = rows.volume_named(instance.database, f"disk{number}").volume_id
         with pytest.raises(PacsError) as raised:
             arriving.finish()
         assert raised.value.status == 0xA700
         assert list((place / "objects").rglob("*.dcm")) == []
         assert begin(objects[number]).finish() == "stored"
     assert on(instance) == {"tier1": 2}
+    # What moves is as late as what arrives.
+    with pytest.raises(VolumeMissing, match="was retired"), instance.database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO copy (tenant_id, object_key, volume_id, path)"
+            " SELECT tenant_id, object_key, %s, object_key FROM object",
+            (retired,),
+        )
 
 
 @pytest.mark.parametrize(
