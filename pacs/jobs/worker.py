@@ -11,8 +11,10 @@ from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.move import Mover, Pass
 from pacs.archive.recall import Recaller
+from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index import recalls, tiers
 from pacs.index.database import Database
@@ -29,7 +31,7 @@ _RECALLS_KEPT_DAYS = 30
 
 
 class Worker:
-    """Copies the journal to every volume, follows the tiers' rules, empties volumes; and, beside that, recalls."""
+    """Copies the journal to every volume, follows the tiers' rules, empties volumes; beside that, recalls and repairs."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
@@ -47,11 +49,14 @@ class Worker:
             args=(self.settings.tier_interval_s, self.look_at_volumes, self.copy_journal, self.move),
             name="move", daemon=True,
         )  # fmt: skip
-        for thread in (recalling, moving):
+        repairing = threading.Thread(
+            target=self._repeat, args=(self.settings.tier_interval_s, self.repair), name="repair", daemon=True
+        )
+        for thread in (recalling, moving, repairing):
             thread.start()
         stop.wait()
         self.stop.set()
-        for thread in (recalling, moving):
+        for thread in (recalling, moving, repairing):
             thread.join()
         self._mover.close()
         self._recaller.close()
@@ -102,3 +107,11 @@ class Worker:
             if not done.is_nothing:
                 succeeded = done.failed == 0 and not done.errors
                 record_run(self.database, "tier", started, succeeded, asdict(done))
+
+    def repair(self) -> None:
+        """Make copies that are missing or bad anew, from others of their objects or the backup."""
+        started, limit = clock.now(), self.settings.scrub_rate_mb_s
+        work = Repair(self.database, self.volumes.by_id, backup_sources(self.settings), limit * 1e6 or None)
+        done = work.run(duration_s_max=self.settings.tier_interval_s)
+        if done.did_anything:
+            record_run(self.database, "repair", started, done.waiting == 0, asdict(done))

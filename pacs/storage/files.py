@@ -14,8 +14,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pacs.errors import NotFound, PacsError, VolumeFailed, VolumeMissing
@@ -25,6 +24,7 @@ from pacs.storage.kinds import FileStatus, Promise, Room, ToPut
 from pacs.storage.reading import LocalFile, read_past_cache, unreadable
 from pacs.storage.together import put_together
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
+from pacs.storage.walking import walk_in_order
 
 #: Room that receiving leaves on a volume [bytes]: on one that is shared with the database it is the database's.
 RESERVED_BYTES = 64 << 20
@@ -206,12 +206,17 @@ class LocalVolume:
         finally:
             file.close()
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
-        digest, found = hashlib.sha256(), self.path_of(path)
+        digest = hashlib.sha256()
         try:
-            for chunk in read_past_cache(found):
+            for chunk in read_past_cache(self.root / path):
                 digest.update(chunk)
+                if on_bytes is not None:
+                    on_bytes(len(chunk))
+        except (FileNotFoundError, NotADirectoryError):
+            self.require_present()  # else it is the volume that is missing, and no file
+            raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.") from None
         except OSError as error:
             raise unreadable(self.root, error) from error
         return digest.digest()
@@ -238,20 +243,12 @@ class LocalVolume:
         return str(target.relative_to(self.root))
 
     def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
-        for top in ("objects", "incoming"):
-            for folder, _folders, names in os.walk(self.root / top, onerror=self._not_listed):
-                for name in names:
-                    path = Path(folder, name)
-                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
-                        status = path.stat()
-                        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                        yield FileStatus(str(path.relative_to(self.root)), status.st_size, modified_at)
-        self.require_present()  # else what was listed is not all
-
-    def _not_listed(self, error: OSError) -> None:
-        """A folder that cannot be listed is not an empty one; one that was removed meanwhile is."""
-        if not isinstance(error, FileNotFoundError):
+        """Every file below `objects/` and `incoming/`, in the order of their paths' bytes."""
+        try:
+            for top in ("incoming", "objects"):
+                yield from walk_in_order(self.root, top)
+            self.require_present()  # else what was listed is not all
+        except OSError as error:
             raise unreadable(self.root, error) from error
 
     def read_small(self, path: str) -> bytes:
