@@ -36,6 +36,24 @@ def store(
     tenant_id: int = DEFAULT_TENANT,
 ) -> tuple[str, int]:
     """Insert an object: (outcome, object key), as pacs_store in 0001_initial.sql says."""
+    row = connection.execute(
+        "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
+        (
+            fields_of(record, transfer_syntax_uid, tenant_id),
+            file.sha256,
+            file.size_bytes,
+            file.volume_id,
+            file.path,
+            association_key,
+            keep_beside,
+        ),
+    ).fetchone()
+    assert row is not None
+    return row["outcome"], row["found_object_key"]
+
+
+def fields_of(record: IndexRecord, transfer_syntax_uid: str, tenant_id: int = DEFAULT_TENANT) -> str:
+    """What pacs_store is told of an object, as JSON."""
     patient_name = str(record.values["patient_name"])
     fields = {
         **record.values,
@@ -48,20 +66,7 @@ def store(
         "patient_name_words": names.words(patient_name),
         "referring_physician_name_key": "=".join(names.group_keys(str(record.values["referring_physician_name"]))),
     }
-    row = connection.execute(
-        "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
-        (
-            json.dumps(fields),
-            file.sha256,
-            file.size_bytes,
-            file.volume_id,
-            file.path,
-            association_key,
-            keep_beside,
-        ),
-    ).fetchone()
-    assert row is not None
-    return row["outcome"], row["found_object_key"]
+    return json.dumps(fields)
 
 
 def series_of(connection: Connection, object_key: int) -> int | None:
@@ -104,13 +109,20 @@ def open_session(connection: Connection) -> int:
     return int(row["key"])
 
 
-def open_association(database: Database, session_key: int, calling_ae: str, peer: str, user_name: str = "") -> int:
+def open_association(
+    database: Database,
+    session_key: int,
+    calling_ae: str,
+    peer: str,
+    user_name: str = "",
+    default_character_set: str = "",
+) -> int:
     """Note an association that was accepted; return its key."""
     with database.transaction() as connection:
         row = connection.execute(
-            "INSERT INTO association (session_key, calling_ae, peer, user_name) VALUES (%s, %s, %s, %s)"
-            " RETURNING association_key",
-            (session_key, calling_ae, peer, user_name),
+            "INSERT INTO association (session_key, calling_ae, peer, user_name, default_character_set)"
+            " VALUES (%s, %s, %s, %s, %s) RETURNING association_key",
+            (session_key, calling_ae, peer, user_name, default_character_set),
         ).fetchone()
     assert row is not None
     return int(row["association_key"])
