@@ -105,4 +105,3 @@ def sender(row: Row) -> Line | None:
         "closed": row["closed_at"].isoformat() if row["closed_at"] else None,
         "character_set": row["default_character_set"],
     }
-

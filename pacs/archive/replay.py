@@ -47,13 +47,14 @@ class Event:
 
 def _put_device(standing: Standing, line: Line) -> None:
     known = {each.name for each in fields(Device)}
-    values = {name: value for name, value in line.items() if name not in ("at", "what")}
+    values: Line = {name: value for name, value in line.items() if name not in ("at", "what")}
     if not values.keys() <= known:
         raise DataTooNew(
             f"The journal tells of devices what this version does not know ({', '.join(values.keys() - known)}). "
             "Nothing was touched. Boot the image that wrote it, or a newer one."
         )
-    device = Device(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    device = Device(**values)
     before = standing.devices.get(device.name)
     standing.devices[device.name] = (device, before[1] if before else line["at"])
 

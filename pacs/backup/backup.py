@@ -26,7 +26,7 @@ from pacs.storage.volume import read_identity
 log = logging.getLogger(__name__)
 
 #: What of the state volume goes into a point, beside the database. Not the cluster: its dump is there.
-STATE_FOLDERS = ("config", "identity", "journal")
+STATE_FOLDERS = ("config", "identity", "journal", "receipts")
 
 #: Called with (objects done, objects in all, bytes copied).
 Progress = Callable[[int, int, int], None]

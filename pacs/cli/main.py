@@ -29,6 +29,7 @@ COMMANDS = {
     "refusal": "device",
     "conflict": "conflict",
     "study": "archive",
+    "index": "index",
     "reconcile": "archive",
     "tier": "archive",
     "backup": "backup",

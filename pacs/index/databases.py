@@ -7,15 +7,40 @@ The service's role may make databases. Names: <name> is the index; <name>_rebuil
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pacs import clock
 from pacs.errors import DatabaseUnavailable, NotFound
-from pacs.index.database import SESSION_LOCK_CLASS
+from pacs.index.database import SESSION_LOCK_CLASS, Database, schema_version
+from pacs.index.volumes import KnownVolume, list_volumes
 
 _MAINTENANCE = "postgres"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an index holds: whether there is an object, and which volumes it knows."""
+
+    has_objects: bool
+    volumes: tuple[KnownVolume, ...]
+
+
+def contents(conninfo: str) -> Contents:
+    """Look into an index. Raise DataTooNew if a newer version made it, DatabaseUnavailable if it cannot be read."""
+    database = Database(conninfo, connections_max=1)
+    try:
+        with database.transaction() as connection:
+            if schema_version(connection) == 0:
+                return Contents(False, ())
+            row = connection.execute("SELECT EXISTS (SELECT FROM object) AS found").fetchone()
+        return Contents(row is not None and bool(row["found"]), tuple(list_volumes(database)))
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(f"The index cannot be read ({type(error).__name__}).") from error
+    finally:
+        database.close()
 
 
 class Databases:
@@ -29,7 +54,11 @@ class Databases:
     @property
     def new_conninfo(self) -> str:
         """The connection string of the index that is being made."""
-        return make_conninfo(self._conninfo, dbname=self.new_name)
+        return self.conninfo_of(self.new_name)
+
+    def conninfo_of(self, name: str) -> str:
+        """The connection string of a database of the same cluster."""
+        return make_conninfo(self._conninfo, dbname=name)
 
     def exists(self, name: str) -> bool:
         """Whether there is a database of a name."""
@@ -42,7 +71,7 @@ class Databases:
             return
         with self._connect() as connection:
             connection.execute(
-                f'CREATE DATABASE "{self.new_name}" TEMPLATE template0 ENCODING \'UTF8\' LOCALE \'C\''.encode()
+                f"CREATE DATABASE \"{self.new_name}\" TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'".encode()
             )
 
     def drop(self, name: str) -> None:
@@ -83,14 +112,32 @@ class Databases:
                 (name,),
             )
 
+    def admit(self, name: str, is_admitted: bool) -> None:
+        """Let nobody connect to a database any more, or let them again; one that is not there is no fault."""
+        if self.exists(name):
+            with self._connect() as connection:
+                connection.execute(
+                    f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS {str(is_admitted).lower()}'.encode()
+                )
+
     def swap(self) -> str:
-        """Put the new index in the place of the old one, at once or not at all; return the old one's new name."""
+        """Put the new index in the place of the old one, at once or not at all; return the old one's new name.
+
+        Raise DatabaseUnavailable if somebody is connected to one of them.
+        """
         kept = f"{self.name}_before_{clock.now():%Y%m%dT%H%M%S}"
         is_there = self.exists(self.name)
-        with self._connect() as connection, connection.transaction():
-            if is_there:
-                connection.execute(f'ALTER DATABASE "{self.name}" RENAME TO "{kept}"'.encode())
-            connection.execute(f'ALTER DATABASE "{self.new_name}" RENAME TO "{self.name}"'.encode())
+        try:
+            with self._connect() as connection, connection.transaction():
+                if is_there:
+                    connection.execute(f'ALTER DATABASE "{self.name}" RENAME TO "{kept}"'.encode())
+                connection.execute(f'ALTER DATABASE "{self.new_name}" RENAME TO "{self.name}"'.encode())
+        except psycopg.errors.ObjectInUse as error:
+            raise DatabaseUnavailable(
+                "The new index is ready, but somebody is connected to the old one. Stop all services, then run "
+                "`pacs index rebuild` again: it goes on here."
+            ) from error
+        self.admit(kept, True)
         return kept if is_there else ""
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:

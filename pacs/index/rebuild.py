@@ -226,9 +226,7 @@ def make_segment(connection: Connection, until: datetime | None) -> list[Row]:
 
 def put_fields(connection: Connection, day: date, file_key: int, all_fields: str) -> None:
     """Add the fields of a file that were left out."""
-    connection.execute(
-        f"UPDATE {_table(day)} SET fields = %s WHERE file_key = %s".encode(), (all_fields, file_key)
-    )
+    connection.execute(f"UPDATE {_table(day)} SET fields = %s WHERE file_key = %s".encode(), (all_fields, file_key))
 
 
 def load_segment(connection: Connection, until: datetime | None) -> None:
@@ -254,9 +252,7 @@ def end_load(connection: Connection, day: date, until: datetime | None) -> None:
         f"UPDATE rebuild.receipt r SET is_found = true FROM {_table(day)} f"
         " WHERE f.is_receipted AND r.sha256 = f.sha256 AND r.sop_instance_uid = f.sop_instance_uid".encode()
     )
-    connection.execute(
-        f"INSERT INTO rebuild.day SELECT %s, count(*) FROM {_table(day)}".encode(), (day,)
-    )
+    connection.execute(f"INSERT INTO rebuild.day SELECT %s, count(*) FROM {_table(day)}".encode(), (day,))
     connection.execute(
         "SELECT setval(pg_get_serial_sequence('object', 'object_key'), (SELECT max(object_key) FROM object))"
         " WHERE EXISTS (SELECT FROM object)"
@@ -267,14 +263,16 @@ def end_load(connection: Connection, day: date, until: datetime | None) -> None:
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def unreceipted(connection: Connection) -> list[Row]:
+def unreceipted(connection: Connection) -> Iterator[Row]:
     """Objects that no receipt tells of, as receipts name them."""
-    return connection.execute(
-        "SELECT o.sha256, o.sop_instance_uid, o.arrived_at, st.study_instance_uid, o.association_key"
-        " FROM object o JOIN series se USING (series_key) JOIN study st USING (study_key)"
-        " LEFT JOIN rebuild.receipt r ON r.sha256 = o.sha256 AND r.sop_instance_uid = o.sop_instance_uid"
-        " WHERE r.sha256 IS NULL ORDER BY o.object_key"
-    ).fetchall()
+    with connection.cursor(name="unreceipted") as cursor:
+        cursor.execute(
+            "SELECT o.sha256, o.sop_instance_uid, o.arrived_at, st.study_instance_uid, o.association_key"
+            " FROM object o JOIN series se USING (series_key) JOIN study st USING (study_key)"
+            " LEFT JOIN rebuild.receipt r ON r.sha256 = o.sha256 AND r.sop_instance_uid = o.sop_instance_uid"
+            " WHERE r.sha256 IS NULL ORDER BY o.object_key"
+        )
+        yield from cursor
 
 
 def without_file(connection: Connection, rows_max: int) -> tuple[int, list[Row]]:

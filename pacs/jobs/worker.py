@@ -8,39 +8,48 @@ from dataclasses import asdict
 
 from pacs import clock
 from pacs.archive.move import Mover
+from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
+from pacs.storage.receipts import Receipts
 
 log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Copies the journal to every volume, and moves settled studies down when tier 1 is full."""
+    """Writes receipts, copies them and the journal to every volume, moves settled studies down when tier 1 is full."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
+        self.receipts = Receipts(settings.data)
+        self.receipt_writer = ReceiptWriter(database, self.receipts)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
         while not stop.is_set():
-            for task in (self.copy_journal, self.move_down):
+            for task in (self.write_receipts, self.copy_journal, self.move_down):
                 try:
                     task()
                 except PacsError as error:
                     log.error("%s: %s", task.__name__.replace("_", " "), error)
             stop.wait(self.settings.tier_interval_s)
 
+    def write_receipts(self) -> None:
+        """Write down what of the newest arrivals is not in their files."""
+        self.receipt_writer.run()
+
     def copy_journal(self) -> None:
-        """Bring each volume's copy of the journal up to date."""
+        """Bring each volume's copies of the journal and the receipts up to date."""
         for volume in self.volumes.all():
-            try:
-                self.journal.copy_to(volume)
-            except PacsError as error:  # the others get theirs
-                log.error("no copy of the journal: %s", error)
+            for kept in (self.journal, self.receipts):
+                try:
+                    kept.copy_to(volume)
+                except PacsError as error:  # the others get theirs
+                    log.error("no copy of %s: %s", kept.folder.name, error)
 
     def move_down(self) -> None:
         """One look at the volumes of tier 1."""

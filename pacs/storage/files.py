@@ -229,9 +229,19 @@ class LocalVolume:
             raise durable.as_volume_error(error, self.root) from error
         return str(target.relative_to(self.root))
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
-        for top in ("objects", "incoming"):
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly in a folder, in no order; none if it is not there."""
+        try:
+            return [path.name for path in (self.root / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            self.require_present()
+            return []
+        except OSError as error:
+            raise unreadable(self.root, error) from error
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder; below `objects/` and `incoming/` if none is named."""
+        for top in (below,) if below else ("objects", "incoming"):
             for folder, _folders, names in os.walk(self.root / top):
                 for name in names:
                     path = Path(folder, name)

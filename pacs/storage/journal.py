@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs import clock
+from pacs.errors import VolumeError
 from pacs.storage import durable
 from pacs.storage.kinds import Volume
 
@@ -58,10 +59,28 @@ class Journal:
         copied = 0
         for segment in self.segments():
             path = f"journal/{segment.name}"
-            if not volume.has(path) or volume.size_of(path) != segment.stat().st_size:
-                volume.replace_small(path, segment.read_bytes())
-                copied += 1
+            if volume.has(path):
+                if volume.size_of(path) == segment.stat().st_size:
+                    continue
+                if not segment.read_bytes().startswith(volume.read_small(path)):
+                    raise VolumeError(
+                        f"The journal's copy on the volume at {volume.location} has what ours has not "
+                        f"({segment.name}). It is left as it is. Was this appliance's state restored from an older one? "
+                        "docs/operate/rebuild.md says what to do."
+                    )
+            volume.replace_small(path, segment.read_bytes())
+            copied += 1
         return copied
+
+
+def segments_on(volume: Volume, folder: str = "journal") -> list[str]:
+    """The segments of a volume's copy of the journal, or of what is kept the same way, oldest first."""
+    return sorted(name for name in volume.names(folder) if name.endswith(".jsonl") and not name.startswith("."))
+
+
+def copy_on(volume: Volume) -> dict[str, bytes]:
+    """A volume's copy of the journal: segment → content."""
+    return {name: volume.read_small(f"journal/{name}") for name in segments_on(volume)}
 
 
 def lines_of(content: bytes) -> Iterator[dict[str, Any]]:
