@@ -65,7 +65,7 @@ class Journal:
                 if not segment.read_bytes().startswith(volume.read_small(path)):
                     raise VolumeError(
                         f"The journal's copy on the volume at {volume.location} has what ours has not "
-                        f"({segment.name}). It is left as it is. Was this appliance's state restored from an older one? "
+                        f"({segment.name}). It is left as it is. Was this appliance restored to an older state? "
                         "docs/operate/rebuild.md says what to do."
                     )
             volume.replace_small(path, segment.read_bytes())
