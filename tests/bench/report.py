@@ -70,7 +70,8 @@ def write(path: Path, figures: Figures) -> None:
     path.write_text(f"{before}{_BEGIN}\n\n{_machine(figures)}\n\n{figures.table()}\n\n{_END}{after}", "utf-8")
 
 
-def _machine(figures: Figures) -> str:
+def machine() -> str:
+    """What was measured on, in words."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -82,9 +83,15 @@ def _machine(figures: Figures) -> str:
     memory_gib = int(Path("/proc/meminfo").read_text().split()[1]) / (1 << 20)
     cores = len(os.sched_getaffinity(0))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    return (
+        f"Commit {commit.strip()}. Machine: {model}, {cores} cores, {memory_gib:.0f} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}."
+    )
+
+
+def _machine(figures: Figures) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in peers.versions(peers.debian_root()).items())
     return (
-        f"{figures.instances} CT instances of 526 kB in 8 studies, {figures.rounds} rounds, commit {commit.strip()}. "
-        f"Machine: {model}, {cores} cores, {memory_gib:.0f} GiB, Linux {platform.release()}, "
-        f"Python {platform.python_version()}. Peers: {packages}."
+        f"{figures.instances} CT instances of 526 kB in 8 studies, {figures.rounds} rounds. {machine()} "
+        f"Peers: {packages}."
     )
