@@ -25,6 +25,8 @@ from pacs.model.record import IndexRecord, make_record
 from pacs.storage.kinds import FileStatus, Volume
 from pacs.storage.names import sha256_in_name
 
+_CHUNK_SIZE_BYTES = 1 << 20
+#: What is read at once where only headers are wanted.
 _START_SIZE_BYTES = 64 << 10
 
 
@@ -161,42 +163,33 @@ def _number(value: str | int | None) -> int | None:
 def read_record(
     volume: Volume, path: str, sha256: bytes | None, default_character_set: str
 ) -> tuple[FileMeta, IndexRecord]:
-    """A file's meta information and record, with the digest of all its bytes compared unless it is None."""
-    if sha256 is None:
-        return _read_what_is_needed(volume, path, default_character_set)
-    digest, chunks = hashlib.sha256(), volume.read(path)
-    start = next(chunks, b"")
-    digest.update(start)
-    meta = part10.decode_file_meta(start[: part10.START_BYTES_MAX])
-    scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
-    scanner.feed(memoryview(start)[meta.dataset_offset :])
-    for chunk in chunks:
-        digest.update(chunk)
-        scanner.feed(memoryview(chunk))
-    if digest.digest() != sha256:
-        raise DigestMismatch("The file's bytes are not those that were stored.")
-    return meta, make_record(scanner.finish(), default_character_set)
+    """A file's meta information and record, with the digest of all its bytes compared.
 
-
-def _read_what_is_needed(volume: Volume, path: str, default_character_set: str) -> tuple[FileMeta, IndexRecord]:
+    sha256 None: only what the index needs is read. Raise CannotUnderstand or DigestMismatch.
+    """
     file = volume.open(path)
     try:
-        buffer = memoryview(bytearray(_START_SIZE_BYTES))
-        size = file.read_into(buffer, 0)
-        meta = part10.decode_file_meta(bytes(buffer[: min(size, part10.START_BYTES_MAX)]))
-        scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
-        at = meta.dataset_offset
-        scanner.feed(buffer[at:size])
-        at = size
-        while at < file.size_bytes:
-            unneeded = min(scanner.unneeded_bytes, file.size_bytes - at)
+        size = file.size_bytes
+        chunk_size = _CHUNK_SIZE_BYTES if sha256 is not None else _START_SIZE_BYTES
+        buffer = memoryview(bytearray(min(size, chunk_size)))
+        at = file.read_into(buffer, 0)
+        meta = part10.decode_file_meta(bytes(buffer[: part10.START_BYTES_MAX]))
+        scanner, digest = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS), hashlib.sha256(buffer[:at])
+        scanner.feed(buffer[meta.dataset_offset : at])
+        while at < size:
+            unneeded = min(scanner.unneeded_bytes, size - at) if sha256 is None else 0
             if unneeded:
                 scanner.skip(unneeded)
                 at += unneeded
                 continue
-            size = file.read_into(buffer, at)
-            scanner.feed(buffer[:size])
-            at += size
+            piece = buffer[: min(len(buffer), size - at)]
+            if file.read_into(piece, at) < len(piece):
+                raise CannotUnderstand("The file became shorter while it was read.")
+            digest.update(piece)
+            scanner.feed(piece)
+            at += len(piece)
     finally:
         file.close()
+    if sha256 is not None and digest.digest() != sha256:
+        raise DigestMismatch("The file's bytes are not those that were stored.")
     return meta, make_record(scanner.finish(), default_character_set)

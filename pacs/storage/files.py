@@ -242,13 +242,22 @@ class LocalVolume:
     def walk(self, below: str = "") -> Iterator[FileStatus]:
         """Every file below a folder; below `objects/` and `incoming/` if none is named."""
         for top in (below,) if below else ("objects", "incoming"):
-            for folder, _folders, names in os.walk(self.root / top):
-                for name in names:
-                    path = Path(folder, name)
-                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
-                        status = path.stat()
-                        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                        yield FileStatus(str(path.relative_to(self.root)), status.st_size, modified_at)
+            yield from self._walk(top)
+
+    def _walk(self, folder: str) -> Iterator[FileStatus]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in found:
+            path = f"{folder}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(path)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
+                status = entry.stat()
+                yield FileStatus(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
     def read_small(self, path: str) -> bytes:
         """A small file beside the objects. Raise NotFound or VolumeFailed."""
