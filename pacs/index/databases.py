@@ -83,7 +83,7 @@ class Databases:
         """The indexes that were replaced and are kept, oldest first."""
         with self._connect() as connection:
             rows = connection.execute("SELECT datname FROM pg_database ORDER BY 1").fetchall()
-        pattern = re.compile(re.escape(self.name) + r"_before_\d{8}T\d{6}")
+        pattern = re.compile(re.escape(self.name) + r"_before_\d{8}T\d{12}")
         return [str(row[0]) for row in rows if pattern.fullmatch(str(row[0]))]
 
     def drop_replaced(self, name: str) -> None:
@@ -125,7 +125,7 @@ class Databases:
 
         Raise DatabaseUnavailable if somebody is connected to one of them.
         """
-        kept = f"{self.name}_before_{clock.now():%Y%m%dT%H%M%S}"
+        kept = f"{self.name}_before_{clock.now():%Y%m%dT%H%M%S%f}"
         is_there = self.exists(self.name)
         try:
             with self._connect() as connection, connection.transaction():

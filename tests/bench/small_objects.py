@@ -27,11 +27,13 @@ _ROWS = 32
 _PLACE = 999_999  # number and UID's end, put in for each object
 
 
-def make_objects(root: Path, receipts: Receipts, objects: int) -> tuple[int, int]:
+def make_objects(
+    root: Path, receipts: Receipts, objects: int, studies_a_day: int = STUDIES_A_DAY
+) -> tuple[int, int]:
     """Write so many objects below root (a volume of tier 1) and their receipts; return objects and bytes."""
     count = size_bytes = 0
     for study in range(-(-objects // OBJECTS_A_STUDY)):
-        arrived = FIRST_DAY + timedelta(days=study // STUDIES_A_DAY, seconds=5 * (study % STUDIES_A_DAY))
+        arrived = FIRST_DAY + timedelta(days=study // studies_a_day, seconds=5 * (study % studies_a_day))
         lines: list[Line] = []
         for series in range(1, SERIES_A_STUDY + 1):
             stored = []
