@@ -40,7 +40,8 @@ _QUERIES = {
     "object": "SELECT to_jsonb(o) - '{object_key,series_key,association_key}'::text[] AS row,"
     f" st.study_instance_uid, se.series_instance_uid, {_FROM} AS came_from,"
     " row_number() OVER (ORDER BY o.object_key) AS number FROM object o"
-    " JOIN series se USING (series_key) JOIN study st USING (study_key) LEFT JOIN association a USING (association_key)",
+    " JOIN series se USING (series_key) JOIN study st USING (study_key)"
+    " LEFT JOIN association a USING (association_key)",
     "copy": f"SELECT {_OBJECT} AS object, c.volume_id::text, c.path FROM copy c JOIN object o USING (object_key)"
     " WHERE c.state IN ('good', 'leaving')",
     "duplicate": f"SELECT {_OBJECT} AS object, d.kind, d.arrived_at, {_FROM} AS came_from FROM duplicate d"

@@ -25,6 +25,7 @@ from pacs.archive.receipts import lines as receipt_lines
 from pacs.archive.replay import Journalled
 from pacs.archive.volumes import Volumes
 from pacs.index import rebuild as rows
+from pacs.index import rebuilt
 from pacs.index import receipts as receipt_rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.runs import insert_run
@@ -213,20 +214,20 @@ class Rebuild:
             ]  # fmt: skip
             self._tell_what_is_not_there(connection, outcome)
             # Written now, so that the next rebuild finds the same order. Twice is no harm.
-            found = rows.unreceipted(connection)
+            found = rebuilt.unreceipted(connection)
             while part := list(islice(found, _RECEIPTS_AT_ONCE)):
                 self.receipts.append(receipt_lines(part, []))
                 outcome.unreceipted += len(part)
-            rows.finish(connection)
+            rebuilt.finish(connection)
             receipt_rows.move_marks(connection, *receipt_rows.newest_keys(connection))
             insert_run(connection, "rebuild", started, True, asdict(outcome))
 
     def _tell_what_is_not_there(self, connection: Connection, outcome: Outcome) -> None:
-        counts = rows.counts(connection)
+        counts = rebuilt.counts(connection)
         outcome.studies, outcome.objects, outcome.copies = counts["studies"], counts["objects"], counts["copies"]
         outcome.spare = counts["spare"]
-        outcome.missing, missing = rows.without_file(connection, TOLD_MAX)
-        outcome.left_out, left_out = rows.left_out(connection, TOLD_MAX)
+        outcome.missing, missing = rebuilt.without_file(connection, TOLD_MAX)
+        outcome.left_out, left_out = rebuilt.left_out(connection, TOLD_MAX)
         outcome.missing_objects, outcome.left_out_files = _words(missing), _words(left_out)
 
 

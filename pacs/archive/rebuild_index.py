@@ -7,27 +7,26 @@ meanwhile: what the services would do in it would be lost with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pacs.archive import rebuild_mark as mark
-from pacs.archive import replay
 from pacs.archive.rebuild import Outcome, Rebuild, Tell
 from pacs.archive.rebuild_mark import Begun
 from pacs.archive.rebuild_processes import reading
-from pacs.archive.replay import Journalled
-from pacs.archive.volumes import Volumes, open_volumes
-from pacs.errors import DatabaseUnavailable, DataTooNew, RebuildError, UsageError, VolumeMissing
+from pacs.archive.rebuild_sources import bring_up_to_date, open_sources, require_identity, roots_of, told_without
+from pacs.errors import DatabaseUnavailable, DataTooNew, RebuildError, UsageError
 from pacs.index import database as index
+from pacs.index import volumes as volume_rows
 from pacs.index.database import Database
 from pacs.index.databases import Databases, contents
 from pacs.index.runs import newest_run
+from pacs.index.volumes import KnownVolume
 from pacs.settings import Settings
-from pacs.storage import durable
-from pacs.storage.journal import Journal, copy_on, lines_of, reconciled
 from pacs.storage.receipts import Receipts
-from pacs.storage.volume import IDENTITY_FILE, read_identity
+from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +44,9 @@ def rebuild_index(
         found = mark.begun(data)
         if found is None:
             _require_nobody(databases)
-            _look_at_old(settings, databases, told, may_replace)
+            known = _look_at_old(settings, databases, told, may_replace)
             databases.drop(databases.new_name)  # of one that was never begun
+            _make_new(settings, databases, [row for row in known if told_without(told, row.name, row.volume_id)], told)
             begun = told
         else:
             begun = _same(found, told)
@@ -54,7 +54,8 @@ def rebuild_index(
             if done is not None:
                 mark.remove(data)
                 return done, ""
-        databases.make_new()
+        if not databases.exists(databases.new_name):
+            _make_new(settings, databases, [], begun)
         databases.end_others(databases.new_name)
         with _opened(databases.new_conninfo) as database:
             outcome = _outcome_of(database, begun)
@@ -86,15 +87,16 @@ def _require_nobody(databases: Databases) -> None:
         )
 
 
-def _look_at_old(settings: Settings, databases: Databases, told: Begun, may_replace: bool) -> None:
-    """Refuse to replace an index that holds objects unless that was said, and to leave a volume out that it knows."""
+def _look_at_old(settings: Settings, databases: Databases, told: Begun, may_replace: bool) -> tuple[KnownVolume, ...]:
+    """The volumes that the index knows. Raise UsageError if it holds objects and its replacement was not asked for,
+    VolumeMissing if one of them is not here."""
     if not databases.exists(databases.name):
-        return
+        return ()
     try:
         old = contents(settings.conninfo)
     except DatabaseUnavailable as error:
         log.warning("the index that is there cannot be read: %s", error)
-        return
+        return ()
     if old.has_objects and not may_replace:
         raise UsageError(
             "The index that is there holds objects. --replace makes a new one beside it, puts that in its place and "
@@ -102,20 +104,22 @@ def _look_at_old(settings: Settings, databases: Databases, told: Begun, may_repl
         )
     for row in old.volumes:
         if row.kind == "local" and not told_without(told, row.name, row.volume_id):
-            _require_identity(Path(row.location), row.name)
+            require_identity(Path(row.location), row.name)
+    return old.volumes
 
 
-def told_without(told: Begun, name: str, volume_id: str) -> bool:
-    """Whether a rebuild was told to go on without a volume."""
-    return name in told.without or volume_id in told.without
-
-
-def _require_identity(root: Path, name: str) -> None:
-    if not (root / IDENTITY_FILE).exists():
-        raise VolumeMissing(
-            f"Volume {name} is not at {root}. Attach and mount its disk; or go on without what it holds: "
-            f"`pacs index rebuild --without {name}`."
-        )
+def _make_new(settings: Settings, databases: Databases, without: Sequence[KnownVolume], told: Begun) -> None:
+    """Make the new database. It knows the volumes that are left out, so that nothing takes their place unnoticed."""
+    databases.make_new()
+    known = {row.name: row for row in without}
+    for tier, root in roots_of(settings).items():
+        name = f"tier{tier}"
+        if name in told.without and name not in known:  # its id is known to nobody
+            known[name] = KnownVolume(str(uuid.uuid4()), name, tier, str(root))
+    with _opened(databases.new_conninfo) as database:
+        index.migrate(database)
+        for row in known.values():
+            volume_rows.register_volume(database, row)
 
 
 def _same(found: Begun, told: Begun) -> Begun:
@@ -148,66 +152,15 @@ def _rebuild(
     tell: Tell,
 ) -> Outcome:
     data = settings.data
-    index.migrate(database)
-    volumes = _volumes(settings, database, begun)
-    segments, journalled = _journal(data, volumes, journal)
+    volumes, segments, journalled = open_sources(settings, database, begun, journal)
     mark.put(data, begun)
     databases.admit(databases.name, False)
-    _bring_up_to_date(data, segments)
+    bring_up_to_date(data, segments)
     outcome = Outcome(begun.rebuild, trusted_names=begun.trust_names, without_volumes=list(begun.without))
     conninfo = databases.new_conninfo
     with reading(processes, conninfo, data, database, volumes, begun.trust_names) as readers:
         made = Rebuild(database, volumes, journalled, Receipts(data), readers, processes)
         return made.run(outcome, tell)
-
-
-def _volumes(settings: Settings, database: Database, begun: Begun) -> Volumes:
-    """The volumes that the settings and the journal name, every one of them here but for those that were given up."""
-    roots = {1: settings.tier1_root}
-    if settings.tier2_root != settings.tier1_root:
-        roots[2] = settings.tier2_root
-    for tier, root in list(roots.items()):
-        if told_without(begun, f"tier{tier}", ""):
-            del roots[tier]
-        else:
-            _require_identity(root, f"tier{tier}")
-    volumes = open_volumes(database, settings.data, roots)
-    for row in volumes.rows:
-        if row.volume_id in volumes.absent and not told_without(begun, row.name, row.volume_id):
-            raise VolumeMissing(
-                f"Volume {row.name} is not here: {volumes.absent[row.volume_id]} Or go on without what it holds: "
-                f"`pacs index rebuild --without {row.name}`."
-            )
-    return volumes
-
-
-def _journal(data: Path, volumes: Volumes, right: Path | None) -> tuple[dict[str, bytes], Journalled]:
-    """The journal: ours and every volume's copy, each segment where it is longest."""
-    if right is not None:
-        ours = {path.name: path.read_bytes() for path in sorted(right.glob("*.jsonl"))}
-        if not ours:
-            raise UsageError(f"There is no segment of a journal in {right}. Name the folder that has them.")
-        copies = {str(right): ours}
-    else:
-        copies = {"the data directory": {path.name: path.read_bytes() for path in Journal(data).segments()}}
-        copies.update({volume.location: copy_on(volume) for volume in volumes.all()})
-    segments, words = reconciled(copies)
-    for each in words:
-        log.warning("%s The longest copy of each counts.", each)
-    return segments, replay.read(line for content in segments.values() for line in lines_of(content))
-
-
-def _bring_up_to_date(data: Path, segments: dict[str, bytes]) -> None:
-    """The journal goes on from the one that the index was made from."""
-    folder = Journal(data).folder
-    try:
-        durable.make_folders(folder)
-        for name, content in segments.items():
-            path = folder / name
-            if not path.exists() or path.read_bytes() != content:
-                durable.replace_file(path, content)
-    except OSError as error:
-        raise durable.as_volume_error(error, folder) from error
 
 
 # --- after ------------------------------------------------------------------------------------------------------------

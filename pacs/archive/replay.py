@@ -11,7 +11,7 @@ event adds it here, and a test fails until then.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from pacs.errors import DataTooNew
 from pacs.index import devices, replay
 from pacs.index.database import Connection
 from pacs.index.devices import Device
+from pacs.index.volumes import KnownVolume, State
 
 Line = dict[str, Any]
 
@@ -27,6 +28,8 @@ Line = dict[str, Any]
 class Standing:
     """What stands at the journal's end, apart from arrivals."""
 
+    #: By id; where one of the settings' volumes is, the settings say.
+    volumes: dict[str, tuple[KnownVolume, datetime | None]] = field(default_factory=dict)
     devices: dict[str, tuple[Device, datetime]] = field(default_factory=dict)
     dismissed: dict[tuple[str, str, str, str], Line] = field(default_factory=dict)
 
@@ -43,6 +46,21 @@ class Event:
 
     fold: Callable[[Standing, Line], None] | None = None
     in_order: Callable[[Connection, Line], str] | None = None
+
+
+def _add_volume(standing: Standing, line: Line) -> None:
+    named = {name: line[name] for name in ("volume_id", "name", "tier", "kind", "location", "options")}
+    standing.volumes[line["volume_id"]] = (KnownVolume(**named), line["at"])
+
+
+def _change_volume(state: State) -> Callable[[Standing, Line], None]:
+    def change(standing: Standing, line: Line) -> None:
+        known, since = standing.volumes.get(line["volume_id"], (None, None))
+        if known is None:  # the settings', which are called by their tier
+            known = KnownVolume(line["volume_id"], line["name"], int(line["name"].removeprefix("tier")), "")
+        standing.volumes[line["volume_id"]] = (replace(known, state=state), since)
+
+    return change
 
 
 def _put_device(standing: Standing, line: Line) -> None:
@@ -83,6 +101,10 @@ def _resolve_conflict(connection: Connection, line: Line) -> str:
 #: Every event that the journal can have. Corrections, merges, labels, holds, retention and deletions come with G:
 #: those that say what a study or patient is now are in_order, deletions too.
 EVENTS: dict[str, Event] = {
+    "volume add": Event(fold=_add_volume),
+    "volume drain": Event(fold=_change_volume("draining")),
+    "volume undrain": Event(fold=_change_volume("active")),
+    "volume retire": Event(fold=_change_volume("retired")),
     "device add": Event(fold=_put_device),
     "device change": Event(fold=_put_device),
     "device remove": Event(fold=_remove_device),

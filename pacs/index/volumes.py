@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
@@ -62,6 +63,11 @@ def insert_volume(connection: Connection, volume: KnownVolume) -> None:
             json.dumps(dict(volume.options)), volume.state,
         ),
     )  # fmt: skip
+
+
+def set_known_since(connection: Connection, volume_id: str, at: datetime) -> None:
+    """Note since when a volume has been known: the order of a tier's volumes."""
+    connection.execute("UPDATE volume SET created_at = %s WHERE volume_id = %s", (at, volume_id))
 
 
 def copies_on(connection: Connection, volume_id: str) -> list[Row]:

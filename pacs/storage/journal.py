@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from pacs import clock
 from pacs.errors import VolumeError
 from pacs.storage import durable
 from pacs.storage.kinds import Volume
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -58,17 +61,16 @@ class Journal:
         """Bring a volume's copy of the journal up to date; return how many segments were copied."""
         copied = 0
         for segment in self.segments():
-            path = f"journal/{segment.name}"
-            if volume.has(path):
-                if volume.size_of(path) == segment.stat().st_size:
-                    continue
-                if not segment.read_bytes().startswith(volume.read_small(path)):
-                    raise VolumeError(
-                        f"The journal's copy on the volume at {volume.location} has what ours has not "
-                        f"({segment.name}). It is left as it is. Was this appliance restored to an older state? "
-                        "docs/operate/rebuild.md says what to do."
-                    )
-            volume.replace_small(path, segment.read_bytes())
+            path, ours = f"journal/{segment.name}", segment.read_bytes()
+            theirs = volume.read_small(path) if volume.has(path) else b""
+            if theirs == ours:
+                continue
+            if not ours.startswith(theirs):
+                # This appliance was restored to an older state, or is another: what was there is not lost.
+                aside = f"journal-replaced/{clock.now():%Y%m%dT%H%M%S}-{segment.name}"
+                volume.replace_small(aside, theirs)
+                log.warning("the journal's copy on %s was another's; it is kept as %s", volume.location, aside)
+            volume.replace_small(path, ours)
             copied += 1
         return copied
 

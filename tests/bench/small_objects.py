@@ -27,9 +27,7 @@ _ROWS = 32
 _PLACE = 999_999  # number and UID's end, put in for each object
 
 
-def make_objects(
-    root: Path, receipts: Receipts, objects: int, studies_a_day: int = STUDIES_A_DAY
-) -> tuple[int, int]:
+def make_objects(root: Path, receipts: Receipts, objects: int, studies_a_day: int = STUDIES_A_DAY) -> tuple[int, int]:
     """Write so many objects below root (a volume of tier 1) and their receipts; return objects and bytes."""
     count = size_bytes = 0
     for study in range(-(-objects // OBJECTS_A_STUDY)):

@@ -111,19 +111,20 @@ class Bench:
     def _move(self, moved: int) -> None:
         """The oldest studies down to tier 2, then those to tier 3; beside it the same folders copied and read back."""
         studies = moved // OBJECTS_A_STUDY
+        count = studies * OBJECTS_A_STUDY
         self._pacs("volume", "add", "far", "--tier", "3", "--location", str(self.work / "tier3"))
         for source, target in ((1, 2), (2, 3)):
             copies = self.work / f"copies{target}"
             folders = sorted((self.data / f"tier{source}" / "objects").glob("*/*/*/*/*"))[:studies]
             theirs = self._timed(lambda folders=folders, copies=copies: self._copy(folders, copies))
             shutil.rmtree(copies)
-            count = studies * OBJECTS_A_STUDY
             ours = self._timed(lambda source=source, target=target: self._move_down(source, target, count))
             self.figures.add(f"move from tier {source} to tier {target}", count, "cp -r; sync; sha256sum", theirs, ours)
 
     def _move_down(self, source: int, target: int, objects: int) -> None:
-        from pacs.archive.move import Mover, Pass
         from pacs.model.tier_rules import Look, Rule
+
+        from pacs.archive.move import Mover, Pass
 
         size_bytes = self.figures.size_bytes * objects // self.figures.objects
         with open_instance(self.data) as instance:

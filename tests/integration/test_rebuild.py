@@ -54,7 +54,11 @@ class Archive:
         session = StoreSession(self.instance.database)
         arriving = self.instance.store().begin(
             Announced(
-                made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid, self.associations[ae], character_set
+                made.sop_class_uid,
+                made.sop_instance_uid,
+                made.transfer_syntax_uid,
+                self.associations[ae],
+                character_set,
             ),
             session,
         )
@@ -108,7 +112,9 @@ def live(archive: Archive) -> None:
     """Everything that makes a row: all kinds of conflicts and decisions, repetitions, quirks, devices, two tiers."""
     instance, journal = archive.instance, archive.instance.journal
     devices.add_device(instance.database, journal, Device("ct", "CT1", "192.0.2.7", 104))
-    devices.add_device(instance.database, journal, Device("old", "OLD", "192.0.2.8", 104, networks=("198.51.100.0/24",)))
+    devices.add_device(
+        instance.database, journal, Device("old", "OLD", "192.0.2.8", 104, networks=("198.51.100.0/24",))
+    )
     ct = devices.change_device(instance.database, journal, Device("ct", "CT1", "192.0.2.9", 11112, aliases=("CT1B",)))
     devices.add_device(instance.database, journal, replace(ct, name="gone", ae_title="GONE", aliases=()))
     devices.remove_device(instance.database, journal, "gone")
