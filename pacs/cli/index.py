@@ -18,10 +18,12 @@ from rich.progress import Progress as Bar
 from pacs.archive.rebuild import Outcome, Progress, Tell
 from pacs.archive.rebuild_index import abandon, rebuild_index
 from pacs.archive.rebuild_mark import Begun
+from pacs.cli.cluster import Cluster
 from pacs.cli.context import acting_as_owner, data_of
+from pacs.cli.dev import unprivileged_user
 from pacs.errors import DigestMismatch
 from pacs.index.databases import Databases
-from pacs.settings import load
+from pacs.settings import Settings, load
 
 index = typer.Typer(no_args_is_help=True, help="The index of what is in the archive.")
 
@@ -52,7 +54,7 @@ def index_rebuild(
     Ends with 10 if files were left out as damaged, or objects that had come are on no volume.
     """
     settings = load(data_of(context))
-    with acting_as_owner(settings.data / "config"):
+    with _database_running(settings), acting_as_owner(settings.data / "config"):
         if give_up:
             abandon(settings)
             typer.echo("The rebuild was given up. The index is as it was; the services may start.")
@@ -116,6 +118,20 @@ def _print(outcome: Outcome, kept: str) -> None:
         typer.echo(f"The old index is kept as {kept}: `pacs index drop {kept}` when all is well. Start the services.")
     else:
         typer.echo("Start the services.")
+
+
+@contextmanager
+def _database_running(settings: Settings) -> Iterator[None]:
+    """Of an instance of `pacs dev`, which is ended: its private cluster runs meanwhile."""
+    cluster = Cluster(settings.data, unprivileged_user(settings.data)) if not settings.database else None
+    if cluster is None or cluster.is_running():
+        yield
+        return
+    cluster.start()
+    try:
+        yield
+    finally:
+        cluster.stop()
 
 
 @contextmanager

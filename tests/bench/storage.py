@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pacs.cli.cluster import Cluster
-from pacs.cli.dev import _unprivileged_user
+from pacs.cli.dev import unprivileged_user
 from pacs.cli.instance import open_instance
 from pacs.index import database as index
 from pacs.settings import load
@@ -72,7 +72,7 @@ class Bench:
         (self.data / "config").mkdir(parents=True)
         create_identity(self.data, ("state",))
         (self.data / "config" / "pacs.toml").write_text("settle_s = 0\n")
-        self.cluster = Cluster(self.data, _unprivileged_user(self.data))
+        self.cluster = Cluster(self.data, unprivileged_user(self.data))
         self.processes = os.cpu_count() or 1
 
     def run(self, moved: int) -> None:

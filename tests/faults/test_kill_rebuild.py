@@ -19,7 +19,7 @@ import pytest
 
 from pacs.archive.rebuild_mark import MARK
 from pacs.cli.cluster import Cluster
-from pacs.cli.dev import _unprivileged_user
+from pacs.cli.dev import unprivileged_user
 from pacs.cli.instance import open_instance
 from pacs.index import database as index
 from pacs.index.databases import Databases
@@ -42,7 +42,7 @@ class Killed:
         (data / "config").mkdir(parents=True)
         create_identity(data, ("state",))
         (data / "config" / "pacs.toml").write_text("settle_s = 0\n")
-        self.cluster = Cluster(data, _unprivileged_user(data))
+        self.cluster = Cluster(data, unprivileged_user(data))
         self.cluster.start()
         self.conninfo = load(data).conninfo
         database = index.Database(self.conninfo)

@@ -286,9 +286,9 @@ class _database_of:  # noqa: N801
 
     def __init__(self, dev) -> None:
         from pacs.cli.cluster import Cluster
-        from pacs.cli.dev import _unprivileged_user
+        from pacs.cli.dev import unprivileged_user
 
-        self.cluster = Cluster(dev.data, _unprivileged_user(dev.data))
+        self.cluster = Cluster(dev.data, unprivileged_user(dev.data))
 
     def __enter__(self) -> None:
         self.cluster.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -187,3 +188,32 @@ def test_row_for_row(new_instance: Callable[[], Path], run: Run) -> None:
         again = Archive(opened)
         assert again.store(changed(1, 1)) == "duplicate"
         assert again.store(changed(20, 1)) == "stored"
+
+
+def test_the_order_of_arrival_counts_and_not_the_day_in_the_path(new_instance: Callable[[], Path], run: Run) -> None:
+    """An object that got its name just before midnight, and its row just after another had, came second."""
+    with open_instance(new_instance()) as opened:
+        archive = Archive(opened)
+        archive.store(changed(1, PatientID="P", PatientName="First^Name"))
+        archive.store(changed(2, PatientID="P", PatientName="Second^Name"))
+        with opened.database.transaction() as connection:
+            connection.execute(
+                "UPDATE object SET arrived_at = date_trunc('day', now()) + make_interval(secs => object_key)"
+            )
+            second = connection.execute("SELECT path FROM copy ORDER BY copy_key DESC LIMIT 1").fetchone()
+            assert second is not None
+            was = Path(second["path"])
+            study, day = was.parent, was.parent.parent
+            before = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y/%m/%d")
+            becomes = day.parents[2] / before / study.name / was.name
+            connection.execute("UPDATE copy SET path = %s WHERE path = %s", (str(becomes), str(was)))
+        (volume,) = opened.volumes.tier(1)
+        (volume.root / becomes).parent.mkdir(parents=True)
+        (volume.root / was).rename(volume.root / becomes)
+        archive.end_associations()
+        archive.write_down()
+        data, conninfo = archive.data, archive.conninfo
+    before_rows = all_rows(conninfo)
+    assert "First^Name" in before_rows["patient"][0]
+    rebuilt(run, data)
+    assert all_rows(conninfo) == before_rows
