@@ -52,22 +52,11 @@ class Archive:
                 self.instance.database, 1, ae, "192.0.2.7", "", character_set
             )
         made = encode(ds, syntax) if syntax else encode(ds)
-        session = StoreSession(self.instance.database)
-        arriving = self.instance.store().begin(
-            Announced(
-                made.sop_class_uid,
-                made.sop_instance_uid,
-                made.transfer_syntax_uid,
-                self.associations[ae],
-                character_set,
-            ),
-            session,
-        )
-        try:
-            arriving.write(memoryview(made.dataset))
-            return arriving.finish()
-        finally:
-            session.close()
+        named = (made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid)
+        announced = Announced(*named, self.associations[ae], character_set)
+        arriving = self.instance.store().begin(announced, StoreSession())
+        arriving.write(memoryview(made.dataset))
+        return arriving.finish()
 
     def end_associations(self) -> None:
         for key in self.associations.values():
