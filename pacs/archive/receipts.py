@@ -13,6 +13,8 @@ from pacs.index import receipts as rows
 from pacs.index.database import Database, Row
 from pacs.storage.receipts import Line, Receipts
 
+_TURNS_MAX = 10
+
 
 class ReceiptWriter:
     """Writes receipts of what came since the last turn."""
@@ -23,13 +25,17 @@ class ReceiptWriter:
         self._open: set[int] | None = None  # associations whose end is not written; None: not looked at yet
 
     def run(self) -> int:
-        """Write what has come; return how many objects and repetitions. Raise VolumeFull or VolumeFailed."""
+        """Write what has come; return how many objects and repetitions. Raise VolumeFull or VolumeFailed.
+
+        After a restore that is all there is: a part of it at each call, so that the worker comes to its other work.
+        """
         count = 0
-        while True:
+        for _ in range(_TURNS_MAX):
             done, is_more = self._turn()
             count += done
             if not is_more:
-                return count
+                break
+        return count
 
     def _turn(self) -> tuple[int, bool]:
         with self.database.transaction() as connection:

@@ -53,6 +53,10 @@ def _add_volume(standing: Standing, line: Line) -> None:
     standing.volumes[line["volume_id"]] = (KnownVolume(**named), line["at"])
 
 
+def _restore(standing: Standing, _line: Line) -> None:
+    standing.volumes.clear()  # those were of the appliance that was backed up
+
+
 def _change_volume(state: State) -> Callable[[Standing, Line], None]:
     def change(standing: Standing, line: Line) -> None:
         known, since = standing.volumes.get(line["volume_id"], (None, None))
@@ -101,6 +105,7 @@ def _resolve_conflict(connection: Connection, line: Line) -> str:
 #: Every event that the journal can have. Corrections, merges, labels, holds, retention and deletions come with G:
 #: those that say what a study or patient is now are in_order, deletions too.
 EVENTS: dict[str, Event] = {
+    "restore": Event(fold=_restore),
     "volume add": Event(fold=_add_volume),
     "volume drain": Event(fold=_change_volume("draining")),
     "volume undrain": Event(fold=_change_volume("active")),

@@ -1,4 +1,4 @@
-"""An archive of many small objects, made as files: the same seed, the same bytes. A few kB each, Part 10 as stored.
+"""An archive of many objects, made as files: the same seed, the same bytes. A few kB each, or more; Part 10 as stored.
 
 An object is made from its series' first by putting other digits and pixels in: some ten thousand a second. Their
 receipts are written too, as the worker writes them; the rows are made by `pacs index rebuild`.
@@ -23,19 +23,22 @@ SERIES_A_STUDY, OBJECTS_A_SERIES = 2, 50
 OBJECTS_A_STUDY = SERIES_A_STUDY * OBJECTS_A_SERIES
 STUDIES_A_DAY = 100
 FIRST_DAY = datetime(2025, 1, 1, 8, tzinfo=UTC)
-_ROWS = 32
+ROWS = 32
 _PLACE = 999_999  # number and UID's end, put in for each object
 
 
-def make_objects(root: Path, receipts: Receipts, objects: int, studies_a_day: int = STUDIES_A_DAY) -> tuple[int, int]:
-    """Write so many objects below root (a volume of tier 1) and their receipts; return objects and bytes."""
+def make_objects(
+    root: Path, receipts: Receipts, objects: int, studies_a_day: int = STUDIES_A_DAY, rows: int = ROWS
+) -> tuple[int, int]:
+    """Write so many objects of rows × rows pixels below root (a volume of tier 1), and their receipts; return how many
+    objects and bytes."""
     count = size_bytes = 0
     for study in range(-(-objects // OBJECTS_A_STUDY)):
         arrived = FIRST_DAY + timedelta(days=study // studies_a_day, seconds=5 * (study % studies_a_day))
         lines: list[Line] = []
         for series in range(1, SERIES_A_STUDY + 1):
             stored = []
-            for number, (sop_instance_uid, content) in enumerate(_series(study, series)):
+            for number, (sop_instance_uid, content) in enumerate(_series(study, series, rows)):
                 at = arrived + timedelta(milliseconds=20 * (number + OBJECTS_A_SERIES * series))
                 digest = hashlib.sha256(content).digest()
                 path = root / object_path(1, at, study_key(f"2.25.271828182845904523536.{study}"), digest)
@@ -58,10 +61,10 @@ def make_objects(root: Path, receipts: Receipts, objects: int, studies_a_day: in
     return count, size_bytes
 
 
-def _series(study: int, series: int) -> Iterator[tuple[str, bytes]]:
+def _series(study: int, series: int, rows: int) -> Iterator[tuple[str, bytes]]:
     """SOP Instance UID and content of each object of a series."""
-    made = encode(ct_dataset(study, _PLACE, _ROWS, _ROWS, series))
-    place, pixels = str(_PLACE).encode(), 2 * _ROWS * _ROWS
+    made = encode(ct_dataset(study, _PLACE, rows, rows, series))
+    place, pixels = str(_PLACE).encode(), 2 * rows * rows
     header = made.dataset[:-pixels]
     assert header.count(place) == 2, "the UID's end and the instance number"
     rng = random.Random(f"{study}/{series}")

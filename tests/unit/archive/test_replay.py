@@ -64,6 +64,8 @@ def test_what_stands_in_the_end() -> None:
             {"at": at(2), "what": "device add", **ct, "name": "mr", "ae_title": "MR1"},
             {"at": at(3), "what": "device change", **ct, "aliases": ["CT2"]},
             {"at": at(4), "what": "device remove", "name": "mr"},
+            {"at": at(5), "what": "volume add", **volume, "volume_id": "dead", "name": "another appliance's"},
+            {"at": at(5), "what": "restore", "point": "20261122"},
             {"at": at(5), "what": "volume add", **volume},
             {"at": at(6), "what": "volume drain", "volume_id": "7c0e", "name": "big"},
             {"at": at(7), "what": "volume drain", "volume_id": "0001", "name": "tier1"},
