@@ -20,6 +20,7 @@ from pacs.machine import access as keys
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
 from pacs.machine import storage as volumes
+from pacs.machine.commands import MachineError
 
 machine = typer.Typer(
     help="The appliance's disks, keys and screen.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -34,6 +35,16 @@ def storage() -> None:
         typer.echo(line)
     if not answer.ready:
         raise VolumeError("The storage is not ready; nothing else starts. The screen says what to do.")
+
+
+@machine.command()
+def grow() -> None:
+    """Let every volume fill its disk, if that was enlarged in the hypervisor. Nothing stops for it."""
+    grown, problems = volumes.grow(volumes.Places())
+    for device in grown:
+        typer.echo(f"{device}: the disk has grown, and its volume with it.")
+    if problems:
+        raise MachineError(" ".join(problems))
 
 
 @machine.command()

@@ -32,6 +32,7 @@ COMMANDS = {
     "index": "index",
     "reconcile": "archive",
     "tier": "archive",
+    "volume": "volume",
     "backup": "backup",
     "commitment": "commitment",
     "tls": "tls",

@@ -48,8 +48,7 @@ class LocalVolume:
         self._identity_file = _file_id(root / IDENTITY_FILE)
         self._durable_folders: set[Path] = {root}
         self._lock = threading.Lock()
-        with contextlib.suppress(OSError):  # where it can only be read, it is read
-            self._make_durable_folder(root / "incoming")
+        self._has_incoming = False  # made before the first write: to open a volume leaves it as it is
 
     @property
     def volume_id(self) -> str:
@@ -80,6 +79,12 @@ class LocalVolume:
                 f"The volume at {self.root} can only be read: its file system is mounted read-only. "
                 "Look at its disk and at the kernel's log."
             )
+        if not self._has_incoming:
+            try:
+                self._make_durable_folder(self.root / "incoming")
+            except OSError as error:
+                raise durable.as_volume_error(error, self.root) from error
+            self._has_incoming = True
 
     def room(self) -> Room:
         """How much room its file system has. Raise VolumeFailed if it does not answer."""
@@ -243,13 +248,16 @@ class LocalVolume:
         """Every file below a folder; below `objects/` and `incoming/` if none is named."""
         for top in (below,) if below else ("objects", "incoming"):
             yield from self._walk(top)
+        self.require_present()  # else what was listed is not all
 
     def _walk(self, folder: str) -> Iterator[FileStatus]:
         try:
             with os.scandir(self.root / folder) as entries:
                 found = list(entries)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):  # removed meanwhile
             return
+        except OSError as error:  # a folder that cannot be listed is not an empty one
+            raise unreadable(self.root, error) from error
         for entry in found:
             path = f"{folder}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):

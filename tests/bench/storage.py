@@ -33,10 +33,9 @@ from pacs.index import database as index
 from pacs.settings import load
 from pacs.storage.receipts import Receipts
 from pacs.storage.volume import create_identity
-from tests.bench.report import machine
+from tests.bench.report import machine, put
 from tests.bench.small_objects import OBJECTS_A_STUDY, ROWS, make_objects
 
-_BEGIN, _END = "<!-- begin: storage bench -->", "<!-- end: storage bench -->"
 #: Bytes on the disk that an object takes, once a tier and copy.
 _DISK_BYTES_AN_OBJECT = 5000
 _LARGE_ROWS = 512
@@ -191,16 +190,10 @@ def drop_caches() -> bool:
     return True
 
 
-def write(path: Path, figures: Figures, seconds: float) -> None:
-    """Put the table between the page's two marks."""
-    text = path.read_text("utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise RuntimeError(f"{path} has lost its marks {_BEGIN} and {_END}")
+def about(figures: Figures, seconds: float) -> str:
+    """What was measured, in words."""
     cold = "cold page cache" if figures.is_cold else "warm page cache (not root: it could not be dropped)"
-    about = f"All tiers on one disk, {cold}, {seconds / 60:.0f} minutes. {machine()}"
-    path.write_text(f"{before}{_BEGIN}\n\n{about}\n\n{figures.table()}\n\n{_END}{after}", "utf-8")
+    return f"All tiers on one disk, {cold}, {seconds / 60:.0f} minutes. {machine()}"
 
 
 def main() -> None:
@@ -232,7 +225,7 @@ def main() -> None:
     print(figures.table())
     print(f"in {seconds / 60:.1f} minutes" + ("" if figures.is_cold else ", with a warm page cache"))
     if options.write:
-        write(options.write, figures, seconds)
+        put(options.write, "storage bench", f"{about(figures, seconds)}\n\n{figures.table()}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _RUNNING = [
     "pacs-identity.service",
     "pacs-migrate.service",
     "pacs-receiver@1.service",
+    "pacs-receiver@2.service",
     "pacs-storage.service",
     "pacs-storage.target",
     "pacs-web.service",
@@ -30,7 +31,7 @@ _RUNNING = [
     "postgresql@17-main.service",
     "ssh.service",
 ]
-_TIMERS = ["fstrim.timer", "pacs-backup.timer", "pacs-reconcile.timer", "pacs-screen.timer"]
+_TIMERS = ["fstrim.timer", "pacs-backup.timer", "pacs-grow.timer", "pacs-reconcile.timer", "pacs-screen.timer"]
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.
 _TCP = {22, 80, 104, 443, 2762, 11112}
