@@ -123,17 +123,18 @@ class Bench:
 
     def _scrub(self) -> None:
         theirs = self._timed(lambda: self._sha256sum(self.data / "tier1" / "objects"))
-        ours = self._timed(lambda: self._pacs("scrub", "run", "--all"))
+        ours = self._timed(lambda: self._pacs("scrub", "run", "--all", "--rate", "0"))
         self._add("scrub", self.objects, "sha256sum", theirs, ours)
 
     def _move(self, moved: int) -> None:
         """The oldest studies down to tier 2, then those to tier 3; beside it the same folders copied and read back."""
         studies = moved // OBJECTS_A_STUDY
         count = studies * OBJECTS_A_STUDY
-        self._pacs("volume", "add", "far", "--tier", "3", "--location", str(self.work / "tier3"))
+        (self.work / "tier3").mkdir()
+        self._pacs("volume", "add", "far", str(self.work / "tier3"), "--tier", "3", "--on-system-disk")
         for source, target in ((1, 2), (2, 3)):
             copies = self.work / f"copies{target}"
-            folders = sorted((self.data / f"tier{source}" / "objects").glob("*/*/*/*/*"))[:studies]
+            folders = sorted((self.data / f"tier{source}" / "objects").glob("*/*/*/*/*"))[:studies]  # the oldest
             theirs = self._timed(lambda folders=folders, copies=copies: self._copy(folders, copies))
             shutil.rmtree(copies)
             ours = self._timed(lambda source=source, target=target: self._move_down(source, target, count))
