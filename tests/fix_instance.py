@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from pacs.cli.cluster import Cluster
-from pacs.cli.dev import _unprivileged_user
+from pacs.cli.dev import unprivileged_user
 from pacs.cli.instance import Instance, open_instance
 from pacs.index import database as index
 from pacs.storage.volume import create_identity
@@ -41,7 +41,7 @@ def cluster(short_folder: Path) -> Iterator[Cluster]:
     """A running PostgreSQL cluster."""
     data = short_folder / "cluster"
     data.mkdir()
-    running = Cluster(data, _unprivileged_user(data))
+    running = Cluster(data, unprivileged_user(data))
     running.start()
     yield running
     running.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs import settings as settings_table
+from pacs.archive.rebuild_mark import require_no_rebuild
 from pacs.archive.volumes import Volumes, open_volumes
 from pacs.backup.mark import MARK
 from pacs.errors import RestoreError
@@ -58,6 +59,7 @@ class Instance:
 def open_database(settings: Settings, connections_max: int = 8, timeout_s: float | None = None) -> Iterator[Database]:
     """The instance's database, its schema checked. timeout_s: how long a statement may take."""
     read_identity(settings.data)  # data of a newer version are refused before anything is asked of them
+    require_no_rebuild(settings.data)
     database = Database(settings.conninfo, connections_max, timeout_s)
     try:
         index.require_current(database)

@@ -29,6 +29,7 @@ COMMANDS = {
     "refusal": "device",
     "conflict": "conflict",
     "study": "study",
+    "index": "index",
     "reconcile": "reconcile",
     "scrub": "scrub",
     "repair": "repair",

@@ -11,6 +11,7 @@ from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.move import Mover, Pass
 from pacs.archive.recall import Recaller
+from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
@@ -21,6 +22,7 @@ from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
+from pacs.storage.receipts import Receipts
 
 log = logging.getLogger(__name__)
 
@@ -31,32 +33,35 @@ _RECALLS_KEPT_DAYS = 30
 
 
 class Worker:
-    """Copies the journal to every volume, follows the tiers' rules, empties volumes; beside that, recalls and repairs."""
+    """What goes on behind the receivers, each of it on a thread of its own, as any may take hours: study by study it
+    recalls, repairs, moves; and every minute it writes down what a rebuild of the index would need."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
         self.stop = threading.Event()
+        self.receipts = Receipts(settings.data)
+        self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
-        recalling = threading.Thread(
-            target=self._repeat, args=(RECALL_INTERVAL_S, self.recall), name="recall", daemon=True
-        )
-        moving = threading.Thread(
-            target=self._repeat,
-            args=(self.settings.tier_interval_s, self.look_at_volumes, self.copy_journal, self.move),
-            name="move", daemon=True,
-        )  # fmt: skip
-        repairing = threading.Thread(
-            target=self._repeat, args=(self.settings.tier_interval_s, self.repair), name="repair", daemon=True
-        )
-        for thread in (recalling, moving, repairing):
+        every_s = self.settings.tier_interval_s
+        turns: dict[str, tuple[float, tuple[Callable[[], None], ...]]] = {
+            "recall": (RECALL_INTERVAL_S, (self.recall,)),
+            "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal)),
+            "move": (every_s, (self.move,)),
+            "repair": (every_s, (self.repair,)),
+        }
+        threads = [
+            threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
+            for name, (interval_s, tasks) in turns.items()
+        ]
+        for thread in threads:
             thread.start()
         stop.wait()
         self.stop.set()
-        for thread in (recalling, moving, repairing):
+        for thread in threads:
             thread.join()
         self._mover.close()
         self._recaller.close()
@@ -80,13 +85,18 @@ class Worker:
         tiers.note_absent(self.database, self.volumes.absent.keys())
         recalls.forget_old(self.database, _RECALLS_KEPT_DAYS)
 
+    def write_receipts(self) -> None:
+        """Write down what of the newest arrivals is not in their files."""
+        self.receipt_writer.run()
+
     def copy_journal(self) -> None:
-        """Bring each volume's copy of the journal up to date."""
+        """Bring each volume's copies of the journal and the receipts up to date."""
         for volume in self.volumes.all():
-            try:
-                self.journal.copy_to(volume)
-            except PacsError as error:  # the others get theirs
-                log.error("no copy of the journal: %s", error)
+            for kept in (self.journal, self.receipts):
+                try:
+                    kept.copy_to(volume)
+                except PacsError as error:  # the others get theirs
+                    log.error("no copy of %s: %s", kept.folder.name, error)
 
     def recall(self) -> None:
         """Bring back the studies that were asked for."""

@@ -242,10 +242,21 @@ class LocalVolume:
             raise durable.as_volume_error(error, self.root) from error
         return str(target.relative_to(self.root))
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`, in the order of their paths' bytes."""
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly in a folder, in no order; none if it is not there."""
         try:
-            for top in ("incoming", "objects"):
+            return [path.name for path in (self.root / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            self.require_present()
+            return []
+        except OSError as error:
+            raise unreadable(self.root, error) from error
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder, in the order of their paths' bytes; below `incoming/`, then `objects/` if none is
+        named."""
+        try:
+            for top in (below,) if below else ("incoming", "objects"):
                 yield from walk_in_order(self.root, top)
             self.require_present()  # else what was listed is not all
         except OSError as error:

@@ -186,11 +186,16 @@ class Volume(Protocol):
         """Move a file that is nobody's to `quarantine/`, where a person can look at it; return its new path."""
         ...
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`; those of `objects/` in the order of their paths' UTF-8 bytes.
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder; below `objects/` and `incoming/` if none is named. Those of `objects/` come in the
+        order of their paths' UTF-8 bytes.
 
         Raise VolumeFailed if a part of it cannot be listed.
         """
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files and folders that are directly in a folder, in no order; none if it is not there."""
         ...
 
     def read_small(self, path: str) -> bytes:

@@ -203,11 +203,15 @@ class ShareVolume:
         """Move a file that is nobody's to `quarantine/`; return its new path."""
         return cast(str, self._change("quarantine", path=path))
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly in a folder, in no order; none if it is not there."""
+        return cast(list[str], self._ask("names", folder=folder))
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder; below `objects/` and `incoming/` if none is named."""
         self._require_mounted()
         with self._pool.stream(self._role) as process:
-            process.begin("walk")
+            process.begin("walk", below=below)
             for kind, content in process.frames():
                 if kind == b"I":
                     for path, size_bytes, modified_s in json.loads(content):

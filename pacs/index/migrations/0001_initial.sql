@@ -85,6 +85,8 @@ CREATE TABLE association (
     calling_ae      text NOT NULL,
     peer            text NOT NULL,
     user_name       text NOT NULL DEFAULT '',  -- who the peer said its user is (PS3.7 D.3.3.7)
+    -- What its objects that say no Specific Character Set were read with: its device's, when it called.
+    default_character_set text NOT NULL DEFAULT '',
     opened_at       timestamptz NOT NULL DEFAULT now(),
     closed_at       timestamptz
 );
@@ -208,7 +210,8 @@ CREATE TABLE object (
     sha256              bytea NOT NULL CHECK (length(sha256) = 32),
     size_bytes          bigint NOT NULL,
     association_key     bigint REFERENCES association,
-    arrived_at          timestamptz NOT NULL DEFAULT now(),
+    -- Not now(): of two objects that wait for one another, the one that waited arrived later. A rebuild follows it.
+    arrived_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- False for a later object with the same UID and other content: kept beside the first until a person decides.
     is_current          boolean NOT NULL,
     UNIQUE (tenant_id, sop_instance_uid, sha256)
@@ -298,8 +301,16 @@ CREATE TABLE duplicate (
     object_key      bigint NOT NULL REFERENCES object,
     association_key bigint REFERENCES association,
     kind            text NOT NULL,
-    arrived_at      timestamptz NOT NULL DEFAULT now()
+    arrived_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- Up to where receipts are written (pacs/archive/receipts.py): of all that came before, there is one.
+CREATE TABLE receipt_mark (
+    tenant_id     smallint PRIMARY KEY REFERENCES tenant,
+    object_key    bigint NOT NULL,
+    duplicate_key bigint NOT NULL
+);
+INSERT INTO receipt_mark VALUES (1, 0, 0);
 
 -- What came and contradicts what was here. Each is kept, and a person decides (docs/operate/conflicts.md).
 --   kind 'content'  other bytes under one SOP Instance UID, in the same series      subject: the object that was current
