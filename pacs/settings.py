@@ -84,6 +84,16 @@ class Settings(BaseSettings):
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
     tier1_low_percent: float = Field(default=70, ge=0, le=100, description="... until it is this full.")
     tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at tier 1.")
+    state_reserve_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Room kept free for the database: with less, new objects are refused. Default: the database's "
+        "max_wal_size and 512 MiB, at most a quarter of the volume (docs/operate/disk-full.md).",
+    )
+    forecast_warning_days: float = Field(
+        default=60, ge=0, description="`pacs check` warns when a disk is full in fewer days than this."
+    )
+    forecast_critical_days: float = Field(default=14, ge=0, description="... and is critical from this on.")
     backup_repository: Path | None = Field(default=None, description="Folder that backups are written to.")
     backup_keep: int = Field(default=14, ge=1, description="Recovery points kept in the repository.")
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pacs import clock
+from pacs.archive.room import StateRoom
 from pacs.errors import CannotUnderstand, PacsError
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database, Session
@@ -91,8 +92,15 @@ class StoreSession:
 class Store:
     """Takes objects in, on one receiving volume."""
 
-    def __init__(self, database: Database, volumes: dict[str, Volume], receiving: Volume, size_bytes_max: int) -> None:
-        self.database = database
+    def __init__(
+        self,
+        database: Database,
+        volumes: dict[str, Volume],
+        receiving: Volume,
+        size_bytes_max: int,
+        room: StateRoom,
+    ) -> None:
+        self.database, self.room = database, room
         self.volumes = volumes
         self.receiving = receiving
         self.size_bytes_max = size_bytes_max
@@ -127,6 +135,7 @@ class Arriving:
         try:
             if not (is_uid(announced.sop_class_uid) and is_uid(announced.sop_instance_uid)):
                 raise CannotUnderstand("The message's SOP Class UID or SOP Instance UID is not a UID.")
+            store.room.require()
             self._incoming = store.receiving.begin()
             self._scanner = Scanner(announced.transfer_syntax_uid, SCANNED_TAGS)
             header = part10.encode_file_meta(

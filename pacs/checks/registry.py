@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pacs.checks import backup, commitments, conflicts, copies, database, devices, volumes
+from pacs.checks import backup, commitments, conflicts, copies, database, devices, room, volumes
 from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
     "volumes": volumes.run,
+    "room": room.run,
     "copies": copies.run,
     "conflicts": conflicts.run,
     "devices": devices.run,

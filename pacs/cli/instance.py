@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs import settings as settings_table
+from pacs.archive.room import StateRoom
 from pacs.archive.volumes import open_volumes
 from pacs.backup.mark import MARK
 from pacs.errors import RestoreError
@@ -43,7 +44,8 @@ class Instance:
         """The receive path: objects arrive on tier 1."""
         from pacs.archive.store import Store  # here, as it imports all of pydicom, and few commands need it
 
-        return Store(self.database, self.by_id, self.by_tier[1], self.settings.object_size_bytes_max)
+        room = StateRoom.of(self.settings, self.database)
+        return Store(self.database, self.by_id, self.by_tier[1], self.settings.object_size_bytes_max, room)
 
     def retrieve(self) -> Retrieve:
         """The way back."""
