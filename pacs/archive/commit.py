@@ -8,13 +8,14 @@ next sending heals it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from pacs.archive.volumes import Volumes
 from pacs.errors import NotFound, TryAgainLater, VolumeFailed, VolumeMissing
 from pacs.index import commitments as rows
 from pacs.index.commitments import Reference
 from pacs.index.database import Database, Row
-from pacs.storage.files import Volume
+from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class NotNow(TryAgainLater):
 class Verifier:
     """Reads objects again."""
 
-    def __init__(self, database: Database, volumes: Mapping[str, Volume]) -> None:
+    def __init__(self, database: Database, volumes: Volumes) -> None:
         self.database, self.volumes = database, volumes
 
     def reasons(self, referenced: Sequence[Reference], on_progress: Callable[[], None]) -> list[int]:
@@ -64,11 +65,8 @@ class Verifier:
         is_absent = False
         for _look in range(2):  # a copy may move to another tier between the look at its row and its file
             for copy in rows.good_copies_of(self.database, row["object_key"]):
-                volume = self.volumes.get(copy["volume_id"])
                 try:
-                    if volume is None:
-                        raise VolumeMissing
-                    if self._has_digest(volume, copy, row):
+                    if self._has_digest(self.volumes.get(copy["volume_id"]), copy, row):
                         return True
                 except VolumeMissing:
                     is_absent = True
@@ -90,7 +88,7 @@ class Verifier:
         if rows.take_out_of_service(self.database, copy["copy_key"], copy["path"], state):
             log.error(
                 "a file on the volume at %s %s; its copy is out of service. Look at its disk.",
-                volume.root,
+                volume.location,
                 what,
                 extra={"object": row["object_key"], "path": copy["path"]},
             )

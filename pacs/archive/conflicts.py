@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pydicom
 
 from pacs.archive.store import Announced, Store, StoreSession
+from pacs.archive.volumes import Volumes
 from pacs.errors import NotFound, UsageError
 from pacs.index import conflicts as rows
 from pacs.index import store as store_rows
@@ -18,15 +19,12 @@ from pacs.index.database import Connection, Database, Row
 from pacs.model import part10
 from pacs.model.difference import Difference, differences
 from pacs.model.new_uid import derived_uid, with_sop_instance_uid
-from pacs.storage.files import Volume
 from pacs.storage.journal import Journal
+from pacs.storage.kinds import Volume
+from pacs.storage.reading import stream
 
 _PATIENT = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-
-
-#: The volumes by their id.
-Volumes = Mapping[str, Volume]
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,13 @@ def _read(database: Database, volumes: Volumes, row: Row) -> tuple[pydicom.Datas
     """An object's data set without its pixels, and the digest of those; empty if it has none."""
     volume, path, _offset = _locate(database, volumes, row)
     if pydicom.uid.UID(row["transfer_syntax_uid"]).is_deflated:
-        ds = pydicom.dcmread(volume.path_of(path))
+        with stream(volume, path) as file:
+            ds = pydicom.dcmread(file)
         values = [bytes(ds[keyword].value or b"") for keyword in _PIXELS if keyword in ds]
         for keyword in _PIXELS:
             ds.pop(keyword, None)
         return ds, hashlib.sha256(b"".join(values)).digest() if values else b""
-    with volume.path_of(path).open("rb") as file:
+    with stream(volume, path) as file:
         ds = pydicom.dcmread(file, stop_before_pixels=True)
         pixels_at = file.tell()
     digest, size = hashlib.sha256(), 0
@@ -106,7 +105,7 @@ def _locate(database: Database, volumes: Volumes, row: Row) -> tuple[Volume, str
     with database.transaction() as connection:
         copies = store_rows.good_copies(connection, row["object_key"])
     for copy in copies:
-        volume = volumes.get(copy["volume_id"])
+        volume = volumes.by_id.get(copy["volume_id"])
         if volume is not None and volume.has(copy["path"]):
             start = volume.read_start(copy["path"], part10.START_BYTES_MAX)
             return volume, copy["path"], part10.decode_file_meta(start).dataset_offset

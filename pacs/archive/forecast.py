@@ -15,7 +15,7 @@ from pacs.index.database import Database
 from pacs.model.forecast import Arrived, Disk, Growth, Move, Outlook, look_ahead, measure_growth
 from pacs.model.plan import INDEX_BYTES
 from pacs.settings import Settings
-from pacs.storage.files import RESERVED_BYTES, LocalVolume
+from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import Room, Volume
 
 #: From how many objects on what the index takes of each is measured, and no longer taken from the planner.
@@ -61,19 +61,20 @@ class _Group:
     """File systems that the same tiers lie on; by device number, or by volume where there is none."""
 
     tiers: set[int]
-    rooms: dict[object, tuple[Room, int]] = field(default_factory=dict)
+    rooms: dict[object, Room] = field(default_factory=dict)
+    kept_bytes: int = 0
 
     def disk(self) -> Disk:
         """As the forecast has it."""
-        free = [room.free_bytes for room, _kept in self.rooms.values()]
+        free = [room.free_bytes for room in self.rooms.values()]
         names = [str(tier) for tier in sorted(self.tiers - {_STATE})]
         words = ["state"] * (_STATE in self.tiers) + [f"tier {name}" for name in names]
         return Disk(
             name=" and ".join(words),
             tiers=tuple(sorted(self.tiers - {_STATE})),
-            used_bytes=sum(room.used_bytes for room, _kept in self.rooms.values()),
+            used_bytes=sum(room.used_bytes for room in self.rooms.values()),
             free_bytes=None if None in free else sum(each or 0 for each in free),
-            kept_bytes=sum(kept for _room, kept in self.rooms.values()),
+            kept_bytes=self.kept_bytes,
             holds_state=_STATE in self.tiers,
         )
 
@@ -83,24 +84,25 @@ def _groups(settings: Settings, database: Database, volumes: Volumes) -> list[_G
     state = settings.data.stat().st_dev
     reserve = reserve_bytes(settings, database)
     free, size = free_bytes(settings.data), size_bytes(settings.data)
-    groups = [_Group({_STATE}, {state: (Room(size, size - free, free), reserve)})]
+    groups = [_Group({_STATE}, {state: Room(size, size - free, max(0, free - reserve))}, reserve)]
     for tier in sorted({row.tier for row in volumes.rows}):
-        here = _rooms(volumes.tier(tier), state, reserve)
+        here = _rooms(volumes.tier(tier))
         shared = [group for group in groups if group.rooms.keys() & here.keys()]
         merged = _Group({tier}.union(*(group.tiers for group in shared)), here)
         for group in shared:
             merged.rooms |= group.rooms
+            merged.kept_bytes += group.kept_bytes
         if here:
             groups = [group for group in groups if group not in shared] + [merged]
     return groups
 
 
-def _rooms(of_tier: list[Volume], state: int, reserve: int) -> dict[object, tuple[Room, int]]:
-    found: dict[object, tuple[Room, int]] = {}
+def _rooms(of_tier: list[Volume]) -> dict[object, Room]:
+    found: dict[object, Room] = {}
     for volume in of_tier:
         try:
             key = volume.root.stat().st_dev if isinstance(volume, LocalVolume) else volume.volume_id
-            found[key] = (volume.room(), reserve if key == state else RESERVED_BYTES)
+            found[key] = volume.room()
         except (OSError, PacsError):  # gone just now; its check says so
             continue
     return found

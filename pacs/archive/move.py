@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pacs.errors import DigestMismatch, PacsError
 from pacs.index import volumes as rows
 from pacs.index.database import Database
-from pacs.storage.files import Volume
+from pacs.storage.kinds import Volume
+from pacs.storage.names import fresh_path
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Mover:
         Copies that have left but whose files are still there for their grace time count as gone.
         """
         done = Pass(removed=self.remove_left(GRACE_S))
-        if self.source.used_percent() < high_percent:
+        if self.source.room().used_percent < high_percent:
             return done
         to_move = self._bytes_above(low_percent) - self._bytes_leaving()
         with self.database.transaction() as connection:
@@ -84,18 +85,18 @@ class Mover:
             rows.mark_leaving(connection, object_key, self.source.volume_id)
 
     def _copy(self, object_key: int, path: str, sha256: bytes, size_bytes: int) -> None:
-        received = self.target.receive(self.source.read(path), size_bytes)
-        if received.sha256 != sha256:
-            self.target.discard(received)
+        new_path = fresh_path(path)
+        if self.target.put(new_path, self.source.read(path), size_bytes) != sha256:
+            self.target.remove(new_path)
             raise DigestMismatch(
-                f"A file on the volume at {self.source.root} is not what was stored. "
+                f"A file on the volume at {self.source.location} is not what was stored. "
                 "It is left there; look at its disk, and run `pacs reconcile run`."
             )
-        new_path = self.target.fresh_path(path)
-        self.target.place(received, new_path)
         if self.target.digest_on_disk(new_path) != sha256:
             self.target.remove(new_path)
-            raise DigestMismatch(f"The volume at {self.target.root} did not keep what was written. Look at its disk.")
+            raise DigestMismatch(
+                f"The volume at {self.target.location} did not keep what was written. Look at its disk."
+            )
         with self.database.transaction() as connection:
             rows.add_copy(connection, object_key, self.target.volume_id, new_path)
 
@@ -115,9 +116,9 @@ class Mover:
         return removed
 
     def _bytes_above(self, percent: float) -> float:
-        used = self.source.used_percent()
-        total = self.source.used_bytes() / (used / 100) if used else 0
-        return max(0.0, self.source.used_bytes() - total * percent / 100)
+        room = self.source.room()
+        usable_bytes = room.used_bytes + (room.free_bytes or 0)
+        return max(0.0, room.used_bytes - usable_bytes * percent / 100)
 
     def _bytes_leaving(self) -> int:
         with self.database.transaction() as connection:

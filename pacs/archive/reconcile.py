@@ -20,7 +20,8 @@ from pacs.model import part10
 from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
 from pacs.model.record import make_record
-from pacs.storage.files import Volume, sha256_in_name
+from pacs.storage.kinds import Volume
+from pacs.storage.names import sha256_in_name
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,14 @@ def reconcile(database: Database, volumes: list[Volume], orphan_age_s: float) ->
             copies = {row["path"]: row for row in rows.copies_on(connection, volume.volume_id)}
         findings.copies += len(copies)
         seen = set()
-        for path, status in volume.walk():
+        for file in volume.walk():
+            path = file.path
             findings.files += 1
             seen.add(path)
             row = copies.get(path)
             if row is not None:
-                _compare(database, row, status.st_size, findings)
-            elif clock.now().timestamp() - status.st_mtime >= orphan_age_s:
+                _compare(database, row, file.size_bytes, findings)
+            elif (clock.now() - file.modified_at).total_seconds() >= orphan_age_s:
                 _settle_orphan(database, volume, path, findings)
         for path, row in copies.items():
             if path not in seen and row["state"] == "good":
@@ -84,7 +86,9 @@ def _mark_missing(database: Database, volume: Volume, row: dict[str, object], pa
             return  # it moved while we looked
         rows.set_copy_state(connection, now["copy_key"], "missing")
     findings.missing += 1
-    log.error("a file is missing from the volume at %s", volume.root, extra={"object": row["object_key"], "path": path})
+    log.error(
+        "a file is missing from the volume at %s", volume.location, extra={"object": row["object_key"], "path": path}
+    )
 
 
 def _set_state(database: Database, row: dict[str, object], state: str) -> None:
@@ -122,7 +126,7 @@ def _index_orphan(connection: Connection, volume: Volume, path: str) -> bool:
         record = make_record(scanner.finish())
     except CannotUnderstand:
         return False
-    file = store_rows.StoredFile(volume.volume_id, path, sha256, volume.path_of(path).stat().st_size)
+    file = store_rows.StoredFile(volume.volume_id, path, sha256, volume.size_of(path))
     outcome, _key = store_rows.store(connection, record, meta.transfer_syntax_uid, file, None)
     if outcome == "other":
         outcome, _key = store_rows.store(connection, record, meta.transfer_syntax_uid, file, None, keep_beside=True)

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pacs.archive.volumes import Volumes
 from pacs.errors import CannotUnderstand, NotFound, PacsError, VolumeError
 from pacs.index import retrieve as rows
 from pacs.index.database import Database, Row
 from pacs.model import part10
 from pacs.model.recode import Changes
-from pacs.storage.files import Volume
-from pacs.storage.reading import OpenFile
+from pacs.storage.kinds import OpenFile
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,7 @@ GiveChanges = Callable[[Sequence[Wanted]], Mapping[int, Changes]]
 class Retrieve:
     """Finds objects and their bytes on the volumes."""
 
-    def __init__(
-        self, database: Database, volumes: Mapping[str, Volume], give_changes: GiveChanges = lambda _objects: {}
-    ) -> None:
+    def __init__(self, database: Database, volumes: Volumes, give_changes: GiveChanges = lambda _objects: {}) -> None:
         self.database = database
         self.volumes = volumes
         self.give_changes = give_changes
@@ -146,11 +144,11 @@ class Stored:
         self.close()
         for copy in self._next_copies():
             self._tried.add(copy)
-            volume = self._retrieve.volumes.get(copy.volume_id)
+            volume = self._retrieve.volumes.by_id.get(copy.volume_id)
             if volume is None:
                 continue
             try:
-                self._file, self._copy = OpenFile(volume, copy.path), copy
+                self._file, self._copy = volume.open(copy.path), copy
                 self._dataset_offset = self._check(self._file)
                 return
             except VolumeError as error:  # the volume is not there: its copies are as good as they were

@@ -4,8 +4,8 @@ PostgreSQL that cannot write its log ends at once (PANIC), and nobody can ask th
 are refused (0xA700, HTTP 507) before it comes to that: as soon as less than the reserve is free, and until a tenth more
 than the reserve is, so that it does not go back and forth. Queries, retrieval and what a person decides go on.
 
-Where a tier lies on the same file system, the reserve is its reserve too (LocalVolume.reserved_bytes): an object that
-is half in, and one that is moved or recalled to there, stop short of it.
+Where a tier lies on the same file system, the reserve is none of its room (LocalVolume.kept_bytes): an object that is
+half in, and one that is moved or recalled to there, stop short of it, and the marks of its rules come before it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from pacs.storage import durable
 
 log = logging.getLogger(__name__)
 
+#: Room for the journal where there is no database beside it.
+JOURNAL_BYTES = 64 << 20
 #: How long a reading of the free room counts [s]. At 500 MB/s, a tenth of the least reserve may come in meanwhile.
 READING_S = 0.25
 
@@ -40,11 +42,6 @@ class StateRoom:
         self._is_short = False
         self._read_again_s = 0.0
         self._lock = threading.Lock()
-
-    @classmethod
-    def of(cls, settings: Settings, database: Database) -> StateRoom:
-        """That of an instance: the reserve is its setting, or reckoned from the size its database's log may have."""
-        return cls(settings.data, reserve_bytes(settings, database))
 
     def require(self) -> None:
         """Raise VolumeFull while new objects are not to be taken. No system call but every READING_S."""
@@ -77,9 +74,14 @@ class StateRoom:
 
 
 def reserve_bytes(settings: Settings, database: Database) -> int:
-    """What is kept free on the state's volume [bytes]."""
+    """What is kept free on the state's volume: its setting, or reckoned from what the database's log may take [bytes].
+
+    A database that is elsewhere needs none of it: then only the journal does.
+    """
     if settings.state_reserve_bytes is not None:
         return settings.state_reserve_bytes
+    if settings.database and not (settings.data / "postgresql").is_dir():
+        return min(JOURNAL_BYTES, size_bytes(settings.data) // 4)
     return default_reserve_bytes(wal_size_bytes_max(database), size_bytes(settings.data))
 
 

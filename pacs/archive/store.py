@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from pacs import clock
 from pacs.archive.room import StateRoom
-from pacs.errors import CannotUnderstand, PacsError
+from pacs.archive.volumes import Volumes
+from pacs.errors import CannotUnderstand, PacsError, VolumeFailed, VolumeFull
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database, Session
 from pacs.index.insertion import Insertion
@@ -27,7 +28,7 @@ from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
 from pacs.model.record import IndexRecord, make_record, require_match, study_key
 from pacs.model.uids import is_uid
-from pacs.storage.files import Volume, object_path
+from pacs.storage.names import object_path
 
 log = logging.getLogger(__name__)
 
@@ -90,19 +91,11 @@ class StoreSession:
 
 
 class Store:
-    """Takes objects in, on one receiving volume."""
+    """Takes objects in, each on the volume that receives at the moment."""
 
-    def __init__(
-        self,
-        database: Database,
-        volumes: dict[str, Volume],
-        receiving: Volume,
-        size_bytes_max: int,
-        room: StateRoom,
-    ) -> None:
+    def __init__(self, database: Database, volumes: Volumes, size_bytes_max: int, room: StateRoom) -> None:
         self.database, self.room = database, room
         self.volumes = volumes
-        self.receiving = receiving
         self.size_bytes_max = size_bytes_max
         #: Comparing two objects takes a multiple of their size in memory: one at a time.
         self.comparing = threading.Lock()
@@ -136,7 +129,7 @@ class Arriving:
             if not (is_uid(announced.sop_class_uid) and is_uid(announced.sop_instance_uid)):
                 raise CannotUnderstand("The message's SOP Class UID or SOP Instance UID is not a UID.")
             store.room.require()
-            self._incoming = store.receiving.begin()
+            self._receiving, self._incoming = store.volumes.begin()
             self._scanner = Scanner(announced.transfer_syntax_uid, SCANNED_TAGS)
             header = part10.encode_file_meta(
                 announced.sop_class_uid, announced.sop_instance_uid, announced.transfer_syntax_uid
@@ -156,6 +149,9 @@ class Arriving:
                 raise CannotUnderstand("The object is larger than this archive takes. See object_size_bytes_max.")
             self._scanner.feed(piece)
             self._incoming.write(piece)
+        except (VolumeFull, VolumeFailed) as error:  # the next object goes elsewhere, where there is another volume
+            self.store.volumes.avoid(self._receiving)
+            self._fail(error)
         except PacsError as error:
             self._fail(error)
 
@@ -188,15 +184,17 @@ class Arriving:
             self._incoming.abandon()
 
     def _place_and_insert(self, connection: Connection, record: IndexRecord) -> str:
-        receiving, sha256 = self.store.receiving, self._incoming.sha256
+        receiving, sha256 = self._receiving, self._incoming.sha256
         path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), sha256)
         file = rows.StoredFile(receiving.volume_id, path, sha256, self._incoming.size_bytes)
         insertion = self._begin_insertion(connection, record, file)
         try:
             receiving.place(self._incoming.finish(), path)
-        except BaseException:
+        except BaseException as error:
             if insertion is not None:
                 insertion.abandon()
+            if isinstance(error, VolumeFull | VolumeFailed):
+                self.store.volumes.avoid(receiving)
             raise
         try:
             inserted = insertion.commit() if insertion is not None else None
@@ -243,14 +241,14 @@ class Arriving:
             if copy["transfer_syntax_uid"] == self.announced.transfer_syntax_uid:
                 return False  # one encoding and other bytes: other content
             try:
-                volume = self.store.volumes[copy["volume_id"]]
-                if volume.path_of(copy["path"]).stat().st_size > equality.SIZE_BYTES_MAX:
+                volume = self.store.volumes.get(copy["volume_id"])
+                if volume.size_of(copy["path"]) > equality.SIZE_BYTES_MAX:
                     return False
                 content = b"".join(volume.read(copy["path"]))
                 offset = part10.decode_file_meta(content[: part10.START_BYTES_MAX]).dataset_offset
-            except (KeyError, PacsError):
+            except PacsError:
                 continue
-            came = b"".join(self.store.receiving.read(file.path))[self._header_size_bytes :]
+            came = b"".join(self._receiving.read(file.path))[self._header_size_bytes :]
             return equality.same_content(
                 (content[offset:], copy["transfer_syntax_uid"]), (came, self.announced.transfer_syntax_uid)
             )

@@ -1,45 +1,301 @@
-"""The volumes of an instance: opened, checked against the index and the appliance, made known.
+"""The volumes of an instance: opened, checked against the index and the appliance, watched; where new files go.
 
-A volume is made only where the index knows none for its tier. A tier that had one never starts with an empty folder
-in its place.
+A volume is made only where the index knows none for its tier: a tier that had one never starts with an empty folder in
+its place. One that is missing keeps nothing from starting: its copies are not at hand, `pacs check` says so, and it is
+in use again when it is back.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from pacs.errors import ForeignVolume, VolumeMissing
+from pacs import clock
+from pacs.errors import DataTooNew, ForeignVolume, PacsError, VolumeError, VolumeMissing
 from pacs.index import volumes as rows
 from pacs.index.database import Database
-from pacs.storage.files import Volume
+from pacs.index.volumes import KnownVolume
+from pacs.model import placement
+from pacs.storage.files import LocalVolume
+from pacs.storage.incoming import Incoming
+from pacs.storage.kinds import Volume
+from pacs.storage.opening import open_volume
 from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
 
+log = logging.getLogger(__name__)
 
-def open_volumes(database: Database, data: Path, roots: dict[int, Path]) -> dict[int, Volume]:
-    """Open the volume of each tier in `roots`; return them by tier.
+#: How often a service looks at the volumes and their rows again [s].
+REFRESH_S = 3.0
+#: How long the choice of the volume that receives stands [s].
+CHOSEN_FOR_S = 1.0
+#: How long a volume that failed is passed by where there is another [s].
+AVOIDED_FOR_S = 30.0
+_V = TypeVar("_V", bound=Volume)
 
-    Raise VolumeMissing if a volume that the index knows is not there, ForeignVolume if another appliance's is.
+
+class Volumes:
+    """The volumes of an instance that are here now. For use by many threads."""
+
+    def __init__(self, database: Database, data: Path, at_roots: Sequence[KnownVolume] = ()) -> None:
+        """`at_roots` are known beside those of the index."""
+        self._database, self._data, self._at_roots = database, data, tuple(at_roots)
+        #: What is the database's [bytes] where a volume shares its file system with the state.
+        self.state_reserve_bytes = 0
+        self._appliance_id = read_identity(data).appliance_id
+        self._lock = threading.Lock()
+        self._opened: dict[str, tuple[KnownVolume, Volume]] = {}
+        self._rows: tuple[KnownVolume, ...] = ()
+        self._by_id: dict[str, Volume] = {}
+        self._absent: dict[str, PacsError] = {}
+        self._avoided_until_s: dict[str, float] = {}
+        self._last: dict[int, str] = {}
+        self._receiving: tuple[LocalVolume, float] | None = None
+
+    # --- which there are ---------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> tuple[KnownVolume, ...]:
+        """Every volume that is not retired, here or not, by tier."""
+        return self._rows
+
+    @property
+    def by_id(self) -> Mapping[str, Volume]:
+        """The volumes that are here, by their id."""
+        return self._by_id
+
+    @property
+    def absent(self) -> Mapping[str, PacsError]:
+        """Why a volume is not here, by its id."""
+        return self._absent
+
+    def get(self, volume_id: str) -> Volume:
+        """A volume. Raise VolumeMissing if it is not here now."""
+        found = self._by_id.get(volume_id)
+        if found is None:
+            where = next((row.location for row in self._rows if row.volume_id == volume_id), volume_id)
+            reason = self._absent.get(volume_id)
+            raise VolumeMissing(str(reason) if reason else f"The volume {where} is not known here.")
+        return found
+
+    def row(self, volume_id: str) -> KnownVolume:
+        """What the index knows of a volume. Raise VolumeMissing if it does not know it."""
+        for each in self._rows:
+            if each.volume_id == volume_id:
+                return each
+        raise VolumeMissing(f"The index knows no volume {volume_id}. `pacs volume list` shows them.")
+
+    def tier(self, number: int) -> list[Volume]:
+        """The volumes of a tier that are in service, and here."""
+        return [
+            self._by_id[row.volume_id]
+            for row in self._rows
+            if row.tier == number and row.state == "active" and row.volume_id in self._by_id
+        ]
+
+    def draining(self) -> list[Volume]:
+        """The volumes that are to be emptied, and are here."""
+        return [
+            self._by_id[row.volume_id] for row in self._rows if row.state == "draining" and row.volume_id in self._by_id
+        ]
+
+    def all(self) -> list[Volume]:
+        """Every volume that is here, by tier."""
+        return [self._by_id[row.volume_id] for row in self._rows if row.volume_id in self._by_id]
+
+    # --- where new files go ------------------------------------------------------------------------------------------
+
+    def place(self, tier: int, size_bytes: int) -> Volume:
+        """The volume of a tier where new bytes go: the one with the most room, the last one as long as it has about as
+        much.
+
+        Raise VolumeFull if none has room for them, VolumeMissing if none is here.
+        """
+        return self._choose(self.tier(tier), tier, size_bytes)
+
+    def receiving(self, size_bytes: int = 0) -> LocalVolume:
+        """The volume where an object is received: one of tier 1 that may. Raise VolumeFull or VolumeMissing."""
+        chosen = self._receiving
+        if chosen is not None and size_bytes == 0 and clock.monotonic_s() < chosen[1]:
+            return chosen[0]
+        candidates = [volume for volume in self.tier(1) if isinstance(volume, LocalVolume)]
+        volume = self._choose([each for each in candidates if each.promise.may_receive], 1, size_bytes)
+        self._receiving = (volume, clock.monotonic_s() + CHOSEN_FOR_S)
+        return volume
+
+    def begin(self) -> tuple[LocalVolume, Incoming]:
+        """Begin to receive an object: where one volume does not take it, on the next. Raise as `receiving` does."""
+        volume, failures = self.receiving(), dict[str, PacsError]()
+        while volume.volume_id not in failures:
+            try:
+                return volume, volume.begin()
+            except PacsError as error:
+                failures[volume.volume_id] = error
+                self.avoid(volume)
+                volume = self.receiving()
+        raise failures[volume.volume_id]
+
+    def avoid(self, volume: Volume) -> None:
+        """Pass a volume by for a while, where there is another: it did not take what it was given."""
+        self._avoided_until_s[volume.volume_id] = clock.monotonic_s() + AVOIDED_FOR_S
+        self._receiving = None
+
+    def _choose(self, candidates: Sequence[_V], tier: int, size_bytes: int) -> _V:
+        if not candidates:
+            raise VolumeMissing(self._why_none(tier))
+        free_bytes: dict[str, int | None] = {}
+        failure: PacsError | None = None
+        for volume in candidates:
+            try:
+                volume.require_room(size_bytes)
+                free_bytes[volume.volume_id] = volume.room().free_bytes
+            except PacsError as error:
+                failure = error
+        if failure is not None and not free_bytes:
+            raise failure
+        now = clock.monotonic_s()
+        in_favour = {each: room for each, room in free_bytes.items() if now >= self._avoided_until_s.get(each, 0)}
+        chosen = placement.choose(in_favour or free_bytes, self._last.get(tier))
+        self._last[tier] = chosen
+        return next(volume for volume in candidates if volume.volume_id == chosen)
+
+    def _why_none(self, tier: int) -> str:
+        reasons = [str(self._absent[row.volume_id]) for row in self._rows if row.volume_id in self._absent]
+        return " ".join(reasons) or f"No volume of tier {tier} is in service. `pacs volume list` shows them."
+
+    # --- watched -----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Look at the index's rows and at every volume again: added, drained, retired, gone, back.
+
+        Raise DatabaseUnavailable; then all stays as it was.
+        """
+        with self._lock:
+            also = {row.volume_id for row in self._at_roots}
+            indexed = (row for row in rows.list_volumes(self._database) if row.volume_id not in also)
+            found = (*self._at_roots, *indexed)
+            here: dict[str, Volume] = {}
+            absent: dict[str, PacsError] = {}
+            for row in found:
+                try:
+                    here[row.volume_id] = self._look_at(row)
+                except PacsError as error:
+                    absent[row.volume_id] = error
+            for volume_id in self._opened.keys() - {row.volume_id for row in found}:
+                self._opened.pop(volume_id)[1].close()
+            self._tell(found, absent)
+            self._rows, self._by_id, self._absent = found, here, absent
+            self._receiving = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Refresh every few seconds while the block runs, in a thread: for services."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(stop,), name="volumes", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(REFRESH_S)  # one that hangs in a look at a volume ends with the process
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(REFRESH_S):
+            try:
+                self.refresh()
+            except PacsError as error:
+                log.warning("the volumes could not be looked at: %s", error)
+            except Exception:
+                log.exception("the volumes could not be looked at")
+
+    def _look_at(self, row: KnownVolume) -> Volume:
+        before = self._opened.get(row.volume_id)
+        if before is not None and (before[0].location, before[0].options) == (row.location, row.options):
+            before[1].require_present()
+            return before[1]
+        opened = open_known(self._data, self._appliance_id, row)
+        if isinstance(opened, LocalVolume) and opened.root.stat().st_dev == self._data.stat().st_dev:
+            opened.kept_bytes = self.state_reserve_bytes
+        self._opened[row.volume_id] = (row, opened)
+        return opened
+
+    def _tell(self, found: tuple[KnownVolume, ...], absent: Mapping[str, PacsError]) -> None:
+        for row in found:
+            was_absent, is_absent = row.volume_id in self._absent, row.volume_id in absent
+            if is_absent and not was_absent:
+                log.error("volume %s is not here: %s", row.name, absent[row.volume_id])
+            elif was_absent and not is_absent:
+                log.warning("volume %s is back", row.name)
+
+
+def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
+    """Open a volume that the index knows. Raise VolumeMissing, or ForeignVolume if another is in its place."""
+    opened = open_volume(row.kind, row.location, row.role, row.options, secrets_of(data, row.name))
+    problem: PacsError | None = None
+    if opened.identity.appliance_id != appliance_id:
+        problem = ForeignVolume(
+            f"The volume at {row.location} belongs to appliance {opened.identity.appliance_id}, this is "
+            f"{appliance_id}. Attach this appliance's own disks."
+        )
+    elif opened.volume_id != row.volume_id:
+        problem = VolumeMissing(
+            f"The volume at {row.location} is {opened.volume_id}; the index knows {row.volume_id} there, in tier "
+            f"{row.tier}. Attach the disk that holds it."
+        )
+    if problem is not None:
+        opened.close()
+        raise problem
+    return opened
+
+
+def secrets_of(data: Path, name: str) -> Path:
+    """The file of a volume's keys and passwords, mode 0600, where its kind has any."""
+    return data / "config" / "volumes" / f"{name}.toml"
+
+
+def open_volumes(
+    database: Database, data: Path, roots: Mapping[int, Path], in_restore: bool = False, state_reserve_bytes: int = 0
+) -> Volumes:
+    """The instance's volumes. `roots`: where the settings say that the first volume of a tier is.
+
+    state_reserve_bytes: what is the database's where one shares its file system with the state.
+    in_restore: the index may be that of another appliance already; what is at the roots is taken, whatever it says.
+    Raise ForeignVolume, VolumeMissing or DataTooNew if what is at the root of a tier without a volume cannot be it.
     """
     appliance_id = read_identity(data).appliance_id
-    return {tier: _open_tier(database, tier, root, appliance_id) for tier, root in roots.items()}
+    at_roots = []
+    for tier, root in roots.items():
+        known = {row.volume_id for row in rows.list_volumes(database, with_retired=True) if row.tier == tier}
+        found = _at_root(tier, root, appliance_id, known, in_restore)
+        if found is not None and not in_restore:
+            rows.register_volume(database, found)
+        elif found is not None:
+            at_roots.append(found)
+    volumes = Volumes(database, data, at_roots)
+    volumes.state_reserve_bytes = state_reserve_bytes
+    volumes.refresh()
+    return volumes
 
 
-def _open_tier(database: Database, tier: int, root: Path, appliance_id: str) -> Volume:
-    known = [row["volume_id"] for row in rows.volumes_of_tier(database, tier)]
+def _at_root(tier: int, root: Path, appliance_id: str, known: set[str], in_restore: bool) -> KnownVolume | None:
+    """The volume at the root of a tier, made if the index knows none; None if it is not one that may be taken."""
     role = f"tier{tier}"
-    if not known and not (root / IDENTITY_FILE).exists():
-        root.mkdir(mode=0o750, parents=True, exist_ok=True)
-        create_identity(root, (role,), appliance_id)
-    volume = Volume(root, role)
-    if volume.identity.appliance_id != appliance_id:
-        raise ForeignVolume(
-            f"The volume at {root} belongs to appliance {volume.identity.appliance_id}, this is {appliance_id}. "
-            "Attach this appliance's own disks."
-        )
-    if known and volume.volume_id not in known:
-        raise VolumeMissing(
-            f"The volume at {root} is {volume.volume_id}; the index knows {', '.join(known)} in tier {tier}. "
-            "Attach the disk that holds it."
-        )
-    rows.register_volume(database, volume.volume_id, tier, root)
-    return volume
+    try:
+        if not known and not (root / IDENTITY_FILE).exists():
+            root.mkdir(mode=0o750, parents=True, exist_ok=True)
+            create_identity(root, (role,), appliance_id)
+        volume_id = read_identity(root).volume_id
+        if known and volume_id not in known and not in_restore:
+            return None  # which is missing, the refresh tells
+        found = KnownVolume(volume_id, role, tier, str(root))
+        open_known(root, appliance_id, found).close()
+    except DataTooNew:
+        raise
+    except VolumeError:
+        if known and not in_restore:
+            return None
+        raise
+    return found

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs import __version__, clock
+from pacs.archive.volumes import Volumes
 from pacs.backup.repository import FORMAT, PARTS, Manifest, Repository, file_sha256
-from pacs.errors import BackupError, DigestMismatch, NotFound, PacsError
+from pacs.errors import BackupError, DigestMismatch, NotFound, PacsError, VolumeError, VolumeFailed
 from pacs.index import recovery
 from pacs.index.database import Connection, Database, Row
 from pacs.index.runs import record_run
 from pacs.index.store import good_copies
 from pacs.storage import durable
-from pacs.storage.files import Volume
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Done:
 class Backup:
     """Backs one instance up to a repository."""
 
-    def __init__(self, data: Path, database: Database, volumes: dict[str, Volume], root: Path, keep: int) -> None:
+    def __init__(self, data: Path, database: Database, volumes: Volumes, root: Path, keep: int) -> None:
         self.data, self.database, self.volumes, self.keep = data, database, volumes, keep
         self.appliance_id = read_identity(data).appliance_id
         self.root = root
@@ -123,8 +123,8 @@ class Backup:
             copies = good_copies(connection, object_key)
         for copy in copies:
             try:
-                return repository.put_object(sha256, self.volumes[copy["volume_id"]].read(copy["path"]))
-            except (KeyError, NotFound, DigestMismatch, BackupError) as error:
+                return repository.put_object(sha256, self.volumes.get(copy["volume_id"]).read(copy["path"]))
+            except (VolumeError, VolumeFailed, NotFound, DigestMismatch, BackupError) as error:
                 log.error("a copy cannot be backed up: %s", error, extra={"object": object_key})
         raise BackupError(
             f"Object {object_key} has no readable copy; this backup does not count. Run `pacs reconcile run` and "

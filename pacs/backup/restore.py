@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pacs.archive.volumes import Volumes
 from pacs.backup.backup import STATE_FOLDERS, Progress, no_progress
 from pacs.backup.mark import MARK
 from pacs.backup.repository import Manifest, Repository
@@ -23,7 +24,8 @@ from pacs.index import database as index
 from pacs.index import recovery
 from pacs.index.database import Database
 from pacs.storage import durable
-from pacs.storage.files import RESERVED_BYTES, Volume
+from pacs.storage.files import RESERVED_BYTES
+from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,10 @@ class _Line:
 class Restore:
     """Restores one point of a repository to an instance."""
 
-    def __init__(self, data: Path, database: Database, by_tier: dict[int, Volume], repository: Repository) -> None:
-        self.data, self.database, self.by_tier, self.repository = data, database, by_tier, repository
+    def __init__(self, data: Path, database: Database, volumes: Volumes, repository: Repository) -> None:
+        self.data, self.database, self.volumes, self.repository = data, database, volumes, repository
+        #: Those that are written to, as they are now: the index will know other ones in between.
+        self.targets = [row for row in volumes.rows if row.state == "active" and row.volume_id in volumes.by_id]
 
     def run(self, point: str | None, progress: Progress = no_progress) -> tuple[str, Manifest]:
         """Restore a point's objects and database, the newest point if none is named; return its name and manifest.
@@ -62,14 +66,13 @@ class Restore:
             dump = self.repository.verified_part(point, manifest, "database.dump")
             self.repository.verified_part(point, manifest, "state.tar")
             lines = _read_lines(self.repository.verified_part(point, manifest, "objects.tsv"))
-            tiers = self._place(lines)
+            places = self._place(lines)
             durable.replace_file(self.data / MARK, point.encode())
-            self._write_objects(lines, tiers, progress)
+            self._write_objects(lines, places, progress)
             recovery.load(self.database, dump)
             index.migrate(self.database)
-            recovery.replace_copies(
-                self.database, {tier: (v.volume_id, str(v.root)) for tier, v in self.by_tier.items()}, tiers
-            )
+            recovery.replace_copies(self.database, self.targets, places)
+        self.volumes.refresh()
         log.info("objects and database restored", extra={"point": point, "objects": manifest.objects})
         return point, manifest
 
@@ -91,38 +94,43 @@ class Restore:
                 "one's. Nothing was touched. Boot that version's image, or a newer one."
             )
 
-    def _place(self, lines: list[_Line]) -> dict[int, int]:
-        """Which tier each object goes to: its own, or the next where there is no room. Nothing is written yet."""
-        room = {tier: volume.free_bytes() - RESERVED_BYTES for tier, volume in self.by_tier.items()}
-        tiers = {}
+    def _place(self, lines: list[_Line]) -> dict[int, str]:
+        """Which volume each object goes to: one of its tier, or another where there is no room. Nothing is written."""
+        room = {row.volume_id: self._room(row.volume_id) for row in self.targets}
+        places = {}
         for line in lines:
             if not self.repository.has_object(line.sha256, line.size_bytes):
                 raise RestoreError(
                     f"Object {line.sha256.hex()} is missing from the repository; the point is void. Take another."
                 )
-            candidates = sorted(room, key=lambda tier: (tier != line.tier, tier))
-            fitting = next((tier for tier in candidates if room[tier] >= line.size_bytes), None)
+            candidates = sorted(self.targets, key=lambda row: (row.tier != line.tier, row.tier))
+            fitting = next((row.volume_id for row in candidates if room[row.volume_id] >= line.size_bytes), None)
             if fitting is None:
                 needed = sum(each.size_bytes for each in lines) / 1e9
                 raise RestoreError(f"The volumes are too small: {needed:.1f} GB are needed. Enlarge their disks.")
             room[fitting] -= line.size_bytes
-            tiers[line.object_key] = fitting
-        return tiers
+            places[line.object_key] = fitting
+        return places
 
-    def _write_objects(self, lines: list[_Line], tiers: dict[int, int], progress: Progress) -> None:
+    def _room(self, volume_id: str) -> float:
+        free_bytes = self.volumes.get(volume_id).room().free_bytes
+        return float("inf") if free_bytes is None else free_bytes - RESERVED_BYTES
+
+    def _write_objects(self, lines: list[_Line], places: dict[int, str], progress: Progress) -> None:
         written = 0
         for number, line in enumerate(lines, start=1):
-            volume = self.by_tier[tiers[line.object_key]]
+            volume = self.volumes.get(places[line.object_key])
             if not (volume.has(line.path) and volume.digest_on_disk(line.path) == line.sha256):
-                received = volume.receive(self.repository.read_object(line.sha256), line.size_bytes)
-                if received.sha256 != line.sha256:
-                    volume.discard(received)
-                    raise RestoreError(
-                        f"Object {line.sha256.hex()} is damaged in the repository. Take another point or repository."
-                    )
-                volume.place(received, line.path)
+                self._write(volume, line)
             written += line.size_bytes
             progress(number, len(lines), written)
+
+    def _write(self, volume: Volume, line: _Line) -> None:
+        if volume.put(line.path, self.repository.read_object(line.sha256), line.size_bytes) != line.sha256:
+            volume.remove(line.path)
+            raise RestoreError(
+                f"Object {line.sha256.hex()} is damaged in the repository. Take another point or repository."
+            )
 
 
 def _is_state(member: tarfile.TarInfo) -> bool:

@@ -27,7 +27,7 @@ def run(subject: Subject) -> Result:
     age = clock.now() - last["finished_at"]
     if age > LATE:
         return Result("backup", "critical", f"the last one is {age} old", "See `systemctl status pacs-backup`.")
-    on_own_disk = any(repository.is_relative_to(volume.root) for volume in subject.by_tier.values())
+    on_own_disk = any(repository.is_relative_to(row.location) for row in subject.volumes.rows if row.kind == "local")
     hours = age.total_seconds() / 3600
     if on_own_disk:
         return Result(

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.settings import Settings
-from pacs.storage.files import Volume
 
 Severity = Literal["ok", "warning", "critical"]
 ORDER: tuple[Severity, ...] = ("ok", "warning", "critical")
@@ -36,7 +36,7 @@ class Subject:
 
     settings: Settings
     database: Database
-    by_tier: Mapping[int, Volume]
+    volumes: Volumes
 
 
 Check = Callable[[Subject], Result]

@@ -55,7 +55,7 @@ def reconcile_run(context: typer.Context, as_json: AsJson = False) -> None:
     """Compare every file with every row and mend what can be. Ends with 10 if a file is missing or damaged."""
     started = clock.now()
     with open_instance(data_of(context)) as instance:
-        findings = run_reconcile(instance.database, list(instance.by_tier.values()), instance.settings.orphan_age_s)
+        findings = run_reconcile(instance.database, instance.volumes.all(), instance.settings.orphan_age_s)
         record_run(instance.database, "reconcile", started, findings.is_clean, asdict(findings))
     if as_json:
         typer.echo(json.dumps(asdict(findings)))
@@ -73,10 +73,13 @@ def tier_move(
 ) -> None:
     """Move settled studies to tier 2 now, oldest first, without waiting for the high mark."""
     with open_instance(data_of(context)) as instance:
-        if 2 not in instance.by_tier:
+        if not instance.volumes.tier(2):
             raise UsageError("There is no tier 2 here.")
-        mover = Mover(instance.database, instance.by_tier[1], instance.by_tier[2], instance.settings.settle_s)
-        done = mover.run(0, low)
-    typer.echo(
-        f"{done.studies} studies, {done.objects} objects, {done.size_bytes / 1e6:.1f} MB moved; {done.failed} failed."
-    )
+        for source in instance.volumes.tier(1):
+            done = Mover(instance.database, source, instance.volumes.place(2, 0), instance.settings.settle_s).run(
+                0, low
+            )
+            typer.echo(
+                f"{source.location}: {done.studies} studies, {done.objects} objects, {done.size_bytes / 1e6:.1f} MB "
+                f"moved; {done.failed} failed."
+            )

@@ -41,7 +41,7 @@ def backup_run(context: typer.Context) -> None:
     data = data_of(context)
     with open_instance(data) as instance, _bar("objects") as show:
         root = _repository_of(instance.settings)
-        done = Backup(data, instance.database, instance.by_id, root, instance.settings.backup_keep).run(show)
+        done = Backup(data, instance.database, instance.volumes, root, instance.settings.backup_keep).run(show)
     typer.echo(
         f"Recovery point {done.point}: {done.objects} objects, {done.size_bytes / 1e6:.1f} MB; "
         f"{done.copied} copied now, {done.copied_bytes / 1e6:.1f} MB."
@@ -78,7 +78,7 @@ def restore(
         open_instance(data, in_restore=True) as instance,
         _bar("objects") as show,
     ):
-        job = Restore(data, instance.database, instance.by_tier, opened)
+        job = Restore(data, instance.database, instance.volumes, opened)
         name, manifest = job.run(point, show)
     job.finish(name, manifest)
     typer.echo(f"Restored {manifest.objects} objects of {manifest.created}. Start the services, or restart.")

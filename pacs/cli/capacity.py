@@ -117,7 +117,7 @@ def _print_forecast(found: Forecast) -> None:
             f"{format_size(found.growth.bytes_per_day)} and {found.growth.objects_per_day:,.0f} objects a day: "
             f"{found.growth.basis}.\n"
         )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in found.outlooks:
         disk = each.disk
         if disk.free_bytes is None:
@@ -134,6 +134,6 @@ def _print_forecast(found: Forecast) -> None:
         full = format_days(each.full_in_days) if found.growth else ""
         rows.append(
             (disk.name, "█" * filled + "░" * (_BAR - filled), f"{part:.0%} of {format_size(total)}",
-             f"{format_size(disk.kept_bytes)} kept free", moves, full)
+             f"{format_size(disk.kept_bytes)} kept for the database" if disk.kept_bytes else "", moves, full)
         )  # fmt: skip
     print_table(("disk", "", "used", "", "", "full"), rows)

@@ -65,7 +65,7 @@ def conflict_show(context: typer.Context, number: Number, as_json: AsJson = Fals
 
     with open_instance(data_of(context)) as instance:
         row = rows.conflict(instance.database, number)
-        comparison = compare(instance.database, instance.by_id, row)
+        comparison = compare(instance.database, instance.volumes, row)
         uids = about(instance.database, row)
     words, possible = KINDS[row["kind"]]
     if as_json:
@@ -107,5 +107,5 @@ def conflict_resolve(
     from pacs.archive.conflicts import resolve
 
     with open_instance(data_of(context)) as instance:
-        done = resolve(instance.database, instance.journal, instance.by_id, instance.store(), number, chosen[0])
+        done = resolve(instance.database, instance.journal, instance.volumes, instance.store(), number, chosen[0])
     typer.echo(f"Conflict {number} is resolved. {done}")

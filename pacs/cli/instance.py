@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs import settings as settings_table
-from pacs.archive.room import StateRoom
-from pacs.archive.volumes import open_volumes
+from pacs.archive.room import StateRoom, reserve_bytes
+from pacs.archive.volumes import Volumes, open_volumes
 from pacs.backup.mark import MARK
 from pacs.errors import RestoreError
 from pacs.index import database as index
 from pacs.index.database import Database
 from pacs.settings import Settings
-from pacs.storage.files import Volume
 from pacs.storage.journal import Journal
 from pacs.storage.volume import read_identity
 
@@ -28,36 +27,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance with its volumes open; by_tier holds them by tier."""
+    """An instance with its volumes open."""
 
     settings: Settings
     database: Database
     journal: Journal
-    by_tier: dict[int, Volume]
-
-    @property
-    def by_id(self) -> dict[str, Volume]:
-        """The volumes by their id."""
-        return {volume.volume_id: volume for volume in self.by_tier.values()}
+    volumes: Volumes
 
     def store(self) -> Store:
         """The receive path: objects arrive on tier 1."""
         from pacs.archive.store import Store  # here, as it imports all of pydicom, and few commands need it
 
-        room = StateRoom.of(self.settings, self.database)
-        return Store(self.database, self.by_id, self.by_tier[1], self.settings.object_size_bytes_max, room)
+        room = StateRoom(self.settings.data, reserve_bytes(self.settings, self.database))
+        return Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
 
     def retrieve(self) -> Retrieve:
         """The way back."""
         from pacs.archive.retrieve import Retrieve
 
-        return Retrieve(self.database, self.by_id)
+        return Retrieve(self.database, self.volumes)
 
     def verifier(self) -> Verifier:
         """What storage commitment is answered from."""
         from pacs.archive.commit import Verifier
 
-        return Verifier(self.database, self.by_id)
+        return Verifier(self.database, self.volumes)
 
 
 @contextmanager
@@ -76,7 +70,10 @@ def open_database(settings: Settings, connections_max: int = 8, timeout_s: float
 def open_instance(
     data: Path, connections_max: int = 8, in_restore: bool = False, timeout_s: float | None = None
 ) -> Iterator[Instance]:
-    """The instance in `data`, with its volumes. Raise an error of the tree if any of it is not as it should be."""
+    """The instance in `data`, with its volumes. Raise an error of the tree if it is not as it should be.
+
+    A volume that is missing is no such error: see Volumes.absent.
+    """
     settings = settings_table.load(data)
     if not in_restore and (data / MARK).exists():
         raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
@@ -84,4 +81,5 @@ def open_instance(
         roots = {1: settings.tier1_root}
         if settings.tier2_root != settings.tier1_root:
             roots[2] = settings.tier2_root
-        yield Instance(settings, database, Journal(data), open_volumes(database, data, roots))
+        volumes = open_volumes(database, data, roots, in_restore, reserve_bytes(settings, database))
+        yield Instance(settings, database, Journal(data), volumes)

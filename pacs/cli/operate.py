@@ -22,7 +22,7 @@ def check(context: typer.Context, as_json: Annotated[bool, typer.Option("--json"
     data = data_of(context)
     try:
         with open_instance(data) as instance:
-            results = run_all(Subject(instance.settings, instance.database, instance.by_tier), CHECKS)
+            results = run_all(Subject(instance.settings, instance.database, instance.volumes), CHECKS)
     except PacsError as error:
         results = [Result("instance", "critical", str(error), "See the message.")]
     if as_json:

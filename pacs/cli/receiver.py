@@ -44,9 +44,12 @@ def receiver_run(
     if not named:
         raise UsageError("No socket to listen on. Start it by pacs-dicom.socket, or give --fd.")
     settings = load(data_of(context))
-    with open_instance(
-        settings.data, connections_max=settings.associations_max + 4, timeout_s=settings.database_timeout_s
-    ) as instance:
+    with (
+        open_instance(
+            settings.data, connections_max=settings.associations_max + 5, timeout_s=settings.database_timeout_s
+        ) as instance,
+        instance.volumes.watched(),
+    ):
         serving = Receiver(
             instance.settings, instance.database, instance.store(), instance.retrieve(), instance.verifier()
         )

@@ -20,8 +20,8 @@ web = typer.Typer(no_args_is_help=True, help="The web service.")
 @web.command("run")
 def web_run(context: typer.Context, fd: systemd.Fd = None) -> None:
     """Serve the web pages on the socket of the settings."""
-    with open_instance(data_of(context)) as instance:
-        subject = Subject(instance.settings, instance.database, instance.by_tier)
+    with open_instance(data_of(context)) as instance, instance.volumes.watched():
+        subject = Subject(instance.settings, instance.database, instance.volumes)
         path = instance.settings.http_socket
         if fd is None and path is None:
             raise SettingsError("http_socket is not set, and no --fd is given.")

@@ -16,6 +16,6 @@ worker = typer.Typer(no_args_is_help=True, help="The worker.")
 def worker_run(context: typer.Context) -> None:
     """Work in the background: move settled studies down, copy the journal."""
     stop = systemd.stop_on_signals()
-    with open_instance(data_of(context)) as instance:
+    with open_instance(data_of(context)) as instance, instance.volumes.watched():
         systemd.notify("READY=1")
-        Worker(instance.settings, instance.database, instance.journal, instance.by_tier).run(stop)
+        Worker(instance.settings, instance.database, instance.journal, instance.volumes).run(stop)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pacs.errors import BackupError, PacsError, RestoreError, SettingsError
 from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row, schema_version
+from pacs.index.volumes import KnownVolume, insert_volume
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def objects_in(connection: Connection) -> Iterator[Row]:
         cursor.execute(
             "SELECT o.object_key, o.sha256, o.size_bytes, c.tier, c.path FROM object o LEFT JOIN LATERAL ("
             " SELECT v.tier, x.path FROM copy x JOIN volume v USING (volume_id)"
-            " WHERE x.object_key = o.object_key AND x.state = 'good' ORDER BY v.tier LIMIT 1) c ON true"
+            " WHERE x.object_key = o.object_key AND x.state = 'good' ORDER BY v.tier, x.copy_key LIMIT 1) c ON true"
             " ORDER BY o.object_key"
         )
         yield from cursor
@@ -96,32 +97,31 @@ def require_empty_and_idle(database: Database) -> None:
         )
 
 
-def replace_copies(database: Database, volumes: dict[int, tuple[str, str]], tiers: dict[int, int]) -> None:
+def replace_copies(database: Database, volumes: Sequence[KnownVolume], places: dict[int, str]) -> None:
     """After a restore: the copies are those that were just written.
 
-    `volumes`: tier → (volume id, root) of this appliance. `tiers`: object key → tier its file was written to; its
-    path is that of its nearest good copy in the dump.
+    `volumes`: those of this appliance. `places`: object key → id of the volume its file was written to; its path is
+    that of its nearest good copy in the dump.
     """
     with database.transaction() as connection:
         connection.execute(
-            "CREATE TEMPORARY TABLE restored (object_key bigint PRIMARY KEY, tier smallint) ON COMMIT DROP"
+            "CREATE TEMPORARY TABLE restored (object_key bigint PRIMARY KEY, volume_id uuid) ON COMMIT DROP"
         )
         with connection.cursor().copy("COPY restored FROM STDIN") as copy:
-            for object_key, tier in tiers.items():
-                copy.write_row((object_key, tier))
+            for object_key, volume_id in places.items():
+                copy.write_row((object_key, volume_id))
         connection.execute(
             "CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT DISTINCT ON (c.object_key) c.tenant_id, c.object_key,"
-            " c.path, r.tier FROM restored r JOIN copy c USING (object_key) JOIN volume v USING (volume_id)"
-            " WHERE c.state = 'good' ORDER BY c.object_key, v.tier"
+            " c.path, r.volume_id FROM restored r JOIN copy c USING (object_key)"
+            " JOIN volume v ON v.volume_id = c.volume_id"
+            " WHERE c.state = 'good' ORDER BY c.object_key, v.tier, c.copy_key"
         )
         connection.execute("DELETE FROM copy")
         connection.execute("DELETE FROM volume")
-        for tier, (volume_id, root) in volumes.items():
-            connection.execute(
-                "INSERT INTO volume (volume_id, tier, root) VALUES (%s, %s, %s)", (volume_id, tier, root)
-            )
+        for volume in volumes:
+            insert_volume(connection, volume)
         connection.execute(
             "INSERT INTO copy (tenant_id, object_key, volume_id, path)"
-            " SELECT k.tenant_id, k.object_key, v.volume_id, k.path FROM kept k JOIN volume v ON v.tier = k.tier"
+            " SELECT tenant_id, object_key, volume_id, path FROM kept"
         )
         connection.execute("UPDATE association SET closed_at = now() WHERE closed_at IS NULL")

@@ -127,6 +127,6 @@ def good_copies(connection: Connection, object_key: int) -> list[Row]:
     return connection.execute(
         "SELECT o.transfer_syntax_uid, c.volume_id::text, c.path"
         " FROM object o JOIN copy c USING (object_key) JOIN volume v USING (volume_id)"
-        " WHERE o.object_key = %s AND c.state = 'good' ORDER BY v.tier",
+        " WHERE o.object_key = %s AND c.state = 'good' ORDER BY v.tier, c.copy_key",
         (object_key,),
     ).fetchall()

@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
 
+Kind = Literal["local", "nfs", "smb", "s3"]
+State = Literal["active", "draining", "retired"]
 
-def volumes_of_tier(database: Database, tier: int) -> list[Row]:
-    """The volumes (volume_id, root) that the index knows in a tier."""
+
+@dataclass(frozen=True)
+class KnownVolume:
+    """A volume as the index knows it: what it is called, of what kind, and where it was last."""
+
+    volume_id: str
+    name: str
+    tier: int
+    location: str
+    kind: Kind = "local"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: draining: nothing new is placed there; retired: it is no longer looked for.
+    state: State = "active"
+
+    @property
+    def role(self) -> str:
+        """What its identity file says that it is for."""
+        return f"tier{self.tier}"
+
+
+_COLUMNS = "volume_id::text, name, tier, location, kind, options, state"
+
+
+def list_volumes(database: Database, with_retired: bool = False) -> list[KnownVolume]:
+    """The volumes, by tier, the oldest first."""
+    condition = "true" if with_retired else "state <> 'retired'"
     with database.transaction() as connection:
-        return connection.execute(
-            "SELECT volume_id::text, root FROM volume WHERE tier = %s ORDER BY created_at", (tier,)
+        found = connection.execute(
+            f"SELECT {_COLUMNS} FROM volume WHERE {condition} ORDER BY tier, created_at, volume_id".encode()
         ).fetchall()
+    return [KnownVolume(**row) for row in found]
 
 
-def register_volume(database: Database, volume_id: str, tier: int, root: Path) -> None:
-    """Make a volume known, or note its new root."""
+def register_volume(database: Database, volume: KnownVolume) -> None:
+    """Make a volume known, or note where it is now."""
     with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO volume (volume_id, tier, root) VALUES (%s, %s, %s)"
-            " ON CONFLICT (volume_id) DO UPDATE SET root = excluded.root WHERE volume.root <> excluded.root",
-            (volume_id, tier, str(root)),
-        )
+        insert_volume(connection, volume)
+
+
+def insert_volume(connection: Connection, volume: KnownVolume) -> None:
+    """The same in a transaction of the caller's."""
+    connection.execute(
+        "INSERT INTO volume (volume_id, name, tier, location, kind, options, state) VALUES (%s, %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (volume_id) DO UPDATE SET location = excluded.location"
+        " WHERE volume.location <> excluded.location",
+        (
+            volume.volume_id, volume.name, volume.tier, volume.location, volume.kind,
+            json.dumps(dict(volume.options)), volume.state,
+        ),
+    )  # fmt: skip
 
 
 def copies_on(connection: Connection, volume_id: str) -> list[Row]:

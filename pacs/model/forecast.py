@@ -89,9 +89,10 @@ def _yearly(days: Mapping[date, Arrived], first: date, today: date, bytes_per_da
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system, or those of a tier that has several. tiers: which lie on it. free_bytes: None has no bound.
+    """A file system, or those of a tier that has several. tiers: which lie on it.
 
-    kept_bytes: what of the free room is kept for others. holds_state: the database grows on it.
+    holds_state: the database grows on it. free_bytes: what may yet be used; None has no bound. kept_bytes: what is free
+    beside, for others.
     """
 
     name: str
@@ -163,7 +164,7 @@ class _Running:
         disk = self.disk
         if disk.free_bytes is None:
             return float("inf")
-        return max(0.0, disk.used_bytes + disk.free_bytes - disk.kept_bytes - self.used)
+        return max(0.0, disk.used_bytes + disk.free_bytes - self.used)
 
     def at(self, percent: float) -> float:
         """Bytes that are so many percent of it."""

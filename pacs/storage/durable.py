@@ -5,18 +5,23 @@ does not give: after fsync has failed once, the kernel may have dropped the page
 without them. So nothing here tries an fsync again; the file has failed. A new name in a folder is durable only after
 the folder itself was fsynced, and a new folder only after its parent was.
 
-Every fsync of the service goes through `fsync_fd`, so that a test can make it a no-op and show that this is found.
+Every fsync of the service goes through `fsync_fd` or `sync_file_system`, so that a test can make them no-ops and show
+that this is found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from pacs.errors import PacsError, VolumeFailed, VolumeFull
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def fsync_fd(fd: int) -> None:
@@ -26,11 +31,28 @@ def fsync_fd(fd: int) -> None:
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with open_folder(folder) as fd:
         fsync_fd(fd)
+
+
+@contextlib.contextmanager
+def open_folder(folder: Path) -> Iterator[int]:
+    """A file descriptor of a folder while the block runs."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
     finally:
         os.close(fd)
+
+
+def sync_file_system(fd: int) -> None:
+    """Write all that waits to go to the file system that an open file is on, names too (syncfs(2)).
+
+    Raise OSError if any of it could not be written since the file was opened (Linux 5.8 and later).
+    """
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def make_folders(folder: Path) -> None:

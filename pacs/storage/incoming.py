@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pacs.errors import VolumeMissing
 from pacs.storage import durable
 
 #: After how many bytes it is asked again whether there is room: well below the reserve that is left to others.
@@ -30,8 +31,11 @@ class ReceivedFile:
 class Incoming:
     """A file that is being received, under a temporary name. Ends with `finish` or `abandon`."""
 
-    def __init__(self, root: Path, require_room: Callable[[], None]) -> None:
-        """Begin one on the volume at root. require_room raises where the volume is too full to go on."""
+    def __init__(self, root: Path, device: int, require_room: Callable[[], None]) -> None:
+        """Begin one on the volume at root, whose file system is `device` (st_dev).
+
+        require_room raises where the volume is too full to go on.
+        """
         self._root, self._require_room = root, require_room
         self._temporary = root / "incoming" / f"{secrets.token_hex(8)}.part"
         self._digest = hashlib.sha256()
@@ -41,8 +45,13 @@ class Incoming:
         self._fd = -1
         try:
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+            is_on_volume = os.fstat(self._fd).st_dev == device
         except OSError as error:
+            self.abandon()
             raise durable.as_volume_error(error, root) from error
+        if not is_on_volume:  # its mount went away since it was asked for
+            self.abandon()
+            raise VolumeMissing(f"The volume at {root} is gone. Is its disk attached and mounted?")
 
     def write(self, piece: memoryview | bytes) -> None:
         """Append bytes. Raise VolumeFull or VolumeFailed; then only `abandon` is left to do."""
@@ -84,6 +93,11 @@ class Incoming:
         except OSError as error:
             self.abandon()
             raise durable.as_volume_error(error, self._root) from error
+        return ReceivedFile(self._temporary, self._digest.digest(), self._size_bytes)
+
+    def finish_unsynced(self) -> ReceivedFile:
+        """Close the file. It is safe only when its file system has been synced (durable.sync_file_system)."""
+        self._close()
         return ReceivedFile(self._temporary, self._digest.digest(), self._size_bytes)
 
     def abandon(self) -> None:

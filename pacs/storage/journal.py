@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pacs import clock
-from pacs.errors import VolumeError
 from pacs.storage import durable
+from pacs.storage.kinds import Volume
 
 
 class Journal:
@@ -60,20 +60,14 @@ class Journal:
                 except ValueError:
                     continue
 
-    def copy_to(self, root: Path) -> int:
+    def copy_to(self, volume: Volume) -> int:
         """Bring a volume's copy of the journal up to date; return how many segments were copied."""
-        if not root.is_dir():
-            raise VolumeError(f"{root} is not there. Is the volume mounted?")
         copied = 0
-        try:
-            durable.make_folders(root / "journal")
-            for segment in self.segments():
-                target = root / "journal" / segment.name
-                if not target.exists() or target.stat().st_size != segment.stat().st_size:
-                    durable.replace_file(target, segment.read_bytes())
-                    copied += 1
-        except OSError as error:
-            raise durable.as_volume_error(error, root) from error
+        for segment in self.segments():
+            path = f"journal/{segment.name}"
+            if not volume.has(path) or volume.size_of(path) != segment.stat().st_size:
+                volume.replace_small(path, segment.read_bytes())
+                copied += 1
         return copied
 
 

@@ -1,28 +1,36 @@
-"""A file of a volume that is being read: opened once, and readable yet when it was removed meanwhile."""
+"""A file of a mounted volume that is being read, and a file object over one of whatever kind."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import mmap
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from pacs.errors import NotFound, VolumeFailed
-from pacs.storage.files import Volume
+from pacs.storage.kinds import OpenFile, Volume
+
+CHUNK_SIZE_BYTES = 1 << 20
 
 
-class OpenFile:
-    """An open file. Close it."""
+class LocalFile:
+    """An open file of a file system. Close it."""
 
-    def __init__(self, volume: Volume, path: str) -> None:
-        """Open a file. Raise NotFound if it is not there, VolumeMissing if its volume is not, VolumeFailed."""
-        self.volume = volume
+    def __init__(self, path: Path, root: Path, require_present: Callable[[], None]) -> None:
+        """Open a file. Raise NotFound if it is not there, what require_present raises if its volume is not there."""
+        self._root = root
         self._fd = -1
         try:
-            self._fd = os.open(volume.root / path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.size_bytes = os.fstat(self._fd).st_size
         except FileNotFoundError:
-            volume.require_present()  # else it is the volume that is missing, and no file
-            raise NotFound(f"A file is missing from the volume at {volume.root}. Run `pacs reconcile run`.") from None
+            require_present()  # else it is the volume that is missing, and no file
+            raise NotFound(f"A file is missing from the volume at {root}. Run `pacs reconcile run`.") from None
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise unreadable(root, error) from error
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill the buffer from an offset [bytes]; return how much came: less only at the end. Raise VolumeFailed."""
@@ -34,7 +42,7 @@ class OpenFile:
                     break
                 done += size
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self._root, error) from error
         return done
 
     def will_need(self, offset: int, size_bytes: int) -> None:
@@ -47,7 +55,57 @@ class OpenFile:
         if fd >= 0:
             os.close(fd)
 
-    def _unreadable(self, error: OSError) -> VolumeFailed:
-        return VolumeFailed(
-            f"A file on the volume at {self.volume.root} cannot be read: {error.strerror}. Look at its disk."
-        )
+
+def read_past_cache(path: Path) -> Iterator[memoryview | bytes]:
+    """The file's bytes from the disk itself: O_DIRECT, or where the file system has none, after dropping its pages."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    buffer = mmap.mmap(-1, CHUNK_SIZE_BYTES)  # page-aligned, as O_DIRECT wants it
+    try:
+        while size := os.readv(fd, [buffer]):
+            yield buffer[:size]
+    finally:
+        buffer.close()
+        os.close(fd)
+
+
+def unreadable(root: Path, error: OSError) -> VolumeFailed:
+    """The error of the tree that an error of a read below `root` stands for."""
+    return VolumeFailed(f"A file on the volume at {root} cannot be read: {error.strerror}. Look at its disk.")
+
+
+class _Stream(io.RawIOBase):
+    """An OpenFile as Python's own file objects are."""
+
+    def __init__(self, file: OpenFile, name: str) -> None:
+        self._file, self._at = file, 0
+        self.name = name  # as pydicom asks for it
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._file.read_into(memoryview(buffer).cast("B"), self._at)
+        self._at += size
+        return size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size_bytes}[whence]
+        self._at = start + offset
+        return self._at
+
+
+@contextlib.contextmanager
+def stream(volume: Volume, path: str) -> Iterator[io.BufferedReader]:
+    """A file of a volume as a file object. Raise NotFound."""
+    file = volume.open(path)
+    try:
+        yield io.BufferedReader(_Stream(file, path))
+    finally:
+        file.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anyio
 import anyio.to_thread
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -18,6 +16,8 @@ from pacs.checks.check import Result, Subject, run_all, worst
 from pacs.checks.registry import CHECKS
 from pacs.errors import PacsError
 from pacs.index.runs import totals
+from pacs.index.volumes import KnownVolume
+from pacs.storage.kinds import Room
 
 CHECKS_TIMEOUT_S = 10
 
@@ -52,7 +52,7 @@ def make_app(subject: Subject) -> Starlette:
             results=results,
             worst=worst(results),
             counts=counts,
-            tiers=_tiers(subject),
+            volumes=_volumes(subject),
         )
         return HTMLResponse(page, headers=_HEADERS)
 
@@ -76,12 +76,14 @@ def _totals(subject: Subject) -> dict[str, int] | None:
         return None
 
 
-def _tiers(subject: Subject) -> list[tuple[int, Path, float, int]]:
+def _volumes(subject: Subject) -> list[tuple[KnownVolume, Room]]:
     found = []
-    for tier, volume in sorted(subject.by_tier.items()):
+    for row in subject.volumes.rows:
+        volume = subject.volumes.by_id.get(row.volume_id)
         try:
-            volume.require_present()
-            found.append((tier, volume.root, volume.used_percent(), volume.free_bytes()))
+            if volume is not None:
+                volume.require_present()
+                found.append((row, volume.room()))
         except (PacsError, OSError):
             continue  # its check says so
     return found

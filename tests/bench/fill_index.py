@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 
 from pacs.index import volumes
 from pacs.index.database import Connection, Database
@@ -102,7 +101,7 @@ class Study:
 def fill(database: Database, studies: int, instances: int) -> None:
     """Fill an empty index with so many studies of so many instances each."""
     volume_id = str(uuid.UUID(int=1))
-    volumes.register_volume(database, volume_id, 1, Path("/nowhere"))
+    volumes.register_volume(database, volumes.KnownVolume(volume_id, "tier1", 1, "/nowhere"))
     for first in range(0, studies, STUDIES_A_BATCH):
         batch = [Study(number, studies) for number in range(first, min(first + STUDIES_A_BATCH, studies))]
         with database.transaction() as connection:

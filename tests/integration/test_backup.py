@@ -24,6 +24,7 @@ from pacs.index import database as index
 from pacs.index.devices import Device, list_devices
 from pacs.index.query import study_list
 from pacs.storage.journal import Journal
+from pacs.storage.kinds import Room
 from pacs.storage.volume import create_identity
 from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
@@ -61,11 +62,11 @@ def _store(instance: Instance, objects: list[SyntheticObject]) -> None:
 
 
 def _backup(instance: Instance, repository: Path, keep: int = 14) -> Done:
-    return Backup(instance.settings.data, instance.database, instance.by_id, repository, keep).run()
+    return Backup(instance.settings.data, instance.database, instance.volumes, repository, keep).run()
 
 
 def _restore(instance: Instance, repository: Path, point: str | None = None) -> None:
-    job = Restore(instance.settings.data, instance.database, instance.by_tier, Repository(repository))
+    job = Restore(instance.settings.data, instance.database, instance.volumes, Repository(repository))
     job.finish(*job.run(point))
 
 
@@ -78,7 +79,7 @@ def _bytes_of(instance: Instance, study: str) -> dict[str, bytes]:
 def test_everything_comes_back(instance: Instance, second_instance: Instance, repository: Path) -> None:
     moved, stayed = ct_study(1, 4), ct_study(2, 3)
     _store(instance, moved)
-    Mover(instance.database, instance.by_tier[1], instance.by_tier[2], 0).run(0, 0)
+    Mover(instance.database, instance.volumes.tier(1)[0], instance.volumes.tier(2)[0], 0).run(0, 0)
     _store(instance, stayed)
     journal = Journal(instance.settings.data)
     devices.add_device(instance.database, journal, Device("CT room 2", "CT2", "192.0.2.7", 104))
@@ -95,7 +96,7 @@ def test_everything_comes_back(instance: Instance, second_instance: Instance, re
     assert [(row["study_instance_uid"], row["tiers"]) for row in there] == [
         (row["study_instance_uid"], row["tiers"]) for row in here
     ]
-    assert reconcile(second_instance.database, list(second_instance.by_tier.values()), 0).is_clean
+    assert reconcile(second_instance.database, second_instance.volumes.all(), 0).is_clean
     assert not (second_instance.settings.data / MARK).exists()
     # It goes on working: new objects, and its own next backup.
     _store(second_instance, ct_study(3, 2))
@@ -140,7 +141,7 @@ def test_a_damaged_part_is_refused_before_anything_is_touched(
     with pytest.raises(RestoreError, match=part):
         _restore(second_instance, repository)
     assert study_list(second_instance.database, 10) == []
-    assert not list((second_instance.by_tier[1].root / "objects").rglob("*.dcm"))
+    assert not list((second_instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm"))
 
 
 def test_a_missing_object_is_refused_before_anything_is_touched(
@@ -151,7 +152,7 @@ def test_a_missing_object_is_refused_before_anything_is_touched(
     next(path for path in (repository / "objects").rglob("*") if path.is_file()).unlink()
     with pytest.raises(RestoreError, match="missing from the repository"):
         _restore(second_instance, repository)
-    assert not list((second_instance.by_tier[1].root / "objects").rglob("*.dcm"))
+    assert not list((second_instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm"))
 
 
 def test_a_damaged_object_is_refused_and_the_restore_can_be_run_again(
@@ -186,7 +187,9 @@ def test_a_backup_without_a_readable_copy_does_not_count(instance: Instance, rep
     _store(instance, ct_study(1, 2))
     _backup(instance, repository)
     _store(instance, ct_study(2, 1))
-    newest = max((instance.by_tier[1].root / "objects").rglob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
+    newest = max(
+        (instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm"), key=lambda path: path.stat().st_mtime_ns
+    )
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
@@ -246,8 +249,8 @@ def test_volumes_too_small_are_told_before_anything_is_written(
 ) -> None:
     _store(instance, ct_study(1, 2))
     _backup(instance, repository)
-    for volume in second_instance.by_tier.values():
-        monkeypatch.setattr(volume, "free_bytes", lambda: 1000)
+    for volume in second_instance.volumes.all():
+        monkeypatch.setattr(volume, "room", lambda: Room(10_000, 9_000, 1_000))
     with pytest.raises(RestoreError, match="too small"):
         _restore(second_instance, repository)
     assert not (second_instance.settings.data / MARK).exists()

@@ -20,7 +20,7 @@ def _arrival(made: SyntheticObject) -> Arrival:
 
 
 def _files(instance: Instance) -> list[Path]:
-    return sorted((instance.by_tier[1].root / "objects").rglob("*.dcm"))
+    return sorted((instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm"))
 
 
 def test_the_same_bytes_again_keep_one_file(instance: Instance) -> None:

@@ -21,11 +21,11 @@ def _store(instance: Instance, objects: list[SyntheticObject]) -> None:
 
 
 def _files(instance: Instance) -> list[Path]:
-    return sorted((instance.by_tier[1].root / "objects").rglob("*.dcm"))
+    return sorted((instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm"))
 
 
 def _reconcile(instance: Instance, orphan_age_s: float = 0) -> Findings:
-    return reconcile(instance.database, list(instance.by_tier.values()), orphan_age_s)
+    return reconcile(instance.database, instance.volumes.all(), orphan_age_s)
 
 
 def _forget(instance: Instance) -> None:
@@ -89,12 +89,12 @@ def test_foreign_and_damaged_files_go_to_quarantine_never_away(instance: Instanc
     (file.parent / "notes.txt").write_text("somebody's")
     findings = _reconcile(instance)
     assert (findings.quarantined, findings.indexed) == (2, 0)
-    kept = sorted(path.read_bytes() for path in (instance.by_tier[1].root / "quarantine").iterdir())
+    kept = sorted(path.read_bytes() for path in (instance.volumes.tier(1)[0].root / "quarantine").iterdir())
     assert kept == sorted([bytes(damaged), b"somebody's"])
 
 
 def test_what_was_never_acknowledged_is_removed(instance: Instance) -> None:
-    part = instance.by_tier[1].root / "incoming" / "0123456789abcdef.part"
+    part = instance.volumes.tier(1)[0].root / "incoming" / "0123456789abcdef.part"
     part.write_bytes(b"half")
     assert _reconcile(instance).temporary_removed == 1
     assert not part.exists()

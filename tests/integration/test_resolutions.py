@@ -36,7 +36,7 @@ def resolve(instance: Instance, decision: Decision, number: int | None = None) -
     if number is None:
         (only,) = rows.list_conflicts(instance.database)
         number = only["conflict_key"]
-    return conflicts.resolve(instance.database, instance.journal, instance.by_id, instance.store(), number, decision)
+    return conflicts.resolve(instance.database, instance.journal, instance.volumes, instance.store(), number, decision)
 
 
 def changed(seed: int, **values: object) -> Dataset:
@@ -52,13 +52,13 @@ def given_back(instance: Instance, ds: Dataset) -> dict[str, bytes]:
     with instance.database.transaction() as connection:
         for wanted in instance.retrieve().wanted({"StudyInstanceUID": [str(ds.StudyInstanceUID)]}):
             (copy,) = good_copies(connection, wanted.object_key)
-            content = instance.by_id[copy["volume_id"]].path_of(copy["path"]).read_bytes()
+            content = instance.volumes.by_id[copy["volume_id"]].path_of(copy["path"]).read_bytes()
             found[wanted.sop_instance_uid] = content[decode_file_meta(content).dataset_offset :]
     return found
 
 
 def files(instance: Instance) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (instance.by_tier[1].root / "objects").rglob("*.dcm")}
+    return {path.name: path.read_bytes() for path in (instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm")}
 
 
 def journal(instance: Instance) -> list[dict[str, object]]:
@@ -95,7 +95,7 @@ def test_replace(instance: Instance, two_contents: tuple[Dataset, Dataset]) -> N
     third = changed(1, StudyDescription="A third")
     assert store(instance, third) == "conflict"
     (conflict,) = rows.list_conflicts(instance.database)
-    found = conflicts.compare(instance.database, instance.by_id, conflict)
+    found = conflicts.compare(instance.database, instance.volumes, conflict)
     assert [(each.name, each.one, each.other) for each in found.differences] == [
         ("Study Description", "Something else", "A third")
     ]
@@ -167,7 +167,7 @@ def test_one_uid_in_two_studies(instance: Instance) -> None:
     assert [store(instance, ds) for ds in (first, second)] == ["stored", "conflict"]
     (conflict,) = rows.list_conflicts(instance.database)
     assert conflict["kind"] == "place"
-    found = conflicts.compare(instance.database, instance.by_id, conflict)
+    found = conflicts.compare(instance.database, instance.volumes, conflict)
     assert [each.name for each in found.differences] == ["Study Instance UID", "Series Instance UID"]
     assert found.pixels == "the same"
     resolve(instance, "new-uids")
@@ -186,7 +186,7 @@ def test_a_study_of_another_patient(instance: Instance) -> None:
     assert [store(instance, ds) for ds in (ct_dataset(3), second)] == ["stored", "stored"]
     assert patient_of_study(instance) == ("P3", "Müller^Seed3")
     (conflict,) = rows.list_conflicts(instance.database)
-    found = conflicts.compare(instance.database, instance.by_id, conflict)
+    found = conflicts.compare(instance.database, instance.volumes, conflict)
     assert {each.name: (each.one, each.other) for each in found.differences} == {
         "patient id": ("P3", "P-RIGHT"),
         "patient name": ("Müller^Seed3", "Right^Patient"),

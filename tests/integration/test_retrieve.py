@@ -379,7 +379,7 @@ def test_objects_of_many_kinds_go_over_several_associations(archive: Instance, m
 
 def test_a_missing_copy_is_left_for_another_and_noted(archive: Instance) -> None:
     _to_both_tiers(archive)
-    files = sorted((archive.by_tier[1].root / "objects").rglob("*.dcm"))
+    files = sorted((archive.volumes.tier(1)[0].root / "objects").rglob("*.dcm"))
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-2])
     damaged = bytearray(files[2].read_bytes())
@@ -400,7 +400,7 @@ def test_a_copy_that_breaks_in_the_middle_goes_on_from_another(archive: Instance
     stored = retrieve.open(wanted)
     pieces = stored.pieces()
     begun = bytes(next(pieces))
-    first = archive.by_tier[1].root / wanted.copies[0].path
+    first = archive.volumes.tier(1)[0].root / wanted.copies[0].path
     with open(first, "r+b") as file:
         file.truncate(len(begun))
     assert begun + b"".join(map(bytes, pieces)) == made.dataset
@@ -412,20 +412,20 @@ def test_an_object_that_moves_while_it_is_asked_for_is_found_again(archive: Inst
     retrieve = archive.retrieve()
     objects = retrieve.wanted({"StudyInstanceUID": [STUDY[0].study_instance_uid]})
     reading = retrieve.open(objects[0])
-    mover = Mover(archive.database, archive.by_tier[1], archive.by_tier[2], 0)
+    mover = Mover(archive.database, archive.volumes.tier(1)[0], archive.volumes.tier(2)[0], 0)
     assert mover.run(0, 0).objects == 6
     assert mover.remove_left(grace_s=0) == 6
     assert b"".join(map(bytes, reading.pieces())) == STUDY[0].dataset, "it was open"
     reading.close()
     for wanted, made in zip(objects, STUDY, strict=True):
-        assert wanted.copies[0].volume_id == archive.by_tier[1].volume_id
+        assert wanted.copies[0].volume_id == archive.volumes.tier(1)[0].volume_id
         assert stored_bytes(retrieve, wanted) == made.dataset
     assert _states(archive) == {"good": 6}
 
 
 def test_a_volume_that_is_away_does_not_make_its_copies_missing(archive: Instance) -> None:
     _to_both_tiers(archive)
-    root = archive.by_tier[1].root
+    root = archive.volumes.tier(1)[0].root
     root.rename(root.with_name("away"))
     with serving(archive) as port:
         assert len(peer.get(port, [STUDY[0].study_instance_uid], [(CT, EXPLICIT)])) == 6
@@ -434,7 +434,7 @@ def test_a_volume_that_is_away_does_not_make_its_copies_missing(archive: Instanc
 
 
 def _to_both_tiers(instance: Instance) -> None:
-    Mover(instance.database, instance.by_tier[1], instance.by_tier[2], 0).run(0, 0)
+    Mover(instance.database, instance.volumes.tier(1)[0], instance.volumes.tier(2)[0], 0).run(0, 0)
     with instance.database.transaction() as connection:
         connection.execute("UPDATE copy SET state = 'good', left_at = NULL")
 
@@ -457,7 +457,7 @@ def test_a_corrected_header_goes_before_the_stored_pixels(instance: Instance, st
     def give(objects: object) -> dict[int, dict[int, Element | None]]:
         return {wanted.object_key: changes for wanted in objects if wanted.sop_instance_uid == UIDS[0]}  # type: ignore[attr-defined]
 
-    retrieve = Retrieve(instance.database, instance.by_id, give)
+    retrieve = Retrieve(instance.database, instance.volumes, give)
     with serving(instance, retrieve) as port:
         taken = peer.get(port, [STUDY[0].study_instance_uid], [(CT, asked)])
     corrected, other = (read(taken[uid].dataset, asked) for uid in UIDS[:2])

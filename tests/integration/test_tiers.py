@@ -11,7 +11,7 @@ from pacs.archive.store import Arrival
 from pacs.cli.instance import Instance
 from pacs.index import store as rows
 from pacs.index import volumes as volume_rows
-from pacs.storage.files import Volume
+from pacs.storage.files import LocalVolume
 from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
 
@@ -26,10 +26,10 @@ def _store(instance: Instance, objects: list[SyntheticObject], association_key: 
 
 
 def _mover(instance: Instance, settle_s: float = 0) -> Mover:
-    return Mover(instance.database, instance.by_tier[1], instance.by_tier[2], settle_s)
+    return Mover(instance.database, instance.volumes.tier(1)[0], instance.volumes.tier(2)[0], settle_s)
 
 
-def _files(volume: Volume) -> list[Path]:
+def _files(volume: LocalVolume) -> list[Path]:
     return sorted((volume.root / "objects").rglob("*.dcm"))
 
 
@@ -46,10 +46,10 @@ def test_a_study_moves_and_comes_back_from_tier_2(instance: Instance) -> None:
     done = _mover(instance).run(high_percent=0, low_percent=0)
     assert (done.studies, done.objects, done.failed) == (1, 5, 0)
     _back(instance, objects)
-    assert len(_files(instance.by_tier[2])) == 5
-    assert len(_files(instance.by_tier[1])) == 5, "readers that were told the old path have ten minutes"
+    assert len(_files(instance.volumes.tier(2)[0])) == 5
+    assert len(_files(instance.volumes.tier(1)[0])) == 5, "readers that were told the old path have ten minutes"
     assert _mover(instance).remove_left(grace_s=0) == 5
-    assert _files(instance.by_tier[1]) == []
+    assert _files(instance.volumes.tier(1)[0]) == []
     _back(instance, objects)
 
 
@@ -92,15 +92,15 @@ def test_a_study_whose_association_is_open_stays(instance: Instance) -> None:
 
 def test_bytes_that_changed_on_tier_1_do_not_move(instance: Instance) -> None:
     _store(instance, ct_study(8, 2))
-    damaged = _files(instance.by_tier[1])[0]
+    damaged = _files(instance.volumes.tier(1)[0])[0]
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     done = _mover(instance).run(0, 0)
     assert (done.objects, done.failed) == (1, 1)
-    assert len(_files(instance.by_tier[2])) == 1
+    assert len(_files(instance.volumes.tier(2)[0])) == 1
     assert damaged.exists()
-    assert not list((instance.by_tier[2].root / "incoming").iterdir())
+    assert not list((instance.volumes.tier(2)[0].root / "incoming").iterdir())
 
 
 def test_a_far_side_that_loses_bytes_is_found_before_the_first_copy_goes(
@@ -109,7 +109,7 @@ def test_a_far_side_that_loses_bytes_is_found_before_the_first_copy_goes(
     """The disk lies: what it gives back is not what was written. Simulated where bytes are read past the cache."""
     objects = ct_study(9, 1)
     _store(instance, objects)
-    target = instance.by_tier[2]
+    target = instance.volumes.tier(2)[0]
     place = target.place
 
     def place_and_damage(received, path):
@@ -131,14 +131,14 @@ def test_a_second_pass_after_a_kill_between_copy_and_removal_moves_nothing_twice
     _store(instance, objects)
     mover = _mover(instance)
     with instance.database.transaction() as connection:
-        (study,) = volume_rows.settled_studies(connection, instance.by_tier[1].volume_id, 0)
-        copies = volume_rows.study_copies_on(connection, study["study_key"], instance.by_tier[1].volume_id)
+        (study,) = volume_rows.settled_studies(connection, instance.volumes.tier(1)[0].volume_id, 0)
+        copies = volume_rows.study_copies_on(connection, study["study_key"], instance.volumes.tier(1)[0].volume_id)
     first = copies[0]
     mover._copy(first["object_key"], first["path"], bytes(first["sha256"]), first["size_bytes"])  # and killed here
     done = Pass()
     mover.move_study(study["study_key"], done)
     assert done.failed == 0
-    assert len(_files(instance.by_tier[2])) == 2
+    assert len(_files(instance.volumes.tier(2)[0])) == 2
     with instance.database.transaction() as connection:
         row = connection.execute("SELECT count(*) AS n FROM copy WHERE state = 'good'").fetchone()
     assert row == {"n": 2}

@@ -11,11 +11,16 @@ CREATE TABLE tenant (
 );
 INSERT INTO tenant VALUES (1, 'default');
 
+-- draining: nothing new is placed there. retired: it was emptied, and is no longer looked for.
 CREATE TABLE volume (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     volume_id    uuid PRIMARY KEY,
+    name         text NOT NULL UNIQUE,
     tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 3),
-    root         text NOT NULL,
+    kind         text NOT NULL CHECK (kind IN ('local', 'nfs', 'smb', 's3')),
+    location     text NOT NULL,  -- a folder, or s3://bucket/prefix
+    options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes
+    state        text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'draining', 'retired')),
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 

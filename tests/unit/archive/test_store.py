@@ -26,7 +26,7 @@ def arrival(**changes: object) -> Arrival:
 
 
 def files(instance: Instance) -> list[Path]:
-    roots = [volume.root for volume in instance.by_tier.values()]
+    roots = [volume.root for volume in instance.volumes.all()]
     return [path for root in roots for path in root.rglob("*") if path.is_file() and path.name != "volume.json"]
 
 
@@ -92,13 +92,13 @@ def test_faults_of_disk_and_database(instance: Instance, monkeypatch: pytest.Mon
         assert totals(instance.database)["objects"] == 0
 
     gone = Database(f"host={tmp_path} dbname=pacs user=pacs")
-    down = Store(gone, instance.by_id, instance.by_tier[1], 1 << 30, StateRoom(instance.settings.data, 0))
+    down = Store(gone, instance.volumes, 1 << 30, StateRoom(instance.settings.data, 0))
     with pytest.raises(DatabaseUnavailable):
         down.store(arrival())
     gone.close()
     assert files(instance) == [], "with no database, nothing is written"
 
-    small = Store(instance.database, instance.by_id, instance.by_tier[1], 100, StateRoom(instance.settings.data, 0))
+    small = Store(instance.database, instance.volumes, 100, StateRoom(instance.settings.data, 0))
     with pytest.raises(CannotUnderstand):
         small.store(arrival())
     assert store.store(arrival()) == "stored"
@@ -110,7 +110,7 @@ def test_a_database_that_goes_away_in_the_middle_leaves_the_file_for_reconciliat
     """Whether the commit came through is not known: the file may be the only place of an acknowledged object."""
     import psycopg
 
-    real = instance.by_tier[1].place
+    real = instance.volumes.tier(1)[0].place
 
     def place_and_cut(received: object, path: str) -> None:
         real(received, path)  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def test_a_database_that_goes_away_in_the_middle_leaves_the_file_for_reconciliat
             )
 
     with monkeypatch.context() as cut:
-        cut.setattr(instance.by_tier[1], "place", place_and_cut)
+        cut.setattr(instance.volumes.tier(1)[0], "place", place_and_cut)
         with pytest.raises(DatabaseUnavailable):
             instance.store().store(arrival())
     assert len(files(instance)) == 1
@@ -129,6 +129,6 @@ def test_a_database_that_goes_away_in_the_middle_leaves_the_file_for_reconciliat
 
     from pacs.archive.reconcile import reconcile
 
-    findings = reconcile(instance.database, list(instance.by_tier.values()), orphan_age_s=0)
+    findings = reconcile(instance.database, instance.volumes.all(), orphan_age_s=0)
     assert (findings.indexed, findings.quarantined) == (1, 0)
     assert instance.store().store(arrival()) == "duplicate"

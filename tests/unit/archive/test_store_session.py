@@ -111,17 +111,17 @@ def test_a_connection_that_breaks_leaves_the_file(instance: Instance, store: Sto
     begun = arriving(store, session, an_image(3))
     with session.connection() as connection:
         backend = connection.info.backend_pid
-    real = store.receiving.place
+    real = store.volumes.tier(1)[0].place
 
     def place_and_break(*words: object) -> None:
         real(*words)  # type: ignore[arg-type]
         with psycopg.connect(store.database.conninfo, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 5000)", (backend,))
 
-    store.receiving.place = place_and_break  # type: ignore[method-assign]
+    store.volumes.tier(1)[0].place = place_and_break  # type: ignore[method-assign]
     with pytest.raises(DatabaseUnavailable):
         begun.finish()
-    store.receiving.place = real  # type: ignore[method-assign]
+    store.volumes.tier(1)[0].place = real  # type: ignore[method-assign]
     assert len(files(instance)) == 3, "nobody knows whether it was committed: reconciliation decides"
     assert totals(instance.database)["objects"] == 2
     assert arriving(store, session, an_image(3)).finish() == "stored", "on a new connection"

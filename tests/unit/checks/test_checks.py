@@ -43,7 +43,7 @@ def test_a_check_that_fails_is_critical_and_takes_no_other_down() -> None:
 
 
 def test_the_checks_of_an_instance_through_its_life(instance: Instance, tmp_path: Path) -> None:
-    subject = Subject(instance.settings, instance.database, instance.by_tier)
+    subject = Subject(instance.settings, instance.database, instance.volumes)
     assert [result.name for result in run_all(subject, CHECKS)] == list(CHECKS)
     assert severity(copies.run(subject)) == "ok"
 
@@ -61,12 +61,12 @@ def test_the_checks_of_an_instance_through_its_life(instance: Instance, tmp_path
     _age(instance, "backup", timedelta(hours=27))
     assert severity(backup.run(subject)) == "critical"
     record_run(instance.database, "backup", started, True, {})
-    on_tier = subject.settings.model_copy(update={"backup_repository": instance.by_tier[2].root / "backup"})
+    on_tier = subject.settings.model_copy(update={"backup_repository": instance.volumes.tier(2)[0].root / "backup"})
     assert severity(backup.run(replace(subject, settings=on_tier))) == "warning"
     record_run(instance.database, "backup", started, False, {"error": "full"})
     assert severity(backup.run(subject)) == "critical"
 
-    (instance.by_tier[1].root / "volume.json").rename(tmp_path / "away.json")
+    (instance.volumes.tier(1)[0].root / "volume.json").rename(tmp_path / "away.json")
     results = {result.name: severity(result) for result in run_all(subject, CHECKS)}
     assert results["volumes"] == "critical"
     assert results["database"] == "ok"
@@ -78,7 +78,7 @@ def _age(instance: Instance, kind: str, age: timedelta) -> None:
 
 
 def test_who_waits_and_what_was_refused_of_late(instance: Instance) -> None:
-    subject = Subject(instance.settings, instance.database, instance.by_tier)
+    subject = Subject(instance.settings, instance.database, instance.volumes)
     assert severity(devices.run(subject)) == "ok"
     refusals.record(instance.database, [Refusal(RefusalKind.PROTOCOL, "", "192.0.2.1", "not DICOM")])
     result = devices.run(subject)
@@ -99,7 +99,7 @@ def test_who_waits_and_what_was_refused_of_late(instance: Instance) -> None:
 
 
 def test_reports_that_nobody_takes(instance: Instance) -> None:
-    subject = Subject(instance.settings, instance.database, instance.by_tier)
+    subject = Subject(instance.settings, instance.database, instance.volumes)
     key = commitment_rows.accept(instance.database, "1.2.3", "CT1", "192.0.2.17", [("1.2", "1.2.4")], 0)
     assert severity(commitments.run(subject)) == "ok"
     with instance.database.transaction() as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import uuid
-from pathlib import Path
 
 from pacs.index import store as rows
 from pacs.index import volumes
@@ -20,7 +19,7 @@ _numbers = itertools.count(1)
 def new_volume(database: Database, tier: int = 1) -> str:
     """A volume that the index knows; there is none on any disk."""
     volume_id = str(uuid.uuid4())
-    volumes.register_volume(database, volume_id, tier, Path(f"/nowhere/{volume_id}"))
+    volumes.register_volume(database, volumes.KnownVolume(volume_id, volume_id, tier, f"/nowhere/{volume_id}"))
     return volume_id
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeError, VolumeFailed, VolumeFull, VolumeMissing
-from pacs.storage.files import Volume, object_path, sha256_in_name
+from pacs.storage.files import LocalVolume
+from pacs.storage.names import fresh_path, object_path, sha256_in_name
 from pacs.storage.volume import create_identity
 from tests.unit.storage.test_durable import failing
 
@@ -24,21 +25,21 @@ PATH = object_path(1, datetime(2026, 1, 2, tzinfo=UTC), "0123456789abcdef", hash
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Volume:
+def volume(tmp_path: Path) -> LocalVolume:
     create_identity(tmp_path, ("tier1",))
-    return Volume(tmp_path, "tier1")
+    return LocalVolume(tmp_path, "tier1")
 
 
 def files_below(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} - {"volume.json"}
 
 
-def placed(volume: Volume, path: str = PATH) -> Path:
+def placed(volume: LocalVolume, path: str = PATH) -> Path:
     volume.place(volume.receive([CONTENT], len(CONTENT)), path)
     return volume.root / path
 
 
-def test_what_is_received_and_placed_is_there_with_its_digest(volume: Volume) -> None:
+def test_what_is_received_and_placed_is_there_with_its_digest(volume: LocalVolume) -> None:
     received = volume.receive([CONTENT[:7], memoryview(CONTENT)[7:]], len(CONTENT))
     assert received.sha256 == hashlib.sha256(CONTENT).digest()
     assert received.size_bytes == len(CONTENT)
@@ -47,17 +48,17 @@ def test_what_is_received_and_placed_is_there_with_its_digest(volume: Volume) ->
     assert b"".join(volume.read(PATH)) == CONTENT
     assert volume.read_start(PATH, 10) == CONTENT[:10]
     assert volume.digest_on_disk(PATH) == received.sha256 == sha256_in_name(PATH)
-    assert [path for path, _status in volume.walk()] == [PATH]
+    assert [(file.path, file.size_bytes) for file in volume.walk()] == [(PATH, len(CONTENT))]
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
-def test_a_digest_from_the_disk_is_right_at_every_size(volume: Volume, size: int) -> None:
+def test_a_digest_from_the_disk_is_right_at_every_size(volume: LocalVolume, size: int) -> None:
     content = os.urandom(size)
     volume.place(volume.receive([content], size), PATH)
     assert volume.digest_on_disk(PATH) == hashlib.sha256(content).digest()
 
 
-def test_bytes_changed_on_the_disk_are_seen(volume: Volume) -> None:
+def test_bytes_changed_on_the_disk_are_seen(volume: LocalVolume) -> None:
     path = placed(volume)
     with open(path, "r+b") as file:
         file.seek(1_500_000)
@@ -67,7 +68,7 @@ def test_bytes_changed_on_the_disk_are_seen(volume: Volume) -> None:
     assert volume.digest_on_disk(PATH) != hashlib.sha256(CONTENT).digest()
 
 
-def test_the_page_cache_is_passed_by(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_cache_is_passed_by(volume: LocalVolume, monkeypatch: pytest.MonkeyPatch) -> None:
     """With O_DIRECT where the file system has it, else after its pages were dropped."""
     placed(volume)
     flags: list[int] = []
@@ -93,7 +94,7 @@ def test_the_page_cache_is_passed_by(volume: Volume, monkeypatch: pytest.MonkeyP
     ],
 )  # fmt: skip
 def test_nothing_is_left_of_what_could_not_be_received(
-    volume: Volume, monkeypatch: pytest.MonkeyPatch, call: str, number: int, expected: type[PacsError]
+    volume: LocalVolume, monkeypatch: pytest.MonkeyPatch, call: str, number: int, expected: type[PacsError]
 ) -> None:
     with monkeypatch.context() as broken:
         failing(broken, call, number, from_call=2 if call == "write" else 1)
@@ -106,7 +107,7 @@ def test_nothing_is_left_of_what_could_not_be_received(
 
 @pytest.mark.parametrize("fsync_number", range(1, 9))
 def test_nothing_is_left_of_what_could_not_be_placed(
-    volume: Volume, monkeypatch: pytest.MonkeyPatch, fsync_number: int
+    volume: LocalVolume, monkeypatch: pytest.MonkeyPatch, fsync_number: int
 ) -> None:
     """Whichever fsync of the way down to the new folder fails, or that of the folder itself."""
     received = volume.receive([CONTENT], len(CONTENT))
@@ -121,7 +122,7 @@ def test_nothing_is_left_of_what_could_not_be_placed(
             assert files_below(volume.root) == {PATH}
 
 
-def test_a_failed_rename_leaves_nothing(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename_leaves_nothing(volume: LocalVolume, monkeypatch: pytest.MonkeyPatch) -> None:
     received = volume.receive([CONTENT], len(CONTENT))
     failing(monkeypatch, "rename", errno.EIO)
     with pytest.raises(VolumeFailed):
@@ -129,7 +130,7 @@ def test_a_failed_rename_leaves_nothing(volume: Volume, monkeypatch: pytest.Monk
     assert files_below(volume.root) == set()
 
 
-def test_a_fsync_that_failed_is_not_tried_again(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fsync_that_failed_is_not_tried_again(volume: LocalVolume, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(fd), (_ for _ in ()).throw(OSError(errno.EIO, "x")))[1])
     with pytest.raises(VolumeFailed):
@@ -137,7 +138,7 @@ def test_a_fsync_that_failed_is_not_tried_again(volume: Volume, monkeypatch: pyt
     assert len(calls) == 1
 
 
-def test_a_file_size_limit_of_the_kernel_is_a_failed_volume(volume: Volume) -> None:
+def test_a_file_size_limit_of_the_kernel_is_a_failed_volume(volume: LocalVolume) -> None:
     """A real write error, not an injected one: EFBIG in the middle of a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
@@ -149,13 +150,13 @@ def test_a_file_size_limit_of_the_kernel_is_a_failed_volume(volume: Volume) -> N
     assert files_below(volume.root) == set()
 
 
-def test_a_volume_without_room_for_it_is_not_begun(volume: Volume) -> None:
+def test_a_volume_without_room_for_it_is_not_begun(volume: LocalVolume) -> None:
     with pytest.raises(VolumeFull):
-        volume.receive([CONTENT], volume.free_bytes())
+        volume.receive([CONTENT], volume.room().free_bytes)
     assert files_below(volume.root) == set()
 
 
-def test_a_source_that_fails_in_the_middle_leaves_nothing(volume: Volume) -> None:
+def test_a_source_that_fails_in_the_middle_leaves_nothing(volume: LocalVolume) -> None:
     """A mover's source is another volume, a restore's a repository; their errors stay what they are."""
 
     def chunks() -> Iterator[bytes]:
@@ -167,7 +168,7 @@ def test_a_source_that_fails_in_the_middle_leaves_nothing(volume: Volume) -> Non
     assert files_below(volume.root) == set()
 
 
-def test_a_disk_that_cannot_be_read_is_a_failed_volume(volume: Volume) -> None:
+def test_a_disk_that_cannot_be_read_is_a_failed_volume(volume: LocalVolume) -> None:
     """/proc/self/mem is a regular file that gives EIO at its beginning: a bad sector without a bad disk."""
     (volume.root / "objects").mkdir()
     (volume.root / "objects" / "bad.dcm").symlink_to("/proc/self/mem")
@@ -182,11 +183,11 @@ def test_a_disk_that_cannot_be_read_is_a_failed_volume(volume: Volume) -> None:
 
 
 def test_a_read_error_of_the_source_is_not_blamed_on_the_target(
-    volume: Volume, tmp_path_factory: pytest.TempPathFactory
+    volume: LocalVolume, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = tmp_path_factory.mktemp("tier2")
     create_identity(other, ("tier2",))
-    target = Volume(other, "tier2")
+    target = LocalVolume(other, "tier2")
     (volume.root / "objects").mkdir()
     (volume.root / "objects" / "bad.dcm").symlink_to("/proc/self/mem")
     with pytest.raises(VolumeFailed) as caught:
@@ -199,7 +200,7 @@ def test_a_read_error_of_the_source_is_not_blamed_on_the_target(
 # --- mounts ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_mount_that_went_away_is_not_written_below(volume: Volume) -> None:
+def test_a_mount_that_went_away_is_not_written_below(volume: LocalVolume) -> None:
     (volume.root / "volume.json").rename(volume.root.with_name("taken-away.json"))
     before = files_below(volume.root)
     for use in (
@@ -213,7 +214,7 @@ def test_a_mount_that_went_away_is_not_written_below(volume: Volume) -> None:
     assert files_below(volume.root) == before
 
 
-def test_another_disk_in_its_place_is_not_written_to(volume: Volume) -> None:
+def test_another_disk_in_its_place_is_not_written_to(volume: LocalVolume) -> None:
     """Same folder, another volume's identity file: a swapped disk that was mounted over it."""
     (volume.root / "volume.json").unlink()
     create_identity(volume.root, ("tier1",))
@@ -221,14 +222,14 @@ def test_another_disk_in_its_place_is_not_written_to(volume: Volume) -> None:
         volume.receive([CONTENT], len(CONTENT))
 
 
-def test_a_folder_that_somebody_removed_is_made_again(volume: Volume) -> None:
+def test_a_folder_that_somebody_removed_is_made_again(volume: LocalVolume) -> None:
     placed(volume)
     shutil.rmtree(volume.root / "objects")
     placed(volume)
     assert files_below(volume.root) == {PATH}
 
 
-def test_an_identity_file_that_was_put_back_is_the_same_volume(volume: Volume) -> None:
+def test_an_identity_file_that_was_put_back_is_the_same_volume(volume: LocalVolume) -> None:
     identity = volume.root / "volume.json"
     content = identity.read_bytes()
     identity.rename(volume.root / "moved-away")
@@ -237,24 +238,24 @@ def test_an_identity_file_that_was_put_back_is_the_same_volume(volume: Volume) -
     volume.require_present()
 
 
-def test_a_volume_is_opened_for_its_role_only(volume: Volume) -> None:
+def test_a_volume_is_opened_for_its_role_only(volume: LocalVolume) -> None:
     with pytest.raises(VolumeError) as caught:
-        Volume(volume.root, "tier2")
+        LocalVolume(volume.root, "tier2")
     assert not isinstance(caught.value, ForeignVolume)
     with pytest.raises(VolumeMissing):
-        Volume(volume.root / "incoming", "tier1")
+        LocalVolume(volume.root / "incoming", "tier1")
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 
-def test_no_two_paths_are_the_same(volume: Volume) -> None:
+def test_no_two_paths_are_the_same(volume: LocalVolume) -> None:
     digest, when = bytes(32), datetime(2026, 1, 2, tzinfo=UTC)
     paths = {object_path(1, when, "k" * 16, digest) for _ in range(1000)}
     assert len(paths) == 1000
     assert all(sha256_in_name(path) == digest for path in paths)
-    assert len({volume.fresh_path(PATH) for _ in range(1000)} | {PATH}) == 1001
-    assert sha256_in_name(volume.fresh_path(PATH)) == sha256_in_name(PATH)
+    assert len({fresh_path(PATH) for _ in range(1000)} | {PATH}) == 1001
+    assert sha256_in_name(fresh_path(PATH)) == sha256_in_name(PATH)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_what_is_no_objects_name_has_no_digest(name: str) -> None:
     assert sha256_in_name(f"objects/1/2026/01/02/k/{name}") is None
 
 
-def test_quarantine_keeps_the_bytes(volume: Volume) -> None:
+def test_quarantine_keeps_the_bytes(volume: LocalVolume) -> None:
     placed(volume)
     moved = volume.quarantine(PATH)
     assert moved.startswith("quarantine/")
@@ -275,14 +276,14 @@ def test_quarantine_keeps_the_bytes(volume: Volume) -> None:
         volume.path_of(PATH)
 
 
-def test_removing_twice_is_no_fault(volume: Volume) -> None:
+def test_removing_twice_is_no_fault(volume: LocalVolume) -> None:
     placed(volume)
     volume.remove(PATH)
     volume.remove(PATH)
     assert not volume.has(PATH)
 
 
-def test_threads_that_make_the_same_folders_all_succeed(volume: Volume) -> None:
+def test_threads_that_make_the_same_folders_all_succeed(volume: LocalVolume) -> None:
     failures: list[BaseException] = []
     paths = [object_path(1, datetime(2026, 1, 1 + number % 3, tzinfo=UTC), "k" * 16, bytes(32)) for number in range(48)]
 

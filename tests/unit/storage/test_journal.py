@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from pacs.errors import PacsError, VolumeError, VolumeFailed
+from pacs.storage.files import LocalVolume
 from pacs.storage.journal import Journal
+from pacs.storage.volume import create_identity
 from tests.unit.storage.test_durable import failing
 
 
@@ -98,28 +100,34 @@ def test_a_write_that_was_cut_short_is_not_acknowledged(tmp_path: Path, monkeypa
             assert [line["what"] for line in journal.read()] == ["one", "two"]
 
 
+def volume_at(root: Path) -> LocalVolume:
+    root.mkdir()
+    create_identity(root, ("tier1",))
+    return LocalVolume(root, "tier1")
+
+
 def test_a_volumes_copy_follows(tmp_path: Path) -> None:
-    data, volume = tmp_path / "data", tmp_path / "volume"
-    volume.mkdir()
-    journal = Journal(data)
+    volume = volume_at(tmp_path / "volume")
+    journal = Journal(tmp_path / "data")
     assert journal.copy_to(volume) == 0
     journal.append("one")
     assert journal.copy_to(volume) == 1
     assert journal.copy_to(volume) == 0
     journal.append("two")
     assert journal.copy_to(volume) == 1
-    copied = volume / "journal" / journal.segments()[0].name
-    assert [json.loads(line)["what"] for line in copied.read_text().splitlines()] == ["one", "two"]
+    copied = volume.read_small(f"journal/{journal.segments()[0].name}")
+    assert [json.loads(line)["what"] for line in copied.splitlines()] == ["one", "two"]
+    journal.append("three")
+    (volume.root / "volume.json").unlink()
     with pytest.raises(VolumeError):
-        journal.copy_to(tmp_path / "nowhere")
+        journal.copy_to(volume)
 
 
 def test_a_copy_that_fails_is_an_error_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker goes on after an error of the tree, and ends on any other."""
     journal = Journal(tmp_path)
     journal.append("one")
-    volume = tmp_path / "volume"
-    volume.mkdir()
+    volume = volume_at(tmp_path / "volume")
     failing(monkeypatch, "fsync", 5)
     with pytest.raises(PacsError):
         journal.copy_to(volume)

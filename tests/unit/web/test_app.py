@@ -22,7 +22,7 @@ from tests.synthetic import ct_study
 
 
 def subject_of(instance: Instance) -> Subject:
-    return Subject(instance.settings, instance.database, instance.by_tier)
+    return Subject(instance.settings, instance.database, instance.volumes)
 
 
 class Client:
@@ -73,13 +73,13 @@ def test_pages_of_an_instance(instance: Instance) -> None:
     assert client.get("/healthz", "POST").status_code == 405
 
     # a missing file is critical, and so is a volume that is gone
-    next((instance.by_tier[1].root / "objects").rglob("*.dcm")).unlink()
+    next((instance.volumes.tier(1)[0].root / "objects").rglob("*.dcm")).unlink()
     from pacs.archive.reconcile import reconcile
 
-    assert not reconcile(instance.database, list(instance.by_tier.values()), 0).is_clean
+    assert not reconcile(instance.database, instance.volumes.all(), 0).is_clean
     assert client.get("/healthz").status_code == 503
     assert "critical" in client.get("/").text
-    shutil.rmtree(instance.by_tier[2].root)
+    shutil.rmtree(instance.volumes.tier(2)[0].root)
     page = client.get("/")
     assert page.status_code == 200
     assert "is gone" in page.text

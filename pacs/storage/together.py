@@ -1,0 +1,64 @@
+"""Many files put on a mounted volume at once, for the price of a few syncs.
+
+    all are written to temporary files → one sync of the file system → all are renamed → one fsync a folder
+
+What others have written there is synced with them: this is for batches, not for a file or two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pacs.errors import PacsError
+from pacs.storage import durable
+from pacs.storage.incoming import ReceivedFile
+from pacs.storage.kinds import ToPut
+
+if TYPE_CHECKING:
+    from pacs.storage.files import LocalVolume
+
+
+def put_together(volume: LocalVolume, files: Sequence[ToPut]) -> list[bytes | PacsError]:
+    """Put files; beside each the SHA-256 of what was given, or why it is not there."""
+    outcomes: dict[int, bytes | PacsError] = {}
+    written: dict[int, ReceivedFile] = {}
+    try:
+        with durable.open_folder(volume.root) as root_fd:  # before anything is written: it tells of errors since
+            for number, file in enumerate(files):
+                try:
+                    written[number] = volume.write(file.chunks, file.size_bytes).finish_unsynced()
+                except PacsError as error:
+                    outcomes[number] = error
+            durable.sync_file_system(root_fd)
+    except OSError as error:
+        _discard(volume, written.values())
+        outcomes |= dict.fromkeys(written, durable.as_volume_error(error, volume.root))
+        written.clear()
+    except BaseException:
+        _discard(volume, written.values())
+        raise
+    folders: dict[Path, list[int]] = {}
+    for number, received in written.items():
+        try:
+            volume.give_name(received, files[number].path)
+            outcomes[number] = received.sha256
+            folders.setdefault((volume.root / files[number].path).parent, []).append(number)
+        except PacsError as error:
+            outcomes[number] = error
+    for folder, numbers in folders.items():
+        try:
+            durable.fsync_folder(folder)
+        except OSError as error:
+            for number in numbers:
+                with contextlib.suppress(OSError):
+                    (volume.root / files[number].path).unlink()
+            outcomes |= dict.fromkeys(numbers, durable.as_volume_error(error, volume.root))
+    return [outcomes[number] for number in range(len(files))]
+
+
+def _discard(volume: LocalVolume, received: Iterable[ReceivedFile]) -> None:
+    for each in received:
+        volume.discard(each)
