@@ -108,6 +108,7 @@ def test_objects_are_refused_while_the_databases_room_is_short_and_all_else_goes
 
     filled.unlink()
     wait_for(lambda: _send(dev, account, _raw(2)) == [0x0000], "objects are not taken again")
+    assert "the database's log alone may take 1.1 GB" in dev.pacs("check", check=False).stdout
     assert postmaster_pid(dev) == postmaster
     assert "PANIC" not in (dev.data / "postgresql.log").read_text()
     assert_nothing_lost(dev, account)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pacs import clock
 from pacs.archive.forecast import forecast
 from pacs.checks import room
 from pacs.checks.check import Subject
-from pacs.cli.instance import Instance
+from pacs.cli.instance import Instance, open_instance
 from pacs.errors import VolumeFull
 from tests.unit.cli.conftest import Run, run  # noqa: F401 (a fixture)
 
@@ -76,17 +75,18 @@ def test_disks_that_are_shared_count_once(instance: Instance) -> None:
     assert found.outlooks[0].disk.holds_state
 
 
-def test_what_is_kept_for_the_database_is_none_of_a_tiers_room(instance: Instance) -> None:
-    tier = instance.volumes.receiving()
-    whole = tier.room()
-    assert whole.free_bytes is not None
-    instance.volumes.state_reserve_bytes = whole.free_bytes - (100 << 20)
-    instance.volumes._opened.clear()
-    instance.volumes.refresh()
-    again = instance.volumes.receiving()
-    assert again.room().free_bytes == pytest.approx(100 << 20, abs=50 << 20)
-    with pytest.raises(VolumeFull):
-        again.require_room(200 << 20)
+def test_what_is_kept_for_the_database_is_none_of_a_tiers_room(new_instance: Callable[[], Path]) -> None:
+    """The instances of tests have all on one file system."""
+    data = new_instance()
+    settings = data / "config" / "pacs.toml"
+    settings.write_text(settings.read_text() + f"state_reserve_bytes = {1 << 60}\n")
+    with open_instance(data) as instance:
+        for volume in instance.volumes.all():
+            assert volume.room().free_bytes == 0
+            with pytest.raises(VolumeFull):
+                volume.require_room(1)
+        with pytest.raises(VolumeFull, match="disk of the database"):
+            instance.store().room.require()
 
 
 def test_forecast_and_plan_on_the_command_line(
@@ -101,8 +101,6 @@ def test_forecast_and_plan_on_the_command_line(
     found = json.loads(outcome.out)
     assert found["growth"] is None
     assert found["outlooks"][0]["disk"]["holds_state"]
-    from pacs.cli.instance import open_instance
-
     with open_instance(data) as instance:
         _arrive(instance, 10, 10**9)
     outcome = run("--data", data, "capacity", "forecast")
@@ -135,10 +133,3 @@ def test_a_plan_of_nothing_says_what_it_needs(run: Run, words: list[str], says: 
     outcome = run("capacity", "plan", "--years", "9", *words)
     assert outcome.code == 2
     assert says in outcome.err
-
-
-def test_a_small_state_disk_is_told_of(instance: Instance) -> None:
-    subject = _subject(instance)
-    (instance.settings.data / "postgresql").mkdir()
-    result = room.run(replace(subject, settings=subject.settings.model_copy(update={"state_reserve_bytes": 0})))
-    assert result.severity == "ok", "this machine's disk is large enough"
