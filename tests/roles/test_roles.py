@@ -32,6 +32,7 @@ UNITS = (
     "pacs-backup.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",
+    "pacs-grow.timer",
 )
 
 ECHO = """

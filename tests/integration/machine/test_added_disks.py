@@ -1,0 +1,128 @@
+"""Disks that are added later: made ready, mounted at each start on any system disk, grown; and what is refused."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.integration.machine.test_disks import (  # noqa: F401 (fixtures)
+    MIB,
+    Rig,
+    loop_devices_work,
+    may_resize,
+    rig,
+    three,
+)
+
+pytestmark = pytest.mark.skipif(not loop_devices_work(), reason="needs root and loop devices")
+
+_ADD = """{python} - <<'END'
+import os
+from pathlib import Path
+from pacs.errors import PacsError
+from pacs.machine import disk, storage
+places = storage.Places(Path(os.environ["VOLUMES"]), disk_types=("loop",), disks=frozenset("{all}".split(",")))
+try:
+    print(disk.add(places, "{device}", "{name}"), file=open(os.environ["OUT"], "a"))
+except PacsError as error:
+    print("refused:", error, file=open(os.environ["OUT"], "a"))
+END
+"""
+_MAKE_VOLUME = """{python} - <<'END'
+import os
+from pathlib import Path
+from pacs.storage.volume import create_identity
+create_identity(Path(os.environ["VOLUMES"], "{name}"), ("tier2",), "{appliance_id}")
+END
+"""
+
+
+def _add(rig: Rig, disk: str, name: str) -> str:  # noqa: F811
+    plugged = ",".join(rig.plugged.values())
+    return _ADD.format(python=sys.executable, device=rig.plugged[disk], name=name, all=plugged)
+
+
+@pytest.fixture
+def with_more(three: Rig) -> tuple[Rig, str]:  # noqa: F811
+    """A machine with its three disks and a fourth, which is a volume with something on it."""
+    appliance_id = three.ready()["appliance_id"]
+    three.plug("fourth", 1500)
+    made = _MAKE_VOLUME.format(python=sys.executable, name="more", appliance_id=appliance_id)
+    found = three.ready(
+        then=_add(three, "fourth", "more") + made + "echo stored >$VOLUMES/more/x; stat -c %U $VOLUMES/more >>$OUT"
+    )
+    assert found["output"].endswith("/srv/more\npacs\n"), found["output"]
+    assert ["more", three.plugged["fourth"]] in [mount[:2] for mount in found["mounts"]]
+    return three, appliance_id
+
+
+def test_an_added_disk_comes_back_on_any_system_disk_wherever_it_is(with_more: tuple[Rig, str]) -> None:
+    machine, appliance_id = with_more
+    look = "cat $VOLUMES/more/x >$OUT; echo stored >$VOLUMES/tier1/x"
+    assert machine.ready(then=look)["output"] == "stored\n"
+    machine.new_system_disk()
+    machine.unplug()
+    for name in ("fourth", "big", "small", "middle"):
+        machine.plug(name)
+    found = machine.ready(then=look)
+    assert (found["output"], found["appliance_id"], found["notes"]) == ("stored\n", appliance_id, [])
+    options = next(options for name, _, options in found["mounts"] if name == "more")
+    assert {"nodev", "nosuid", "noexec", "noatime"} <= set(options.split(","))
+    machine.unplug("fourth")
+    assert machine.ready()["problems"] == [], "its volume is missing, and all else goes on"
+
+
+def test_one_that_is_ready_already_is_only_mounted(with_more: tuple[Rig, str]) -> None:
+    machine, _appliance_id = with_more
+    again = "umount $VOLUMES/more;" + _add(machine, "fourth", "more") + "cat $VOLUMES/more/x >>$OUT"
+    assert machine.ready(then=again)["output"].endswith("/srv/more\nstored\n")
+
+
+_REFUSED = [
+    ("fourth", "tier1", "cannot be a disk's name"),
+    ("fourth", "Archive 2", "cannot be a disk's name"),
+    ("fourth", "twelve-signs", "cannot be a disk's name"),
+    ("middle", "more", "is a volume of appliance"),
+    ("small", "more", "is a volume of appliance"),
+    ("used", "more", "is not blank"),
+    ("tiny", "more", "smaller than 1 GiB"),
+]
+
+
+def test_what_is_no_blank_disk_is_left_alone(three: Rig) -> None:  # noqa: F811
+    three.ready()
+    three.plug("fourth", 1500)
+    three.plug("tiny", 500)
+    with (three.folder / "used").open("wb") as stream:
+        stream.write(b"somebody's")
+        stream.truncate(1200 * MIB)
+    three.plug("used")
+
+    def start(name: str) -> bytes:
+        with (three.folder / name).open("rb") as stream:
+            return stream.read(8 * MIB)
+
+    before = {name: start(name) for name in ("used", "tiny", "fourth")}
+    said = three.ready(then="".join(_add(three, disk, name) for disk, name, _says in _REFUSED))["output"].splitlines()
+    for line, (_disk, _name, says) in zip(said, _REFUSED, strict=True):
+        assert line.startswith("refused:"), line
+        assert says in line
+    assert f"Blank are: {three.plugged['fourth']}" in said[-2]
+    assert {name: start(name) for name in before} == before
+
+
+@pytest.mark.skipif(not may_resize(), reason="needs CAP_SYS_RESOURCE, which this host keeps to itself")
+def test_a_disk_grows_while_it_is_mounted(three: Rig) -> None:  # noqa: F811
+    three.ready()
+    image, device = three.folder / "big", three.plugged["big"]
+    then = f"""truncate -s 2400M {image}; losetup -c {device}
+        {sys.executable} -c "
+from pathlib import Path
+from pacs.machine import disk, storage
+print(disk.grow(storage.Places(Path('$VOLUMES'))))
+print(disk.grow(storage.Places(Path('$VOLUMES'))))" >$OUT; df --output=size -BM $VOLUMES/tier2 | tail -1 >>$OUT"""
+    said = three.ready(then=then)["output"].splitlines()
+    assert "has grown" in said[0]
+    assert said[1] == "[]"
+    assert int(said[2].strip(" M")) > 2200
