@@ -179,8 +179,8 @@ class _Resolution:
         return f"The other object can be found as {uid} too; the bytes that came are kept as they were."
 
     def _store(self, other: Row, uid: str, pieces: Iterator[bytes]) -> None:
-        session = StoreSession(self.database)
-        arriving = self.store.begin(Announced(other["sop_class_uid"], uid, other["transfer_syntax_uid"]), session)
+        announced = Announced(other["sop_class_uid"], uid, other["transfer_syntax_uid"])
+        arriving = self.store.begin(announced, StoreSession())
         try:
             for piece in pieces:
                 arriving.write(memoryview(piece))
@@ -188,5 +188,3 @@ class _Resolution:
         except BaseException:
             arriving.abandon()
             raise
-        finally:
-            session.close()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pacs import clock
@@ -21,7 +20,7 @@ from pacs.archive.room import StateRoom
 from pacs.archive.volumes import Volumes
 from pacs.errors import CannotUnderstand, PacsError, VolumeFailed, VolumeFull
 from pacs.index import store as rows
-from pacs.index.database import Connection, Database, Session
+from pacs.index.database import Connection, Database
 from pacs.index.insertion import Insertion
 from pacs.model import equality, part10
 from pacs.model.attributes import SCANNED_TAGS
@@ -57,13 +56,12 @@ class Announced:
 
 
 class StoreSession:
-    """What the objects that one association brings have in common: a connection to the database, and often the series.
+    """What the objects that one association brings have in common: often the series.
 
     The memory of the last object's series is only trusted for objects that say the same of patient, study and series.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._session = Session(database)
+    def __init__(self) -> None:
         self._above: tuple[object, ...] = ()
         self._object_key = 0
         self._series_key: int | None = None
@@ -81,14 +79,6 @@ class StoreSession:
             self._series_key = rows.series_of(connection, self._object_key)
         return self._series_key
 
-    def connection(self) -> AbstractContextManager[Connection]:
-        """The connection; see Session.connection."""
-        return self._session.connection()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._session.close()
-
 
 class Store:
     """Takes objects in, each on the volume that receives at the moment."""
@@ -102,16 +92,12 @@ class Store:
 
     def store(self, arrival: Arrival) -> str:
         """Store an object that is whole in memory; see Arriving.finish."""
-        session = StoreSession(self.database)
         announced = Announced(
             arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid, arrival.association_key
         )
-        try:
-            arriving = self.begin(announced, session)
-            arriving.write(memoryview(arrival.dataset))
-            return arriving.finish()
-        finally:
-            session.close()
+        arriving = self.begin(announced, StoreSession())
+        arriving.write(memoryview(arrival.dataset))
+        return arriving.finish()
 
     def begin(self, announced: Announced, session: StoreSession) -> Arriving:
         """Begin to take an object in. Raises nothing: what is wrong is told by `finish`."""
@@ -172,7 +158,7 @@ class Arriving:
         try:
             record = make_record(self._scanner.finish(), self.announced.default_character_set)
             require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
-            with self.session.connection() as connection:  # with no database, nothing gets a name
+            with self.store.database.lent_connection() as connection:  # with no database, nothing gets a name
                 return self._place_and_insert(connection, record)
         except BaseException:
             self._incoming.abandon()

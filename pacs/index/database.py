@@ -33,8 +33,8 @@ Connection = psycopg.Connection[Row]
 SESSION_LOCK_CLASS = 0x7061
 _MIGRATION_LOCK = 0x70616373  # "pacs"
 CONNECT_TIMEOUT_S = 5
-#: The most connections that wait for a next session.
-RESTING_MAX = 16
+#: The most connections that wait to be lent again.
+RESTING_MAX = 64
 
 
 class _BoundedConnection(psycopg.Connection[Row]):
@@ -127,11 +127,31 @@ class Database:
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"The database does not answer: {error}.") from error
 
-    def session_connection(self) -> Connection:
-        """A connection for a session: one that another has left, which knows its statements already, or a new one.
+    @contextmanager
+    def lent_connection(self) -> Iterator[Connection]:
+        """A connection of which each statement is its own transaction: the receive path's one round trip.
 
-        Raise DatabaseUnavailable if there is none to be had.
+        It is the one that was given back last, whose server is the warmest: any number of associations share as many
+        as are at work at once. Raise DatabaseUnavailable if there is none to be had, or it breaks in the block; then
+        the outcome of its last statement is unknown.
         """
+        connection = self._living_connection()
+        try:
+            yield connection
+        except psycopg.OperationalError as error:
+            connection.close()
+            raise DatabaseUnavailable(
+                f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."
+            ) from error
+        finally:
+            is_idle = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+            if is_idle and len(self._resting) < RESTING_MAX:
+                self._resting.append(connection)
+            else:
+                connection.close()
+
+    def _living_connection(self) -> Connection:
+        """One at rest, which knows its statements already, or a new one."""
         while self._resting:
             with contextlib.suppress(IndexError):  # another thread took it
                 connection = self._resting.pop()
@@ -142,14 +162,6 @@ class Database:
         connection.prepare_threshold = 0
         return connection
 
-    def leave(self, connection: Connection) -> None:
-        """Take a session's connection back, for the next."""
-        is_idle = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
-        if is_idle and len(self._resting) < RESTING_MAX:
-            self._resting.append(connection)
-        else:
-            connection.close()
-
 
 def _is_alive(connection: Connection) -> bool:
     """Whether a connection at rest still has its server. This costs no round trip."""
@@ -158,44 +170,6 @@ def _is_alive(connection: Connection) -> bool:
     has_input = select.poll()  # select itself knows file numbers below 1024 only
     has_input.register(connection.fileno(), select.POLLIN)
     return not has_input.poll(0)  # what it has to say, unasked, is that it is gone
-
-
-class Session:
-    """One connection that a thread keeps, each statement its own transaction: the receive path's one round trip.
-
-    Not for use by several threads.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection: Connection | None = None
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """The connection, made anew if it is gone. Raise DatabaseUnavailable if there is none to be had, or it breaks
-        in the block; then the outcome of its last statement is unknown."""
-        connection = self._living()
-        try:
-            yield connection
-        except psycopg.OperationalError as error:
-            connection.close()
-            raise DatabaseUnavailable(
-                f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."
-            ) from error
-
-    def close(self) -> None:
-        """Leave the connection to the next session."""
-        if self._connection is not None:
-            self._database.leave(self._connection)
-            self._connection = None
-
-    def _living(self) -> Connection:
-        if self._connection is None or not _is_alive(self._connection):
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-            self._connection = self._database.session_connection()
-        return self._connection
 
 
 def known_migrations() -> dict[int, tuple[str, str]]:

@@ -37,6 +37,9 @@ from pacs.net.upper_layer import (
 COMMAND_SIZE_BYTES_MAX = 64 << 10
 IDENTIFIER_SIZE_BYTES_MAX = 4 << 20
 _BUFFER_SIZE_BYTES = 256 << 10
+#: Buffers of data sets that have arrived, for the next ones: the last used first, as the processor has it at hand.
+_BUFFERS: list[bytearray] = []
+_BUFFERS_MAX = 16
 _NO_DATA_SET = 0x0101
 _C_STORE_RQ, _C_STORE_RSP, _C_CANCEL_RQ = 0x0001, 0x8001, 0x0FFF
 _C_FIND_RSP, _HAS_DATA_SET = 0x8020, 0x0001
@@ -98,7 +101,6 @@ class Association:
     outbox: Outbox | None = None
     extended: dict[str, bytes] = field(default_factory=dict)
     _cancelled: set[int] = field(default_factory=set)
-    _buffer: bytearray = field(default_factory=lambda: bytearray(_BUFFER_SIZE_BYTES))
     _head: bytearray = field(default_factory=lambda: bytearray(6))
     _pending_bytes: int = 0  # of a PDU whose command was read and whose data set was not
 
@@ -172,18 +174,29 @@ class Association:
                 left -= size + 6
                 if not control & 1:
                     raise ProtocolError("A data set came without a command.", ABORT_UNEXPECTED_PDU)
-                self._read_value(size, write)
+                self._read_value(size, write, memoryview(bytearray(min(size, COMMAND_SIZE_BYTES_MAX))))
                 if control & 2:
                     if left:
                         self._pending_bytes = left
                     return bytes(command), self._context(context_id)
 
     def _receive_data_set(self, context_id: int, write: Callable[[memoryview], None]) -> None:
+        try:
+            buffer = _BUFFERS.pop()
+        except IndexError:
+            buffer = bytearray(_BUFFER_SIZE_BYTES)
+        try:
+            self._gather_data_set(context_id, write, memoryview(buffer))
+        finally:
+            if len(_BUFFERS) < _BUFFERS_MAX:
+                _BUFFERS.append(buffer)
+
+    def _gather_data_set(self, context_id: int, write: Callable[[memoryview], None], buffer: memoryview) -> None:
         """Give the values of a data set to write, as many at once as the buffer holds: less of the time is spent on
         handing Python's lock from one association to another."""
         left, self._pending_bytes = self._pending_bytes, 0
         room = self.data_set_size_bytes_max
-        buffer, filled, is_last = memoryview(self._buffer), 0, False
+        filled, is_last = 0, False
         while not is_last:
             if not left:
                 left = self._next_data_pdu().length
@@ -202,7 +215,7 @@ class Association:
                     write(buffer[:filled])
                     filled = 0
                 if size > len(buffer):
-                    self._read_value(size, write)
+                    self._read_value(size, write, buffer)
                     continue
                 self.upper_layer.read_into(buffer[filled : filled + size])
                 filled += size
@@ -231,8 +244,7 @@ class Association:
             raise ProtocolError("A presentation data value is longer than its PDU.")
         return length - 2, context_id, control
 
-    def _read_value(self, size: int, write: Callable[[memoryview], None]) -> None:
-        buffer = memoryview(self._buffer)
+    def _read_value(self, size: int, write: Callable[[memoryview], None], buffer: memoryview) -> None:
         while size:
             piece = buffer[: min(size, len(buffer))]
             self.upper_layer.read_into(piece)

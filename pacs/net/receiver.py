@@ -29,6 +29,7 @@ from pacs.net.reporting import Reporting
 from pacs.net.retrieving import get_service, move_service
 from pacs.net.storing import Storing
 from pacs.net.tls import Tls
+from pacs.net.turnstile import Turnstile
 from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ for _name in ("pydicom", "openjpeg"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+#: Objects that are taken in at once: more than processors, as each waits for the disk, too.
+_AT_ONCE = 4
+
+
 class Receiver:
     """Serves associations on listening sockets until it is stopped."""
 
@@ -53,6 +58,7 @@ class Receiver:
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
         self._refusals = Refusals(database)
+        self._turnstile = Turnstile(_AT_ONCE)
         self._reporting = Reporting(settings, database, verifier)
         self._acceptor = Acceptor(
             settings,
@@ -60,7 +66,7 @@ class Receiver:
             Doorkeeper(settings, database, Users(settings.data)),
             Tls(settings.tls_folder, settings.tls_client_certificate),
             services=services(settings, database, retrieve, self._reporting),
-            storing=lambda assoc: Storing(store, assoc, self._refusals),
+            storing=lambda assoc: Storing(store, assoc, self._refusals, self._turnstile),
             on_opened=self._on_opened,
             on_closed=self._on_closed,
         )

@@ -11,6 +11,7 @@ from pacs.index.refusals import Refusal, RefusalKind
 from pacs.model.uids import name_of
 from pacs.net.association import Association, Sink, StoreRequest
 from pacs.net.refusals import Refusals
+from pacs.net.turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +19,13 @@ SUCCESS = 0x0000
 
 
 class Storing:
-    """The C-STORE service of one association. It keeps one connection to the database."""
+    """The C-STORE service of one association."""
 
-    def __init__(self, store: Store, assoc: Association, refusals: Refusals) -> None:
-        self.store, self.assoc, self.refusals = store, assoc, refusals
-        self._session = StoreSession(store.database)
+    def __init__(self, store: Store, assoc: Association, refusals: Refusals, turnstile: Turnstile) -> None:
+        self.store, self.assoc, self.refusals, self.turnstile = store, assoc, refusals, turnstile
+        self._session = StoreSession()
         self._arriving: Arriving | None = None
+        self._place: object | None = None
 
     def open_sink(self, request: StoreRequest) -> Sink:
         """Begin to take a request's object in."""
@@ -34,6 +36,7 @@ class Storing:
             association_key=self.assoc.key,
             default_character_set=self.assoc.device.default_character_set if self.assoc.device else "",
         )
+        self._place = self.turnstile.enter()
         self._arriving = self.store.begin(announced, self._session)
         return self._arriving
 
@@ -41,6 +44,7 @@ class Storing:
         """Finish a request whose data set has arrived, and answer it."""
         self._arriving = None
         status, comment = self._finish(request, cast(Arriving, sink))
+        self.turnstile.leave(self._place)
         if status != SUCCESS:
             self._note(request, status, comment)
         self.assoc.send_store_response(request, status, comment)
@@ -49,7 +53,7 @@ class Storing:
         """The association is over: what was on its way and did not arrive is forgotten."""
         if self._arriving is not None:
             self._arriving.abandon()
-        self._session.close()
+            self.turnstile.leave(self._place)
 
     def _note(self, request: StoreRequest, status: int, reason: str) -> None:
         assoc, device = self.assoc, self.assoc.device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -24,10 +23,8 @@ def store(instance: Instance) -> Store:
 
 
 @pytest.fixture
-def session(store: Store) -> Iterator[StoreSession]:
-    made = StoreSession(store.database)
-    yield made
-    made.close()
+def session() -> StoreSession:
+    return StoreSession()
 
 
 def an_image(number: int, **changes: str) -> SyntheticObject:
@@ -109,7 +106,7 @@ def test_a_connection_that_breaks_leaves_the_file(instance: Instance, store: Sto
     for number in (1, 2):
         arriving(store, session, an_image(number)).finish()
     begun = arriving(store, session, an_image(3))
-    with session.connection() as connection:
+    with store.database.lent_connection() as connection:  # it is lent again to the next
         backend = connection.info.backend_pid
     real = store.volumes.tier(1)[0].place
 
