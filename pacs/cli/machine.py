@@ -21,6 +21,7 @@ from pacs.machine import disk as disks
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
 from pacs.machine import storage as volumes
+from pacs.machine.commands import MachineError
 
 machine = typer.Typer(
     help="The appliance's disks, keys and screen.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -35,6 +36,16 @@ def storage() -> None:
         typer.echo(line)
     if not answer.ready:
         raise VolumeError("The storage is not ready; nothing else starts. The screen says what to do.")
+
+
+@machine.command()
+def grow() -> None:
+    """Let every volume fill its disk, if that was enlarged in the hypervisor. Nothing stops for it."""
+    grown, problems = volumes.grow(volumes.Places())
+    for device in grown:
+        typer.echo(f"{device}: the disk has grown, and its volume with it.")
+    if problems:
+        raise MachineError(" ".join(problems))
 
 
 @machine.command()
@@ -75,13 +86,6 @@ def add_disk(
     """Make a file system on a blank disk and mount it, now and at every start."""
     where = disks.add(volumes.Places(), device, name)
     typer.echo(f"{device} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
-
-
-@machine.command()
-def grow() -> None:
-    """Let the volumes fill disks that the hypervisor has grown. A timer does it every five minutes."""
-    for line in disks.grow(volumes.Places()):
-        typer.echo(line)
 
 
 @machine.command()

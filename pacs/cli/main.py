@@ -31,6 +31,7 @@ COMMANDS = {
     "study": "archive",
     "reconcile": "archive",
     "tier": "archive",
+    "volume": "volume",
     "capacity": "capacity",
     "backup": "backup",
     "commitment": "commitment",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from psycopg.errors import ForeignKeyViolation
+
+from pacs.errors import VolumeMissing
 from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
 from pacs.model import names
 from pacs.model.record import IndexRecord, lone_study_uid
@@ -35,7 +38,10 @@ def store(
     keep_beside: bool = False,
     tenant_id: int = DEFAULT_TENANT,
 ) -> tuple[str, int]:
-    """Insert an object: (outcome, object key), as pacs_store in 0001_initial.sql says."""
+    """Insert an object: (outcome, object key), as pacs_store in 0001_initial.sql says.
+
+    Raise VolumeMissing if the file's volume was retired meanwhile.
+    """
     patient_name = str(record.values["patient_name"])
     fields = {
         **record.values,
@@ -48,18 +54,21 @@ def store(
         "patient_name_words": names.words(patient_name),
         "referring_physician_name_key": "=".join(names.group_keys(str(record.values["referring_physician_name"]))),
     }
-    row = connection.execute(
-        "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
-        (
-            json.dumps(fields),
-            file.sha256,
-            file.size_bytes,
-            file.volume_id,
-            file.path,
-            association_key,
-            keep_beside,
-        ),
-    ).fetchone()
+    try:
+        row = connection.execute(
+            "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
+            (
+                json.dumps(fields),
+                file.sha256,
+                file.size_bytes,
+                file.volume_id,
+                file.path,
+                association_key,
+                keep_beside,
+            ),
+        ).fetchone()
+    except ForeignKeyViolation as error:
+        raise VolumeMissing("The volume was retired while the object came to it. It should be sent again.") from error
     assert row is not None
     return row["outcome"], row["found_object_key"]
 

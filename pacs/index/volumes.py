@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from psycopg.errors import ForeignKeyViolation
+
+from pacs.errors import NotFound, UsageError
 from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
 
 Kind = Literal["local", "nfs", "smb", "s3"]
@@ -62,6 +66,77 @@ def insert_volume(connection: Connection, volume: KnownVolume) -> None:
             json.dumps(dict(volume.options)), volume.state,
         ),
     )  # fmt: skip
+
+
+def volume_named(database: Database, name: str) -> KnownVolume:
+    """A volume by its name, a retired one too. Raise NotFound."""
+    for volume in list_volumes(database, with_retired=True):
+        if volume.name == name:
+            return volume
+    raise NotFound(f"There is no volume {name}. `pacs volume list` shows them.")
+
+
+def set_state(connection: Connection, volume_id: str, state: State) -> None:
+    """Put a volume into a state. Raise UsageError if it is to be retired and a copy is left there, or on its way."""
+    try:
+        connection.execute("UPDATE volume SET state = %s WHERE volume_id = %s", (state, volume_id))
+    except ForeignKeyViolation as error:
+        raise UsageError(
+            "Something came to the volume at this moment. It is left as it was; let it drain, and try again."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What is on a volume: copies of objects, their bytes, and how many of them have no good copy elsewhere."""
+
+    copies: int
+    size_bytes: int
+    only_here: int
+
+
+def holdings(connection: Connection, volume_id: str, lock: bool = False) -> Holdings:
+    """What is on a volume, in whatever state its copies are; with lock, held as it is until the transaction ends."""
+    if lock:
+        # All copies of the objects, so that nobody takes those elsewhere away meanwhile.
+        connection.execute(
+            "SELECT FROM copy WHERE object_key IN (SELECT object_key FROM copy WHERE volume_id = %s)"
+            " ORDER BY copy_key FOR UPDATE",
+            (volume_id,),
+        )
+    row = connection.execute(
+        "SELECT count(*) AS copies, coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,"
+        " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
+        "   AND other.copy_key <> c.copy_key AND other.state = 'good')) AS only_here"
+        " FROM copy c JOIN object o USING (object_key) WHERE c.volume_id = %s",
+        (volume_id,),
+    ).fetchone()
+    assert row is not None
+    return Holdings(**row)
+
+
+def forget_copies(connection: Connection, volume_id: str) -> None:
+    """Forget all copies on a volume: its files stay there, and are nobody's."""
+    connection.execute("DELETE FROM copy WHERE volume_id = %s", (volume_id,))
+
+
+@contextmanager
+def changing(database: Database, volume_id: str) -> Iterator[tuple[Connection, KnownVolume]]:
+    """A transaction that holds a volume's row: nobody else changes it meanwhile."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM volume WHERE volume_id = %s FOR NO KEY UPDATE".encode(), (volume_id,)
+        ).fetchone()
+        assert row is not None
+        yield connection, KnownVolume(**row)
+
+
+@contextmanager
+def adding(database: Database) -> Iterator[Connection]:
+    """A transaction in which nobody else adds a volume."""
+    with database.transaction() as connection:
+        connection.execute("LOCK TABLE volume IN SHARE ROW EXCLUSIVE MODE")
+        yield connection
 
 
 def copies_on(connection: Connection, volume_id: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Disks that an appliance is given later: made ready for `pacs volume add`, mounted at each start, grown.
+"""Disks that an appliance is given later: made ready for `pacs volume add`, mounted at each start.
 
 A disk is known by the label of its file system, pacs-<name>, and is mounted at /srv/pacs/<name>; so it comes back on
 any system disk, wherever it is plugged in. Whether it is one of the archive's volumes its identity file says.
@@ -6,7 +6,6 @@ any system disk, wherever it is plugged in. Whether it is one of the archive's v
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pacs.errors import UsageError, VolumeError
 from pacs.machine import claim, filesystem, survey
-from pacs.machine.commands import MachineError, run
+from pacs.machine.commands import MachineError
 from pacs.machine.policy import GIB, Disk
 
 if TYPE_CHECKING:
@@ -100,27 +99,3 @@ def mount_added(places: Places, disks: Iterable[Disk]) -> list[str]:
         except (UsageError, VolumeError, MachineError) as error:
             notes.append(f"{disk.path} was not mounted: {error}")
     return notes
-
-
-def grow(places: Places) -> list[str]:
-    """Let each mounted volume fill a disk that the hypervisor has grown; return what was done, or was not."""
-    notes = []
-    for device in sorted({device for path in places.volumes.iterdir() if (device := _device_at(path))}):
-        # virtio tells by itself, SCSI has to be asked.
-        with contextlib.suppress(OSError):
-            Path("/sys/class/block", Path(device).name, "device/rescan").write_text("1")
-        try:
-            if filesystem.grow(device):
-                notes.append(f"{device} has grown, and its volume with it.")
-        except MachineError as error:
-            notes.append(f"{device} could not be grown to its disk's size: {error}")
-    return notes
-
-
-def _device_at(mount_point: Path) -> str:
-    """The disk of ours that is mounted there; empty if there is none."""
-    words = ("findmnt", "--noheadings", "--nofsroot", "--output", "FSTYPE,LABEL,SOURCE", "--mountpoint")
-    said = run(*words, str(mount_point), accept=(0, 1)).stdout.split()
-    if len(said) != 3 or said[0] != "ext4" or not said[1].startswith(LABEL):
-        return ""
-    return said[2]

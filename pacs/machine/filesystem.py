@@ -123,6 +123,13 @@ def grow(device: str) -> bool:
     return True
 
 
+def rescan(device: str) -> None:
+    """Have the kernel ask a disk for its size again: SCSI disks tell of it only when they are asked."""
+    asked = Path("/sys/class/block", Path(device).name, "device/rescan")
+    if asked.exists():
+        asked.write_text("1")
+
+
 def _blocks_for(device: str) -> int:
     size_bytes = int(output("blockdev", "--getsize64", device))
     return (size_bytes - RESERVE_BYTES) // BLOCK_BYTES

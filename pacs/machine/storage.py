@@ -21,6 +21,7 @@ from pacs.machine.disk import mount_added
 from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
 from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
 from pacs.storage import durable
+from pacs.storage.mounts import mounts
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,24 @@ def _grow(device: str) -> str:
     except MachineError as error:
         return f"{device} could not be grown to its disk's size: {error}"
     return ""
+
+
+def grow(places: Places) -> tuple[list[str], list[str]]:
+    """Let every mounted volume fill its disk, while it is in use. Return what grew, and what could not and why."""
+    devices = dict.fromkeys(
+        mount.source
+        for mount in mounts()
+        if Path(mount.mount_point).is_relative_to(places.volumes) and mount.file_system == "ext4"
+    )
+    grown, problems = [], []
+    for device in devices:
+        try:
+            filesystem.rescan(device)
+            if filesystem.grow(device):
+                grown.append(device)
+        except (MachineError, OSError) as error:
+            problems.append(f"{device} could not be grown to its disk's size: {error}")
+    return grown, problems
 
 
 def _use_folders(places: Places, known: SystemRecord | None) -> str:

@@ -30,7 +30,7 @@ _RUNNING = [
     "postgresql@17-main.service",
     "ssh.service",
 ]
-_TIMERS = ["fstrim.timer", "pacs-backup.timer", "pacs-reconcile.timer", "pacs-screen.timer", "pacs-grow.timer"]
+_TIMERS = ["fstrim.timer", "pacs-backup.timer", "pacs-grow.timer", "pacs-reconcile.timer", "pacs-screen.timer"]
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.
 _TCP = {22, 80, 104, 443, 2762, 11112}

@@ -11,7 +11,8 @@ CREATE TABLE tenant (
 );
 INSERT INTO tenant VALUES (1, 'default');
 
--- draining: nothing new is placed there. retired: it was emptied, and is no longer looked for.
+-- draining: nothing new is placed there. retired: it was emptied, and is no longer looked for. serving_id is what copies
+-- refer to: a volume with a copy cannot be retired, and a copy cannot come to one that is, whoever is on its way there.
 CREATE TABLE volume (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     volume_id    uuid PRIMARY KEY,
@@ -21,6 +22,7 @@ CREATE TABLE volume (
     location     text NOT NULL,  -- a folder, or s3://bucket/prefix
     options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes
     state        text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'draining', 'retired')),
+    serving_id   uuid UNIQUE GENERATED ALWAYS AS (CASE WHEN state <> 'retired' THEN volume_id END) STORED,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 
@@ -216,7 +218,7 @@ CREATE TABLE copy (
     tenant_id   smallint NOT NULL REFERENCES tenant,
     copy_key    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     object_key  bigint NOT NULL REFERENCES object,
-    volume_id   uuid NOT NULL REFERENCES volume,
+    volume_id   uuid NOT NULL REFERENCES volume (serving_id),
     path        text NOT NULL,
     state       text NOT NULL DEFAULT 'good' CHECK (state IN ('good', 'missing', 'bad', 'leaving')),
     created_at  timestamptz NOT NULL DEFAULT now(),

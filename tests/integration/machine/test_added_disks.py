@@ -1,4 +1,4 @@
-"""Disks that are added later: made ready, mounted at each start on any system disk, grown; and what is refused."""
+"""Disks that are added later: made ready, mounted at each start on any system disk; and what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tests.integration.machine.test_disks import (  # noqa: F401 (fixtures)
     MIB,
     Rig,
     loop_devices_work,
-    may_resize,
     rig,
     three,
 )
@@ -110,19 +109,3 @@ def test_what_is_no_blank_disk_is_left_alone(three: Rig) -> None:  # noqa: F811
         assert says in line
     assert f"Blank are: {three.plugged['fourth']}" in said[-2]
     assert {name: start(name) for name in before} == before
-
-
-@pytest.mark.skipif(not may_resize(), reason="needs CAP_SYS_RESOURCE, which this host keeps to itself")
-def test_a_disk_grows_while_it_is_mounted(three: Rig) -> None:  # noqa: F811
-    three.ready()
-    image, device = three.folder / "big", three.plugged["big"]
-    then = f"""truncate -s 2400M {image}; losetup -c {device}
-        {sys.executable} -c "
-from pathlib import Path
-from pacs.machine import disk, storage
-print(disk.grow(storage.Places(Path('$VOLUMES'))))
-print(disk.grow(storage.Places(Path('$VOLUMES'))))" >$OUT; df --output=size -BM $VOLUMES/tier2 | tail -1 >>$OUT"""
-    said = three.ready(then=then)["output"].splitlines()
-    assert "has grown" in said[0]
-    assert said[1] == "[]"
-    assert int(said[2].strip(" M")) > 2200

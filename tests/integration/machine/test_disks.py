@@ -243,6 +243,20 @@ def test_volumes_grow_with_their_disks(three: Rig) -> None:
     assert int(found["output"].strip(" M\n")) > 2200
 
 
+@pytest.mark.parametrize("disk", ["small", "middle"])
+def test_a_disk_that_grows_while_its_volume_is_in_use(three: Rig, disk: str) -> None:
+    three.ready()
+    device, mount = three.plugged[disk], {"small": "state", "middle": "tier1"}[disk]
+    then = f"grow {three.folder / disk} {device} {2400 * MIB} df --output=size -BM $VOLUMES/{mount} | tail -1 >$OUT"
+    found = three.ready(then=then)
+    if may_resize():
+        assert found["notes"] == [f"grew {device}"], "once, and then there is nothing to do"
+        assert int(found["output"].strip(" M\n")) > 2200
+    else:
+        assert all(note.startswith(f"{device} could not be grown") for note in found["notes"])
+        assert len(found["notes"]) == 2
+
+
 @pytest.mark.skipif(may_resize(), reason="here growing works")
 def test_a_volume_that_cannot_grow_is_used_as_it_is(three: Rig) -> None:
     three.ready()

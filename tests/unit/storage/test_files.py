@@ -16,6 +16,7 @@ import pytest
 
 from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.storage.files import LocalVolume
+from pacs.storage.incoming import Incoming
 from pacs.storage.names import fresh_path, object_path, sha256_in_name
 from pacs.storage.volume import create_identity
 from tests.unit.storage.test_durable import failing
@@ -212,6 +213,12 @@ def test_a_mount_that_went_away_is_not_written_below(volume: LocalVolume) -> Non
         with pytest.raises(VolumeMissing):
             use()
     assert files_below(volume.root) == before
+
+
+def test_a_mount_that_goes_between_the_look_and_the_first_byte_is_noticed(volume: LocalVolume) -> None:
+    with pytest.raises(VolumeMissing):
+        Incoming(volume.root, volume.root.stat().st_dev + 1, volume.require_room)
+    assert files_below(volume.root) == set()
 
 
 def test_another_disk_in_its_place_is_not_written_to(volume: LocalVolume) -> None:

@@ -1,0 +1,216 @@
+"""Volumes added, drained and retired by a person: looked at first, then into the journal, then into the index.
+
+add      the folder is looked at → its identity file → probed → journal → row
+drain    journal → state; the worker moves what is there elsewhere (pacs/archive/drain.py)
+retire   journal → state, which the index refuses while a copy is there or on its way → a note on the volume
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pacs import clock
+from pacs.archive.volumes import Volumes, open_known
+from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
+from pacs.index import volumes as rows
+from pacs.index.database import Database
+from pacs.index.volumes import Holdings, KnownVolume
+from pacs.storage.journal import Journal
+from pacs.storage.mounts import Mount, mount_of, require_suitable
+from pacs.storage.opening import identity_at, make_identity
+from pacs.storage.probing import Finding, probe
+from pacs.storage.volume import IDENTITY_FILE, read_identity
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+#: Names of the volumes that the settings name, and of the one that is no tier's.
+_RESERVED = {"state", "tier1", "tier2", "tier3"}
+RETIRED_NOTE = "retired.json"
+
+
+@dataclass(frozen=True)
+class Added:
+    """A volume that was added; what was seen of it, and what is to be known about it."""
+
+    volume: KnownVolume
+    findings: list[Finding]
+    notes: list[str]
+
+
+class VolumeChanges:
+    """Changes the volumes of one instance."""
+
+    def __init__(self, database: Database, journal: Journal, data: Path, volumes: Volumes) -> None:
+        self.database, self.journal, self.data, self.volumes = database, journal, data, volumes
+        self.appliance_id = read_identity(data).appliance_id
+
+    def add(self, name: str, location: str, tier: int, on_system_disk: bool = False) -> Added:
+        """Add a folder as a volume of a tier. Raise UsageError or VolumeError with the reason why it cannot be one.
+
+        on_system_disk: take a folder whose file system is that of the system, or of no type that is known to keep its
+        promises; for development and tests.
+        """
+        folder = Path(location).resolve()
+        mount = mount_of(folder)
+        kind = "local" if on_system_disk else require_suitable(mount, folder)
+        wanted = KnownVolume("", name, tier, str(folder), kind, {"source": mount.source, "type": mount.file_system})
+        if tier == 1 and mount.why_it_may_not_receive:
+            raise UsageError(mount.why_it_may_not_receive)
+        with rows.adding(self.database) as connection:
+            known = rows.list_volumes(self.database, with_retired=True)
+            notes = self._require_own_place(wanted, known, mount, on_system_disk)
+            wanted, is_new = self._identified(wanted, known)
+            findings = self._probed(wanted, is_new)
+            self.journal.append("volume add", **_journalled(wanted))
+            rows.insert_volume(connection, wanted)
+        if not is_new:
+            notes.append("It was a volume of this appliance already. `pacs reconcile run` indexes what is on it.")
+        self.volumes.refresh()
+        return Added(wanted, findings, notes)
+
+    def drain(self, name: str) -> Holdings:
+        """Place nothing more on a volume, and have what is there moved elsewhere. Return what is there."""
+        volume = rows.volume_named(self.database, name)
+        others = [
+            each
+            for each in rows.list_volumes(self.database)
+            if each.tier == volume.tier and each.state == "active" and each.volume_id != volume.volume_id
+        ]
+        if volume.tier == 1 and not others:
+            raise UsageError(
+                f"{name} is the only volume in service in tier 1: nothing could be received. Add another first: "
+                "`pacs volume add`."
+            )
+        return self._change(volume, "draining", "volume drain")
+
+    def undrain(self, name: str) -> Holdings:
+        """Take a volume that was to be emptied into service again."""
+        return self._change(rows.volume_named(self.database, name), "active", "volume undrain")
+
+    def _change(self, volume: KnownVolume, state: rows.State, what: str) -> Holdings:
+        with rows.changing(self.database, volume.volume_id) as (connection, now):
+            _require_in_use(now)
+            if now.state != state:
+                self.journal.append(what, volume_id=now.volume_id, name=now.name)
+                rows.set_state(connection, now.volume_id, state)
+            found = rows.holdings(connection, now.volume_id)
+        self.volumes.refresh()
+        return found
+
+    def retire(self, name: str, leave_copies: bool = False) -> Holdings:
+        """Give a volume up: it is no longer looked for. Return what was left there.
+
+        Raise UsageError while something is left; with leave_copies only while an object has no good copy elsewhere.
+        """
+        volume = rows.volume_named(self.database, name)
+        here = self.volumes.by_id.get(volume.volume_id)
+        with rows.changing(self.database, volume.volume_id) as (connection, now):
+            _require_in_use(now)
+            if now.state != "draining":
+                raise UsageError(f"{name} is in service. Empty it first: `pacs volume drain {name}`.")
+            left = rows.holdings(connection, now.volume_id, lock=True)
+            _require_not_needed(name, left, leave_copies)
+            self.journal.append("volume retire", volume_id=now.volume_id, name=now.name, copies_left=left.copies)
+            rows.forget_copies(connection, now.volume_id)
+            rows.set_state(connection, now.volume_id, "retired")
+        if here is not None:
+            note = {"retired": clock.now().isoformat(timespec="seconds"), "name": name, "copies_left": left.copies}
+            try:
+                here.replace_small(RETIRED_NOTE, (json.dumps(note, indent=1) + "\n").encode())
+            except PacsError as error:
+                log.warning("no note that it is retired could be left on volume %s: %s", name, error)
+        self.volumes.refresh()
+        return left
+
+    def _identified(self, wanted: KnownVolume, known: list[KnownVolume]) -> tuple[KnownVolume, bool]:
+        """The volume with its id, and whether it is new: its identity file is made if its folder is empty."""
+        folder = Path(wanted.location)
+        found = identity_at(folder)
+        is_new = found is None
+        if found is None:
+            found = make_identity(folder, wanted.role, self.appliance_id)
+        elif found.appliance_id != self.appliance_id:
+            raise ForeignVolume(
+                f"{folder} is a volume of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
+                "touched. Attach it to its own appliance, or empty its file system first."
+            )
+        same = next((each for each in known if each.volume_id == found.volume_id), None)
+        if same is not None:
+            state = "retired" if same.state == "retired" else "in use"
+            raise UsageError(
+                f"{folder} is volume {same.name}, which is {state}. To use its disk anew, make a new file system on it."
+            )
+        if wanted.role not in found.roles:
+            raise UsageError(f"{folder} is a volume of {', '.join(found.roles)}. Give --tier as it says.")
+        return replace(wanted, volume_id=found.volume_id), is_new
+
+    def _probed(self, wanted: KnownVolume, is_new: bool) -> list[Finding]:
+        try:
+            opened = open_known(self.data, self.appliance_id, wanted)
+            findings = probe(opened, is_new)
+            opened.close()
+            if bad := [each for each in findings if not each.is_well]:
+                reasons = "; ".join(f"{each.what}: {each.seen}" for each in bad)
+                raise VolumeError(f"{wanted.location} does not do what a volume must: {reasons}")
+        except PacsError:
+            if is_new:  # it is left as it was found
+                with contextlib.suppress(OSError):
+                    (Path(wanted.location) / "incoming").rmdir()
+                with contextlib.suppress(OSError):
+                    (Path(wanted.location) / IDENTITY_FILE).unlink()
+            raise
+        return findings
+
+    def _require_own_place(
+        self, wanted: KnownVolume, known: list[KnownVolume], mount: Mount, on_system_disk: bool
+    ) -> list[str]:
+        """Raise UsageError if its name or place is another's; return what is to be known about the place."""
+        if not _NAME.fullmatch(wanted.name) or wanted.name in _RESERVED:
+            raise UsageError(
+                "A volume's name is 1 to 32 small letters, digits and hyphens, and none of tier1 to tier3."
+            )
+        if any(each.name == wanted.name for each in known):
+            raise UsageError(f"There is a volume {wanted.name} already, maybe a retired one. Take another name.")
+        folder = Path(wanted.location)
+        in_use = [each for each in known if each.state != "retired" and each.kind != "s3"]
+        for name, place in (("the data directory", self.data), *((each.name, Path(each.location)) for each in in_use)):
+            if folder.is_relative_to(place) or place.is_relative_to(folder):
+                raise UsageError(f"{folder} and {place} ({name}) are one inside the other. Take a folder of its own.")
+        if not on_system_disk and (mount.mount_point == "/" or mount_of(self.data).source == mount.source):
+            raise UsageError(
+                f"{folder} is on the disk of the system or of the database: nothing of its own is mounted there. "
+                "Mount the disk that is meant. For development there is --on-system-disk."
+            )
+        sharing = [each.name for each in in_use if mount_of(Path(each.location)).source == mount.source]
+        return [f"It shares its disk with volume {each}: its room counts for both." for each in sharing]
+
+
+def _require_in_use(volume: KnownVolume) -> None:
+    if volume.state == "retired":
+        raise UsageError(f"Volume {volume.name} is retired. `pacs volume list --all` shows it.")
+
+
+def _require_not_needed(name: str, left: Holdings, leave_copies: bool) -> None:
+    if left.only_here:
+        raise UsageError(
+            f"{left.only_here} objects have no good copy but on {name}. Let it drain; `pacs volume show {name}` tells "
+            "how much is left."
+        )
+    if left.copies and not leave_copies:
+        raise UsageError(
+            f"{left.copies} copies are left on {name}, each of an object that has another. Let it drain, or give "
+            "--leave-copies to give them up."
+        )
+
+
+def _journalled(volume: KnownVolume) -> dict[str, object]:
+    return {
+        "volume_id": volume.volume_id, "name": volume.name, "tier": volume.tier, "kind": volume.kind,
+        "location": volume.location, "options": dict(volume.options),
+    }  # fmt: skip
