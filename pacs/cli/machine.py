@@ -89,6 +89,16 @@ def add_disk(
 
 
 @machine.command()
+def forget(
+    role: Annotated[str, typer.Argument(help="tier1 or tier2: a volume that was claimed on the first boot.")],
+    lost: Annotated[bool, typer.Option("--lost", help="Its disk is lost, and will not come back.")] = False,
+) -> None:
+    """Have the machine start without a disk that was emptied (`pacs volume retire`), or that is lost."""
+    disks.forget(volumes.Places(), role, lost)
+    typer.echo(f"This machine starts without {role} from now on. Shut it down, and take its disk away.")
+
+
+@machine.command()
 def choose(appliance_id: Annotated[str, typer.Argument(help="The id that the screen shows.")]) -> None:
     """Say which of several sets of volumes this machine takes when it starts next."""
     volumes.choose(volumes.Places(), appliance_id)

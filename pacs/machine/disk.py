@@ -1,4 +1,4 @@
-"""Disks that an appliance is given later: made ready for `pacs volume add`, mounted at each start.
+"""Disks that come later and go: made ready for `pacs volume add`, mounted at each start; given up.
 
 A disk is known by the label of its file system, pacs-<name>, and is mounted at /srv/pacs/<name>; so it comes back on
 any system disk, wherever it is plugged in. Whether it is one of the archive's volumes its identity file says.
@@ -6,9 +6,11 @@ any system disk, wherever it is plugged in. Whether it is one of the archive's v
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from pacs.errors import UsageError, VolumeError
 from pacs.machine import claim, filesystem, survey
 from pacs.machine.commands import MachineError
 from pacs.machine.policy import GIB, Disk
+from pacs.machine.records import read_set, read_system, write_set, write_system
 
 if TYPE_CHECKING:
     from pacs.machine.storage import Places
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LABEL = "pacs-"
+#: What `pacs volume retire` leaves on a volume (pacs/archive/volume_changes.py).
+RETIRED_NOTE = "retired.json"
 #: A file system's label has 16 characters.
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,10}", re.ASCII)
 _RESERVED = {"state", "tier1", "tier2", "tier3", "backup"}
@@ -99,3 +104,40 @@ def mount_added(places: Places, disks: Iterable[Disk]) -> list[str]:
         except (UsageError, VolumeError, MachineError) as error:
             notes.append(f"{disk.path} was not mounted: {error}")
     return notes
+
+
+def forget(places: Places, role: str, is_lost: bool = False) -> None:
+    """Have the appliance start without its first volume of a tier: its disk was emptied, or it is lost.
+
+    Raise UsageError if it is neither, or no tier's, or shares its disk with the state.
+    """
+    known = read_system(places.memory)
+    if known is None:
+        raise UsageError("This appliance has no volumes yet.")
+    with _state_root(places, known.appliance_id) as root:
+        record = read_set(root)
+        own = [each for each in record.members if role in each.roles]
+        state = {each.fs_uuid for each in record.members if "state" in each.roles}
+        if not own or own[0].fs_uuid in state:
+            raise UsageError(f"{role} is no volume of this appliance that has a disk of its own.")
+        if not is_lost and not (places.volumes / role / RETIRED_NOTE).exists():
+            raise UsageError(
+                f"{role} is in use. Empty it (`pacs volume drain {role}`, `pacs volume retire {role}`) first. Is its "
+                f"disk lost: `pacs machine forget {role} --lost`; what has no other copy then comes from the backup."
+            )
+        write_set(root, replace(record, members=tuple(each for each in record.members if each not in own)))
+    write_system(places.memory, replace(known, members=tuple(each for each in known.members if each not in own)))
+
+
+@contextlib.contextmanager
+def _state_root(places: Places, appliance_id: str) -> Iterator[Path]:
+    """Where the state volume is; if it is not mounted, as when a volume is missing, a private place for it."""
+    if filesystem.is_mounted(places.state):
+        yield places.state
+        return
+    for disk in survey.disks((), places.disk_types, places.disks):
+        if disk.volume and disk.volume.record and disk.volume.identity.appliance_id == appliance_id:
+            with filesystem.looked_into(disk.path, "rw") as root:
+                yield root
+            return
+    raise VolumeError("The state volume is not here. Attach its disk first.")

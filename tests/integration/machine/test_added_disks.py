@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
 
 from tests.integration.machine.test_disks import (  # noqa: F401 (fixtures)
     MIB,
+    REPOSITORY,
     Rig,
     loop_devices_work,
     rig,
@@ -109,3 +112,52 @@ def test_what_is_no_blank_disk_is_left_alone(three: Rig) -> None:  # noqa: F811
         assert says in line
     assert f"Blank are: {three.plugged['fourth']}" in said[-2]
     assert {name: start(name) for name in before} == before
+
+
+_FORGET = """
+import sys
+from pathlib import Path
+from pacs.errors import PacsError
+from pacs.machine import disk, storage
+system = Path("{system}")
+places = storage.Places(
+    system / "srv", system / "var/volumes.json", system / "run/storage.json", ("loop",), frozenset("{all}".split(","))
+)
+try:
+    disk.forget(places, "{role}", {is_lost})
+except PacsError as error:
+    print("refused:", error)
+"""
+
+
+def _forget(rig: Rig, role: str, is_lost: bool) -> str:  # noqa: F811
+    text = _FORGET.format(system=rig.folder / "system", all=",".join(rig.plugged.values()), role=role, is_lost=is_lost)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": f"{rig.folder}/bin:{os.environ['PATH']}"}
+    words = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", text]
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_a_disk_that_is_lost_is_forgotten_and_the_rest_starts(three: Rig) -> None:  # noqa: F811
+    three.ready(then="echo stored >$VOLUMES/tier1/x")
+    three.unplug("big")
+    assert "tier2" in three.refused()
+    assert "is in use" in _forget(three, "tier2", False)
+    assert "is no volume" in _forget(three, "state", True)
+    assert "is no volume" in _forget(three, "tier3", True)
+    assert "tier2" in three.refused()
+    assert _forget(three, "tier2", True) == ""
+    found = three.ready(then="cat $VOLUMES/tier1/x >$OUT")
+    assert (found["roles"], found["output"]) == (["state", "tier1"], "stored\n")
+    three.new_system_disk()
+    assert three.ready()["roles"] == ["state", "tier1"], "the state volume knows it too"
+
+
+def test_a_disk_that_was_emptied_is_forgotten(three: Rig) -> None:  # noqa: F811
+    three.ready(then="echo '{}' >$VOLUMES/tier2/retired.json; echo stored >$VOLUMES/tier1/x")
+    look = f"""{sys.executable} -c "
+from pathlib import Path
+from pacs.machine import disk, storage
+disk.forget(storage.Places(Path('$VOLUMES'), Path('{three.folder}/system/var/volumes.json')), 'tier2')" """
+    three.ready(then=look)
+    three.unplug("big")
+    assert three.ready()["roles"] == ["state", "tier1"]
