@@ -7,7 +7,6 @@ retire   journal → state, which the index refuses while a copy is there or on 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
@@ -15,16 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pacs import clock
-from pacs.archive.volumes import Volumes, open_known
+from pacs.archive.known_volumes import open_known
+from pacs.archive.volume_places import (
+    Given,
+    forget_secrets,
+    kept_secrets,
+    place_of,
+    require_other_buckets,
+    wanted_volume,
+)
+from pacs.archive.volumes import Volumes
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import Holdings, KnownVolume
 from pacs.storage.journal import Journal
-from pacs.storage.mounts import Mount, mount_of, require_suitable
-from pacs.storage.opening import identity_at, make_identity
+from pacs.storage.mounts import Mount, mount_of
 from pacs.storage.probing import Finding, probe
-from pacs.storage.volume import IDENTITY_FILE, read_identity
+from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
@@ -50,23 +57,23 @@ class VolumeChanges:
         self.database, self.journal, self.data, self.volumes = database, journal, data, volumes
         self.appliance_id = read_identity(data).appliance_id
 
-    def add(self, name: str, location: str, tier: int, on_system_disk: bool = False) -> Added:
-        """Add a folder as a volume of a tier. Raise UsageError or VolumeError with the reason why it cannot be one.
+    def add(
+        self, name: str, location: str, tier: int, on_system_disk: bool = False, given: Given | None = None
+    ) -> Added:
+        """Add a folder, share or bucket as a volume of a tier. Raise UsageError or VolumeError with the reason why it
+        cannot be one.
 
         on_system_disk: take a folder whose file system is that of the system, or of no type that is known to keep its
         promises; for development and tests.
         """
-        folder = Path(location).resolve()
-        mount = mount_of(folder)
-        kind = "local" if on_system_disk else require_suitable(mount, folder)
-        wanted = KnownVolume("", name, tier, str(folder), kind, {"source": mount.source, "type": mount.file_system})
-        if tier == 1 and mount.why_it_may_not_receive:
-            raise UsageError(mount.why_it_may_not_receive)
+        given = replace(given or Given(), on_system_disk=on_system_disk)
+        wanted, mount = wanted_volume(name, location, tier, given)
         with rows.adding(self.database) as connection:
             known = rows.list_volumes(self.database, with_retired=True)
             notes = self._require_own_place(wanted, known, mount, on_system_disk)
-            wanted, is_new = self._identified(wanted, known)
-            findings = self._probed(wanted, is_new)
+            with kept_secrets(self.data, name, given):
+                wanted, is_new = self._identified(wanted, known)
+                findings = self._probed(wanted, is_new)
             self.journal.append("volume add", **_journalled(wanted))
             rows.insert_volume(connection, wanted)
         if not is_new:
@@ -125,16 +132,17 @@ class VolumeChanges:
                 here.replace_small(RETIRED_NOTE, (json.dumps(note, indent=1) + "\n").encode())
             except PacsError as error:
                 log.warning("no note that it is retired could be left on volume %s: %s", name, error)
+        forget_secrets(self.data, name)
         self.volumes.refresh()
         return left
 
     def _identified(self, wanted: KnownVolume, known: list[KnownVolume]) -> tuple[KnownVolume, bool]:
         """The volume with its id, and whether it is new: its identity file is made if its folder is empty."""
-        folder = Path(wanted.location)
-        found = identity_at(folder)
+        folder, place = wanted.location, place_of(self.data, wanted)
+        found = place.identity()
         is_new = found is None
         if found is None:
-            found = make_identity(folder, wanted.role, self.appliance_id)
+            found = place.make(wanted.role, self.appliance_id)
         elif found.appliance_id != self.appliance_id:
             raise ForeignVolume(
                 f"{folder} is a volume of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
@@ -160,15 +168,12 @@ class VolumeChanges:
                 raise VolumeError(f"{wanted.location} does not do what a volume must: {reasons}")
         except PacsError:
             if is_new:  # it is left as it was found
-                with contextlib.suppress(OSError):
-                    (Path(wanted.location) / "incoming").rmdir()
-                with contextlib.suppress(OSError):
-                    (Path(wanted.location) / IDENTITY_FILE).unlink()
+                place_of(self.data, wanted).unmake()
             raise
         return findings
 
     def _require_own_place(
-        self, wanted: KnownVolume, known: list[KnownVolume], mount: Mount, on_system_disk: bool
+        self, wanted: KnownVolume, known: list[KnownVolume], mount: Mount | None, on_system_disk: bool
     ) -> list[str]:
         """Raise UsageError if its name or place is another's; return what is to be known about the place."""
         if not _NAME.fullmatch(wanted.name) or wanted.name in _RESERVED:
@@ -177,6 +182,9 @@ class VolumeChanges:
             )
         if any(each.name == wanted.name for each in known):
             raise UsageError(f"There is a volume {wanted.name} already, maybe a retired one. Take another name.")
+        if mount is None:
+            require_other_buckets(wanted, known)
+            return []
         folder = Path(wanted.location)
         in_use = [each for each in known if each.state != "retired" and each.kind != "s3"]
         for name, place in (("the data directory", self.data), *((each.name, Path(each.location)) for each in in_use)):

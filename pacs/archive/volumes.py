@@ -1,7 +1,6 @@
 """The volumes of an instance: opened, checked against the index and the appliance, watched; where new files go.
 
-A volume is made only where the index knows none for its tier: a tier that had one never starts with an empty folder in
-its place. One that is missing keeps nothing from starting: its copies are not at hand, `pacs check` says so, and it is
+One that is missing, or hangs, keeps nothing from starting: its copies are not at hand, `pacs check` says so, and it is
 in use again when it is back.
 """
 
@@ -10,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from pacs import clock
-from pacs.errors import DataTooNew, ForeignVolume, PacsError, VolumeError, VolumeMissing
+from pacs.archive.known_volumes import at_root, open_known
+from pacs.errors import PacsError, VolumeError, VolumeMissing
 from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import KnownVolume
@@ -23,13 +24,14 @@ from pacs.model import placement
 from pacs.storage.files import LocalVolume
 from pacs.storage.incoming import Incoming
 from pacs.storage.kinds import Volume
-from pacs.storage.opening import open_volume
-from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
+from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
 #: How often a service looks at the volumes and their rows again [s].
 REFRESH_S = 3.0
+#: How long a volume may take to say that it is there [s].
+LOOK_S = 10.0
 #: How long the choice of the volume that receives stands [s].
 CHOSEN_FOR_S = 1.0
 #: How long a volume that failed is passed by where there is another [s].
@@ -51,6 +53,7 @@ class Volumes:
         self._rows: tuple[KnownVolume, ...] = ()
         self._by_id: dict[str, Volume] = {}
         self._absent: dict[str, PacsError] = {}
+        self._looks: dict[str, Future[Volume]] = {}
         self._avoided_until_s: dict[str, float] = {}
         self._last: dict[int, str] = {}
         self._receiving: tuple[LocalVolume, float] | None = None
@@ -177,13 +180,22 @@ class Volumes:
             also = {row.volume_id for row in self._at_roots}
             indexed = (row for row in rows.list_volumes(self._database) if row.volume_id not in also)
             found = (*self._at_roots, *indexed)
+            looks = [(row, self._begin_look(row)) for row in found]
+            ends_s = clock.monotonic_s() + LOOK_S
             here: dict[str, Volume] = {}
             absent: dict[str, PacsError] = {}
-            for row in found:
+            for row, look in looks:
                 try:
-                    here[row.volume_id] = self._look_at(row)
+                    here[row.volume_id] = look.result(max(0.0, ends_s - clock.monotonic_s()))
+                except TimeoutError:
+                    absent[row.volume_id] = VolumeMissing(
+                        f"The volume at {row.location} does not answer. Look at its disk, or at its server."
+                    )
                 except PacsError as error:
                     absent[row.volume_id] = error
+                except Exception as error:  # one that nobody foresaw takes no other volume down
+                    log.exception("volume %s could not be looked at", row.name)
+                    absent[row.volume_id] = VolumeError(f"The volume at {row.location}: {type(error).__name__}.")
             for volume_id in self._opened.keys() - {row.volume_id for row in found}:
                 self._opened.pop(volume_id)[1].close()
             self._tell(found, absent)
@@ -211,6 +223,23 @@ class Volumes:
             except Exception:
                 log.exception("the volumes could not be looked at")
 
+    def _begin_look(self, row: KnownVolume) -> Future[Volume]:
+        """Look at a volume in a thread of its own: one that hangs, as a share may, holds nobody else up."""
+        earlier = self._looks.get(row.volume_id)
+        if earlier is not None and not earlier.done():
+            return earlier
+        look: Future[Volume] = Future()
+
+        def run() -> None:
+            try:
+                look.set_result(self._look_at(row))
+            except BaseException as error:
+                look.set_exception(error)
+
+        self._looks[row.volume_id] = look
+        threading.Thread(target=run, name="volume", daemon=True).start()
+        return look
+
     def _look_at(self, row: KnownVolume) -> Volume:
         before = self._opened.get(row.volume_id)
         if before is not None and (before[0].location, before[0].options) == (row.location, row.options):
@@ -231,31 +260,6 @@ class Volumes:
                 log.warning("volume %s is back", row.name)
 
 
-def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
-    """Open a volume that the index knows. Raise VolumeMissing, or ForeignVolume if another is in its place."""
-    opened = open_volume(row.kind, row.location, row.role, row.options, secrets_of(data, row.name))
-    problem: PacsError | None = None
-    if opened.identity.appliance_id != appliance_id:
-        problem = ForeignVolume(
-            f"The volume at {row.location} belongs to appliance {opened.identity.appliance_id}, this is "
-            f"{appliance_id}. Attach this appliance's own disks."
-        )
-    elif opened.volume_id != row.volume_id:
-        problem = VolumeMissing(
-            f"The volume at {row.location} is {opened.volume_id}; the index knows {row.volume_id} there, in tier "
-            f"{row.tier}. Attach the disk that holds it."
-        )
-    if problem is not None:
-        opened.close()
-        raise problem
-    return opened
-
-
-def secrets_of(data: Path, name: str) -> Path:
-    """The file of a volume's keys and passwords, mode 0600, where its kind has any."""
-    return data / "config" / "volumes" / f"{name}.toml"
-
-
 def open_volumes(
     database: Database, data: Path, roots: Mapping[int, Path], in_restore: bool = False, state_reserve_bytes: int = 0
 ) -> Volumes:
@@ -269,7 +273,7 @@ def open_volumes(
     at_roots = []
     for tier, root in roots.items():
         known = {row.volume_id for row in rows.list_volumes(database, with_retired=True) if row.tier == tier}
-        found = _at_root(tier, root, appliance_id, known, in_restore)
+        found = at_root(tier, root, appliance_id, known, in_restore)
         if found is not None and not in_restore:
             rows.register_volume(database, found)
         elif found is not None:
@@ -278,24 +282,3 @@ def open_volumes(
     volumes.state_reserve_bytes = state_reserve_bytes
     volumes.refresh()
     return volumes
-
-
-def _at_root(tier: int, root: Path, appliance_id: str, known: set[str], in_restore: bool) -> KnownVolume | None:
-    """The volume at the root of a tier, made if the index knows none; None if it is not one that may be taken."""
-    role = f"tier{tier}"
-    try:
-        if not known and not (root / IDENTITY_FILE).exists():
-            root.mkdir(mode=0o750, parents=True, exist_ok=True)
-            create_identity(root, (role,), appliance_id)
-        volume_id = read_identity(root).volume_id
-        if known and volume_id not in known and not in_restore:
-            return None  # which is missing, the refresh tells
-        found = KnownVolume(volume_id, role, tier, str(root))
-        open_known(root, appliance_id, found).close()
-    except DataTooNew:
-        raise
-    except VolumeError:
-        if known and not in_restore:
-            return None
-        raise
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from pacs.archive.volume_changes import VolumeChanges
+from pacs.archive.volume_places import Given
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
 from pacs.cli.table import print_table
-from pacs.errors import PacsError, VolumeError
+from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
 from pacs.index.volumes import Holdings, KnownVolume
 from pacs.storage.kinds import Room
@@ -34,16 +36,37 @@ def _changes(instance: Instance) -> VolumeChanges:
 def volume_add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A name for it: small letters, digits, hyphens.")],
-    location: Annotated[str, typer.Argument(help="Its folder: empty, the root of a file system of its own.")],
+    location: Annotated[
+        str, typer.Argument(help="An empty folder: a disk's or a mounted share's; or s3://bucket/prefix.")
+    ],
     tier: Annotated[int, typer.Option(min=1, max=3, help="1: fast, receives; 2: large; 3: far.")],
     on_system_disk: Annotated[
         bool, typer.Option("--on-system-disk", help="Even on the system's disk. For development and tests.")
     ] = False,
+    endpoint: Annotated[str | None, typer.Option(help="URL of the bucket's S3 API; else Amazon's.")] = None,
+    region: Annotated[str | None, typer.Option(help="The bucket's region.")] = None,
+    credentials_file: Annotated[
+        typer.FileBinaryRead | None,
+        typer.Option(help="TOML with access_key_id and secret_access_key; - for standard input. A copy is kept."),
+    ] = None,
+    ca_file: Annotated[
+        typer.FileBinaryRead | None,
+        typer.Option(help="PEM: who signed the endpoint's certificate. A copy is kept."),
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Another option of a share or bucket, as timeout_s=60. Several times.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a folder a volume of a tier, after a look at whether it keeps what a volume must."""
+    """Make a folder, share or bucket a volume of a tier, after a look at whether it keeps what a volume must."""
+    options = {"endpoint": endpoint, "region": region, **_options(option or [])}
+    given = Given(
+        {key: value for key, value in options.items() if value is not None},
+        credentials_file.read() if credentials_file else None,
+        ca_file.read() if ca_file else None,
+    )
     with open_instance(data_of(context)) as instance:
-        added = _changes(instance).add(name, location, tier, on_system_disk)
+        added = _changes(instance).add(name, location, tier, on_system_disk, given)
     if as_json:
         typer.echo(json.dumps(asdict(added)))
         return
@@ -178,6 +201,20 @@ def _described(instance: Instance, row: KnownVolume) -> dict[str, Any]:
     except PacsError as error:
         shown["problem"] = str(error)
     return shown
+
+
+def _options(words: list[str]) -> dict[str, Any]:
+    """Options written as name=value, the value as in TOML; what is no TOML is text."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--option {word}: write it as name=value.")
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = value
+    return found
 
 
 def _print_findings(findings: list[Finding]) -> None:

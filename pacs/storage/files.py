@@ -50,8 +50,7 @@ class LocalVolume:
         self._identity_file = _file_id(root / IDENTITY_FILE)
         self._durable_folders: set[Path] = {root}
         self._lock = threading.Lock()
-        with contextlib.suppress(OSError):  # where it can only be read, it is read
-            self._make_durable_folder(root / "incoming")
+        self._has_incoming = False  # made before the first write: to open a volume leaves it as it is
 
     @property
     def volume_id(self) -> str:
@@ -82,6 +81,12 @@ class LocalVolume:
                 f"The volume at {self.root} can only be read: its file system is mounted read-only. "
                 "Look at its disk and at the kernel's log."
             )
+        if not self._has_incoming:
+            try:
+                self._make_durable_folder(self.root / "incoming")
+            except OSError as error:
+                raise durable.as_volume_error(error, self.root) from error
+            self._has_incoming = True
 
     def room(self) -> Room:
         """How much room its file system has. Raise VolumeFailed if it does not answer."""
@@ -234,13 +239,19 @@ class LocalVolume:
     def walk(self) -> Iterator[FileStatus]:
         """Every file below `objects/` and `incoming/`."""
         for top in ("objects", "incoming"):
-            for folder, _folders, names in os.walk(self.root / top):
+            for folder, _folders, names in os.walk(self.root / top, onerror=self._not_listed):
                 for name in names:
                     path = Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
                         status = path.stat()
                         modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
                         yield FileStatus(str(path.relative_to(self.root)), status.st_size, modified_at)
+        self.require_present()  # else what was listed is not all
+
+    def _not_listed(self, error: OSError) -> None:
+        """A folder that cannot be listed is not an empty one; one that was removed meanwhile is."""
+        if not isinstance(error, FileNotFoundError):
+            raise unreadable(self.root, error) from error
 
     def read_small(self, path: str) -> bytes:
         """A small file beside the objects. Raise NotFound or VolumeFailed."""

@@ -40,19 +40,32 @@ def read_identity(root: Path) -> VolumeIdentity:
     """
     path = root / IDENTITY_FILE
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise VolumeMissing(
             f"There is no volume at {root}: {IDENTITY_FILE} is missing. Is its disk attached and mounted?"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise VolumeError(f"{path} cannot be read ({error}). Check the disk below {root}.") from error
+    return parse_identity(content, str(root))
+
+
+def parse_identity(content: bytes, location: str) -> VolumeIdentity:
+    """The identity that a volume's identity file holds; location is where the volume is, for messages.
+
+    Raise DataTooNew if a newer version wrote it, VolumeError if it is none.
+    """
+    where = f"{location}/{IDENTITY_FILE}"
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise VolumeError(f"{where} cannot be read ({error}). Restore it from the backup.") from error
     number = found.get("format") if isinstance(found, dict) else None
     if not isinstance(number, int) or number < 1:
-        raise VolumeError(f"{path} is not a volume's identity. Restore it from the backup.")
+        raise VolumeError(f"{where} is not a volume's identity. Restore it from the backup.")
     if number > FORMAT:
         raise DataTooNew(
-            f"The volume at {root} has format {number}; this version knows {FORMAT}. "
+            f"The volume at {location} has format {number}; this version knows {FORMAT}. "
             "Nothing was touched. Boot the image that wrote it, or a newer one."
         )
     try:
@@ -67,7 +80,25 @@ def read_identity(root: Path) -> VolumeIdentity:
             created=str(found["created"]),
         )
     except (KeyError, ValueError) as error:
-        raise VolumeError(f"{path} is not a volume's identity ({error!r}). Restore it from the backup.") from error
+        raise VolumeError(f"{where} is not a volume's identity ({error!r}). Restore it from the backup.") from error
+
+
+def new_identity(
+    roles: tuple[str, ...], appliance_id: str | None = None, volume_id: str | None = None
+) -> VolumeIdentity:
+    """The identity of a volume that is to be made. Ids that are not given are made."""
+    return VolumeIdentity(
+        format=FORMAT,
+        appliance_id=appliance_id or str(uuid.uuid4()),
+        volume_id=volume_id or str(uuid.uuid4()),
+        roles=roles,
+        created=clock.now().isoformat(timespec="seconds"),
+    )
+
+
+def identity_content(identity: VolumeIdentity) -> bytes:
+    """What the identity file of such a volume holds."""
+    return (json.dumps(asdict(identity), indent=1) + "\n").encode()
 
 
 def create_identity(
@@ -77,12 +108,6 @@ def create_identity(
 
     Raise FileExistsError if root is a volume already.
     """
-    identity = VolumeIdentity(
-        format=FORMAT,
-        appliance_id=appliance_id or str(uuid.uuid4()),
-        volume_id=volume_id or str(uuid.uuid4()),
-        roles=roles,
-        created=clock.now().isoformat(timespec="seconds"),
-    )
-    durable.create_file(root / IDENTITY_FILE, (json.dumps(asdict(identity), indent=1) + "\n").encode())
+    identity = new_identity(roles, appliance_id, volume_id)
+    durable.create_file(root / IDENTITY_FILE, identity_content(identity))
     return identity

@@ -17,6 +17,7 @@ from pacs.cli.instance import Instance, open_instance
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.index import volumes as rows
 from pacs.index.runs import totals
+from pacs.storage import mounts
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.kinds import Room
 from pacs.storage.volume import create_identity
@@ -92,10 +93,12 @@ def test_a_folder_becomes_a_volume_and_is_used(
 def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     instance: Instance, changes: VolumeChanges, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(error: type[PacsError], words: str, location: Path = folder, name: str = "disk2") -> None:
+    def refused(
+        error: type[PacsError], words: str, location: Path = folder, name: str = "disk2", tier: int = 2
+    ) -> None:
         before = sorted(location.rglob("*")) if location.exists() else []
         with pytest.raises(error, match=words):
-            changes.add(name, str(location), 2, on_system_disk=True)
+            changes.add(name, str(location), tier, on_system_disk=True)
         assert (sorted(location.rglob("*")) if location.exists() else []) == before
 
     with pytest.raises(UsageError, match="disk of the system"):
@@ -125,7 +128,7 @@ def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     refused(UsageError, "a volume disk2 already")
     refused(UsageError, "inside the other", name="disk3")
     shutil.copytree(folder, tmp_path / "copy")
-    refused(UsageError, "which is in use", tmp_path / "copy", "disk3")
+    refused(UsageError, "which is in use", tmp_path / "copy", "disk3", 1)
 
 
 def test_a_disk_of_its_own_needs_no_flag(instance: Instance, changes: VolumeChanges, disk: FileSystem) -> None:
@@ -204,7 +207,7 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
 ) -> None:
     """It was begun before the volume drained, in a receiver that is slow. Its sender is told to send it again."""
     objects = ct_study(3, 3)
-    store, session = instance.store(), StoreSession(instance.database)
+    store, session = instance.store(), StoreSession()
 
     def begin(made: SyntheticObject) -> Arriving:
         announced = Announced(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid)
@@ -226,8 +229,35 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
         assert raised.value.status == 0xA700
         assert list((place / "objects").rglob("*.dcm")) == []
         assert begin(objects[number]).finish() == "stored"
-    session.close()
     assert on(instance) == {"tier1": 2}
+
+
+@pytest.mark.parametrize(
+    "kind, options", [("nfs4", "rw,hard,sync"), ("nfs4", "rw,hard"), ("nfs4", "rw,soft,sync"), ("cifs", "rw")]
+)
+def test_of_shares_only_nfs_that_is_hard_and_sync_receives(
+    instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, options: str
+) -> None:
+    """What the kernel says of the mounts is made up; the folder is one of this machine."""
+    made_up = folder.with_name("mountinfo")
+    made_up.write_text(
+        Path("/proc/self/mountinfo").read_text() + f"999 1 0:99 / {folder} rw - {kind} nas:/x {options}\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTINFO", made_up)
+    if options != "rw,hard,sync":
+        with pytest.raises(UsageError, match="tier 2 or 3"):
+            changes.add("nas", str(folder), 1)
+        assert list(folder.iterdir()) == []
+        return
+    changes.add("nas", str(folder), 1)
+    has_room(monkeypatch, instance, tier1=1 << 30, nas=1 << 40)
+    assert instance.store().store(arrival(ct_study(10, 1)[0])) == "stored"
+    assert on(instance) == {"nas": 1}
+    made_up.write_text(made_up.read_text().replace("hard,sync", "hard"))  # mounted anew, and otherwise
+    with open_instance(instance.settings.data) as restarted:
+        (reason,) = restarted.volumes.absent.values()
+        assert "without sync" in str(reason)
+        assert len(restarted.volumes.tier(1)) == 1
 
 
 # --- several in a tier -----------------------------------------------------------------------------------------------
@@ -332,14 +362,13 @@ def test_a_mount_that_vanishes_while_an_object_comes_leaves_nothing_below_it(
     instance: Instance, on_disk: FileSystem
 ) -> None:
     store, made = instance.store(), ct_study(6, 1)[0]
-    session = StoreSession(instance.database)
+    session = StoreSession()
     arriving = store.begin(Announced(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid), session)
     arriving.write(memoryview(made.dataset)[:100])
     on_disk.unmount()
     arriving.write(memoryview(made.dataset)[100:])
     with pytest.raises(PacsError) as raised:
         arriving.finish()
-    session.close()
     assert raised.value.status == 0xA700
     assert list(on_disk.root.iterdir()) == []
     assert totals(instance.database)["objects"] == 0
@@ -370,6 +399,28 @@ def test_a_mount_that_came_back_empty_or_as_another_disk_is_not_written_to(
     on_disk.mount()
     instance.volumes.refresh()
     assert store.store(arrival(made)) == "stored"
+
+
+def test_a_volume_that_hangs_holds_nobody_up(
+    instance: Instance, changes: VolumeChanges, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share whose server is silent does so. Its look begins only once, and counts when it is over."""
+    changes.add("disk2", str(folder), 1, on_system_disk=True)
+    hanging = instance.volumes.tier(1)[0]
+    answers, begun = threading.Event(), []
+    monkeypatch.setattr("pacs.archive.volumes.LOOK_S", 0.05)
+    monkeypatch.setattr(hanging, "require_present", lambda: (begun.append(1), answers.wait(60)))
+    for _turn in range(3):
+        instance.volumes.refresh()
+    assert begun == [1]
+    assert "does not answer" in str(instance.volumes.absent[hanging.volume_id])
+    for made in ct_study(9, 2):
+        assert instance.store().store(arrival(made)) == "stored"
+    assert on(instance) == {"disk2": 2}
+    monkeypatch.setattr("pacs.archive.volumes.LOOK_S", 60)
+    answers.set()
+    instance.volumes.refresh()
+    assert instance.volumes.absent == {}
 
 
 def test_a_disk_that_went_read_only_is_read_and_not_written(instance: Instance, on_disk: FileSystem) -> None:

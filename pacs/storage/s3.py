@@ -1,0 +1,237 @@
+"""A volume in an S3 bucket, of whatever endpoint. It holds copies; nothing is received on it.
+
+What an endpoint keeps is not ours to make sure: a copy counts after it was read back from there and its SHA-256 was
+compared (`digest_on_disk`). Keys are the paths of every other volume, below a prefix; `volume.json` stands there too
+and is compared before anything is written or removed, so that another's bucket, or one that was emptied, is noticed.
+An upload in parts that nobody finished is listed below `incoming/`, as an unfinished file is elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pacs import clock
+from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeFailed, VolumeMissing
+from pacs.storage import s3_download
+from pacs.storage.kinds import FileStatus, Room, ToPut
+from pacs.storage.promises import S3
+from pacs.storage.s3_client import translated
+from pacs.storage.s3_place import reach, read_identity_object
+from pacs.storage.s3_upload import Uploads
+from pacs.storage.volume import VolumeIdentity
+
+if TYPE_CHECKING:
+    pass
+
+_T = TypeVar("_T")
+
+#: How long it is believed that the bucket is still this volume's, between two writes [s].
+_PRESENT_FOR_S = 10.0
+#: How many objects of a batch are on their way at once.
+_PUTS_AT_ONCE = 8
+#: The largest object that an endpoint copies in one request [bytes].
+_COPY_SIZE_BYTES_MAX = 5 << 30
+
+
+class S3Volume:
+    """An open volume in a bucket."""
+
+    promise = S3
+
+    def __init__(self, location: str, role: str, options: Mapping[str, Any], credentials_file: Path) -> None:
+        """Open the volume at s3://bucket/prefix. Raise VolumeMissing if it is not there or not for this role."""
+        self._client, self._place = reach(location, options, credentials_file)
+        self._uploads = Uploads(self._client, self._place)
+        self._present_until_s = 0.0
+        self._lock = threading.Lock()
+        self.identity: VolumeIdentity = self._read_identity()
+        if role not in self.identity.roles:
+            raise VolumeMissing(f"The volume at {location} is for {', '.join(self.identity.roles)}, not for {role}.")
+
+    @property
+    def volume_id(self) -> str:
+        """The id in the volume's identity object."""
+        return self.identity.volume_id
+
+    @property
+    def location(self) -> str:
+        """s3://bucket/prefix"""
+        return self._place.location
+
+    def require_present(self) -> None:
+        """Raise VolumeMissing or ForeignVolume unless the identity object is still the one that was opened."""
+        found = self._read_identity()
+        if found != self.identity:
+            kind = ForeignVolume if found.appliance_id != self.identity.appliance_id else VolumeMissing
+            raise kind(
+                f"Another volume came to {self.location}: {found.volume_id} of appliance {found.appliance_id}. "
+                f"Nothing was written. Bring back {self.volume_id}, or give the other a prefix of its own."
+            )
+        self._present_until_s = clock.monotonic_s() + _PRESENT_FOR_S
+
+    def require_writable(self) -> None:
+        """The same. Whether the credentials may write shows when something is written."""
+        self.require_present()
+
+    def room(self) -> Room:
+        """No bound is known, and what is taken is known to the index."""
+        return Room(None, 0, None)
+
+    def require_room(self, size_bytes: int = 0) -> None:
+        """Nothing: an endpoint that has no room says so at the write."""
+
+    def put(self, path: str, chunks: Iterable[bytes | memoryview], size_bytes: int) -> bytes:
+        """Send an object, whole or not at all; return the SHA-256 of what was given. It counts once it is read back."""
+        self._require_recently_present()
+        return self._uploads.put(self._key(path), chunks, size_bytes)
+
+    def put_many(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
+        """The same for many objects, several at once; beside each its SHA-256, or why it is not there."""
+
+        def put(file: ToPut) -> bytes | PacsError:
+            try:
+                return self.put(file.path, file.chunks, file.size_bytes)
+            except PacsError as error:
+                return error
+
+        with ThreadPoolExecutor(_PUTS_AT_ONCE, "s3-put") as threads:
+            return list(threads.map(put, files))
+
+    def open(self, path: str) -> s3_download.ObjectReader:
+        """Open an object for reading. Raise NotFound."""
+        return self._or_volume_missing(lambda: s3_download.ObjectReader(self._client, self._place, self._key(path)))
+
+    def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """An object's bytes in chunks, from an offset [bytes]. Raise NotFound."""
+        try:
+            yield from s3_download.stream(self._client, self._place, self._key(path), offset)
+        except NotFound:
+            self.require_present()
+            raise
+
+    def read_start(self, path: str, size_bytes: int) -> bytes:
+        """An object's first bytes, at most size_bytes. Raise NotFound."""
+        with translated(self._place):
+            answer = self._or_volume_missing(
+                lambda: s3_download.ask(self._client, self._place, self._key(path), 0, size_bytes - 1, "")
+            )
+            return answer["Body"].read(size_bytes) if answer is not None else b""
+
+    def size_of(self, path: str) -> int:
+        """An object's size [bytes]. Raise NotFound."""
+        return self._or_volume_missing(lambda: self._head(self._key(path)))
+
+    def has(self, path: str) -> bool:
+        """Whether there is an object at path."""
+        try:
+            self.size_of(path)
+        except NotFound:
+            return False
+        return True
+
+    def digest_on_disk(self, path: str) -> bytes:
+        """SHA-256 of an object as the endpoint gives it back, all of it. Raise NotFound."""
+        digest = hashlib.sha256()
+        for chunk in self.read(path):
+            digest.update(chunk)
+        return digest.digest()
+
+    def remove(self, path: str) -> None:
+        """Remove an object, or an unfinished upload; one that is gone already is no fault."""
+        self._require_recently_present()
+        unfinished = _unfinished_of(path)
+        if unfinished is not None:
+            self._uploads.give_up(self._key(unfinished[0]), unfinished[1])
+            return
+        with translated(self._place):
+            self._client.delete_object(Bucket=self._place.bucket, Key=self._key(path))
+
+    def quarantine(self, path: str) -> str:
+        """Move an object that is nobody's below `quarantine/`: copied, found to be there in full, then removed."""
+        self._require_recently_present()
+        target = f"quarantine/{secrets.token_hex(4)}-{Path(path).name}"
+        size_bytes = self.size_of(path)
+        if size_bytes > _COPY_SIZE_BYTES_MAX:
+            self._uploads.put(self._key(target), self.read(path), size_bytes)
+        else:
+            with translated(self._place):
+                self._client.copy_object(
+                    Bucket=self._place.bucket, Key=self._key(target),
+                    CopySource={"Bucket": self._place.bucket, "Key": self._key(path)},
+                )  # fmt: skip
+        if self.size_of(target) != size_bytes:
+            raise VolumeFailed(f"{self.location}: a copy to quarantine/ is not whole. The object stays where it is.")
+        self.remove(path)
+        return target
+
+    def walk(self) -> Iterator[FileStatus]:
+        """Every object below `objects/` and `incoming/`, and every unfinished upload as a file of `incoming/`."""
+        prefix = self._place.prefix
+        for top in ("objects/", "incoming/"):
+            with translated(self._place):
+                pages = self._client.get_paginator("list_objects_v2").paginate(
+                    Bucket=self._place.bucket, Prefix=prefix + top
+                )
+                for page in pages:
+                    for each in page.get("Contents", ()):
+                        modified_at = each["LastModified"].astimezone(UTC)
+                        yield FileStatus(each["Key"].removeprefix(prefix), each["Size"], modified_at)
+        with translated(self._place):
+            uploads = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._place.bucket, Prefix=prefix
+            )
+            for upload_page in uploads:
+                for upload in upload_page.get("Uploads", ()):
+                    path = f"incoming/{upload['Key'].removeprefix(prefix)}#{upload['UploadId']}"
+                    yield FileStatus(path, 0, upload["Initiated"].astimezone(UTC))
+
+    def read_small(self, path: str) -> bytes:
+        """A small object beside the others. Raise NotFound."""
+        return b"".join(self.read(path))
+
+    def replace_small(self, path: str, content: bytes) -> None:
+        """Write a small object, and read it back."""
+        self._require_recently_present()
+        self._uploads.replace(self._key(path), content)
+        if self.read_small(path) != content:
+            raise VolumeFailed(f"{self.location} did not keep what was written. Look at the endpoint.")
+
+    def close(self) -> None:
+        """Let go of the connections; once more does nothing."""
+        self._client.close()
+
+    def _key(self, path: str) -> str:
+        return self._place.prefix + path
+
+    def _head(self, key: str) -> int:
+        with translated(self._place):
+            return self._client.head_object(Bucket=self._place.bucket, Key=key)["ContentLength"]
+
+    def _require_recently_present(self) -> None:
+        with self._lock:  # one asks, the others wait for what it hears
+            if clock.monotonic_s() >= self._present_until_s:
+                self.require_present()
+
+    def _or_volume_missing(self, read: Callable[[], _T]) -> _T:
+        """What `read` returns. An object that is not there is one thing, a bucket that was emptied another."""
+        try:
+            return read()
+        except NotFound:
+            self.require_present()
+            raise
+
+    def _read_identity(self) -> VolumeIdentity:
+        return read_identity_object(self._client, self._place)
+
+
+def _unfinished_of(path: str) -> tuple[str, str] | None:
+    """Path and upload id of an unfinished upload that `walk` listed; None if it is a file."""
+    name, hash_sign, upload_id = path.removeprefix("incoming/").partition("#")
+    return (name, upload_id) if hash_sign and path.startswith("incoming/") else None

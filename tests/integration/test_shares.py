@@ -1,0 +1,357 @@
+"""Volumes on shares: what a share process does, and that a share that hangs holds up nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pacs.errors import (
+    ForeignVolume,
+    NotFound,
+    PacsError,
+    SettingsError,
+    TryAgainLater,
+    UsageError,
+    VolumeFailed,
+    VolumeMissing,
+)
+from pacs.storage import share_pool
+from pacs.storage.files import LocalVolume
+from pacs.storage.kinds import ToPut
+from pacs.storage.names import object_path
+from pacs.storage.opening import Place, open_volume
+from pacs.storage.share import ShareVolume
+from pacs.storage.share_pool import Pool
+from pacs.storage.volume import create_identity, read_identity
+from tests.fix_share import APPLIANCE_ID, OPTIONS, Share
+
+CONTENT = secrets.token_bytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).digest()
+
+
+def new_path(content: bytes = CONTENT) -> str:
+    return object_path(1, datetime.now(UTC), "42", hashlib.sha256(content).digest())
+
+
+@pytest.fixture
+def volume(share: Share) -> ShareVolume:
+    return ShareVolume("smb", str(share.folder), "tier3", OPTIONS)
+
+
+def pool_of(volume: ShareVolume) -> Pool:
+    return volume._pool
+
+
+def share_processes(share: Share) -> list[Path]:
+    """The processes that this share has, ended ones that nobody has collected not counted."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"pacs.storage.share_process" in words and str(share.folder).encode() in words:
+            found.append(folder)
+    return found
+
+
+def wait_until(what: object, timeout_s: float = 20) -> None:
+    assert callable(what)
+    ends = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < ends, "it did not come to be"
+        time.sleep(0.02)
+
+
+# --- what it does ----------------------------------------------------------------------------------------------------
+
+
+def test_files_lie_on_the_share_as_on_a_disk(volume: ShareVolume, share: Share) -> None:
+    path = new_path()
+    assert volume.put(path, [CONTENT[:7], memoryview(CONTENT)[7:]], len(CONTENT)) == SHA256
+    assert (share.server / path).read_bytes() == CONTENT
+    assert volume.digest_on_disk(path) == SHA256
+    assert b"".join(volume.read(path)) == CONTENT
+    assert b"".join(volume.read(path, 2_900_000)) == CONTENT[2_900_000:]
+    assert volume.read_start(path, 132) == CONTENT[:132]
+    assert volume.size_of(path) == len(CONTENT) and volume.has(path)
+    assert [(each.path, each.size_bytes) for each in volume.walk()] == [(path, len(CONTENT))]
+    reader = volume.open(path)
+    for offset in (0, 5, len(CONTENT) - 3, 1 << 20, 0):
+        buffer = memoryview(bytearray(1_500_000))
+        size = reader.read_into(buffer, offset)
+        assert bytes(buffer[:size]) == CONTENT[offset : offset + 1_500_000]
+    reader.close()
+    assert volume.room().size_bytes == LocalVolume(share.server, "tier3").room().size_bytes
+    volume.require_room(1)
+    volume.require_writable()
+    volume.remove(path)
+    volume.remove(path)
+    assert not volume.has(path) and list(volume.walk()) == []
+    for read in (volume.size_of, volume.open, volume.digest_on_disk, lambda gone: volume.read_start(gone, 9)):
+        with pytest.raises(NotFound, match="reconcile"):
+            read(path)
+
+
+def test_a_source_that_fails_leaves_nothing(volume: ShareVolume) -> None:
+    def broken() -> Iterator[bytes]:
+        yield bytes(2 << 20)
+        raise VolumeFailed("the source's disk")
+
+    def stopped() -> Iterator[bytes]:
+        yield b"x"
+        raise KeyboardInterrupt
+
+    with pytest.raises(VolumeFailed, match="the source's disk"):
+        volume.put(new_path(), broken(), 4 << 20)
+    with pytest.raises(KeyboardInterrupt):
+        volume.put(new_path(), stopped(), 4)
+    wait_until(lambda: all(each.path.startswith("incoming/") for each in volume.walk()))
+    assert volume.put(new_path(), [CONTENT], len(CONTENT)) == SHA256
+
+
+def test_many_are_put_at_once_and_each_has_its_outcome(volume: ShareVolume) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"y"
+        raise NotFound("the source's file")
+
+    contents = [secrets.token_bytes(1000) for _ in range(20)]
+    files = [ToPut(new_path(content), [content], 1000) for content in contents]
+    files.insert(7, ToPut(new_path(), broken(), 1000))
+    outcomes = volume.put_many(files)
+    failed = outcomes.pop(7)
+    assert isinstance(failed, NotFound)
+    assert outcomes == [hashlib.sha256(content).digest() for content in contents]
+    assert {each.path for each in volume.walk()} == {file.path for file in files} - {files[7].path}
+
+
+def test_what_is_read_from_the_share_can_be_put_there(volume: ShareVolume) -> None:
+    """As many puts as may be under way, each of which needs another process for what it puts."""
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    outcomes: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: outcomes.append(volume.put(new_path(), volume.read(path), len(CONTENT))))
+        for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [SHA256] * 12
+    assert len(share_processes_of(volume)) <= share_pool.PROCESSES_MAX
+
+
+def share_processes_of(volume: ShareVolume) -> list[Path]:
+    return share_processes(Share(Path(), Path(volume.location), None))  # type: ignore[arg-type]
+
+
+def test_listings_notes_and_quarantine(volume: ShareVolume, share: Share) -> None:
+    folder = share.server / "objects/1"
+    folder.mkdir(parents=True)
+    for number in range(1200):
+        (folder / f"{number}").touch()
+    assert len(list(volume.walk())) == 1200
+    listing = volume.walk()
+    next(listing)
+    listing.close()  # a listing that is not read to its end
+    target = volume.quarantine("objects/1/7")
+    assert (share.server / target).is_file() and len(list(volume.walk())) == 1199
+    volume.replace_small("journal/2026-11.jsonl", b"one\n")
+    volume.replace_small("journal/2026-11.jsonl", b"one\ntwo\n")
+    assert volume.read_small("journal/2026-11.jsonl") == b"one\ntwo\n"
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(volume: ShareVolume, share: Share) -> None:
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    shutil.rmtree(share.server / "objects")
+    (share.server / "objects").symlink_to("objects")  # listing it fails, for root too
+    with pytest.raises(VolumeFailed):
+        list(volume.walk())
+
+
+def test_nothing_is_held_open_on_the_share(volume: ShareVolume, share: Share) -> None:
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    volume.read_start(path, 10)
+    wait_until(lambda: not any(str(share.folder) in name for each in share_processes(share) for name in _files(each)))
+
+
+def _files(process: Path) -> list[str]:
+    return [str(fd.readlink()) for fd in (process / "fd").iterdir()]
+
+
+# --- a share that hangs ----------------------------------------------------------------------------------------------
+
+
+def test_a_share_that_hangs_is_missing_until_it_answers(
+    volume: ShareVolume, share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share_pool, "BACK_OFF_S", (0.2, 0.5))
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    share.hang()
+    failures: list[PacsError] = []
+
+    def ask() -> None:
+        with pytest.raises((VolumeMissing, TryAgainLater)) as caught:
+            volume.digest_on_disk(path)
+        failures.append(caught.value)
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(failures) == 20 and any("does not answer" in str(each) for each in failures)
+    # Processes that SIGKILL does not end were left behind, and no more are started than may be.
+    for _ in range(100):
+        with pytest.raises(VolumeMissing, match="does not answer"):
+            volume.require_present()
+    most = share_pool.PROCESSES_MAX + share_pool.LEFT_BEHIND_MAX
+    assert 0 < pool_of(volume).left_behind() <= most
+    assert len(share_processes(share)) <= most
+    share.wake()
+    wait_until(lambda: _is_present(volume))
+    assert volume.digest_on_disk(path) == SHA256
+    wait_until(lambda: pool_of(volume).left_behind() == 0)
+
+
+def _is_present(volume: ShareVolume) -> bool:
+    try:
+        volume.require_present()
+    except VolumeMissing:
+        return False
+    return True
+
+
+def test_a_hung_share_is_given_up_within_its_time_and_others_go_on(
+    volume: ShareVolume, share: Share, tmp_path: Path
+) -> None:
+    """A put hangs; meanwhile a volume on a disk works, and once the share is known to hang nobody waits for it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    create_identity(disk, ("tier1",), APPLIANCE_ID)
+    local = LocalVolume(disk, "tier1")
+    share.hang()
+    failed: list[BaseException] = []
+
+    def put() -> None:
+        try:
+            volume.put(new_path(), [CONTENT] * 20, 20 * len(CONTENT))
+        except BaseException as error:
+            failed.append(error)
+
+    hanging = threading.Thread(target=put)
+    hanging.start()
+    puts = 0
+    while hanging.is_alive():  # it takes the share's time limit, and the disk is used all the while
+        local.put(new_path(), [CONTENT], len(CONTENT))
+        puts += 1
+    assert puts > 0 and isinstance(failed[0], VolumeMissing)
+    assert not local_files_left(local)
+    before = time.monotonic()
+    with pytest.raises(VolumeMissing):
+        volume.put(new_path(), [CONTENT], len(CONTENT))
+    with pytest.raises(VolumeMissing):
+        open_volume("smb", str(share.folder), "tier3", OPTIONS, tmp_path)
+    assert time.monotonic() - before < 2 * OPTIONS["timeout_s"]
+
+
+def local_files_left(volume: LocalVolume) -> list[str]:
+    return [each.path for each in volume.walk() if each.path.startswith("incoming/")]
+
+
+def test_a_process_that_dies_is_replaced(volume: ShareVolume, share: Share) -> None:
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    for process in share_processes(share):
+        os.kill(int(process.name), signal.SIGKILL)
+    with pytest.raises(TryAgainLater, match="started again"):
+        for _ in range(10):
+            volume.size_of(path)
+    wait_until(lambda: _works(volume, path))
+
+
+def _works(volume: ShareVolume, path: str) -> bool:
+    try:
+        return volume.size_of(path) == len(CONTENT)
+    except TryAgainLater:
+        return False
+
+
+def test_processes_end_with_their_service(share: Share) -> None:
+    script = (
+        "import os, sys; from pacs.storage.share import ShareVolume;"
+        f" volume = ShareVolume('smb', {str(share.folder)!r}, 'tier3', {OPTIONS!r}); volume.room();"
+        " print(volume.volume_id, flush=True); os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == -9 and uuid.UUID(ended.stdout.strip())
+    mine = {each.popen.pid for each in share_pool._pools[str(share.folder)]._idle}
+    wait_until(lambda: {int(each.name) for each in share_processes(share)} <= mine)
+
+
+# --- somebody else's, or nobody's ------------------------------------------------------------------------------------
+
+
+def test_another_appliances_share(volume: ShareVolume, share: Share) -> None:
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    (share.server / "volume.json").unlink()
+    for write in (lambda: volume.put(new_path(), [CONTENT], len(CONTENT)), lambda: volume.remove(path)):
+        with pytest.raises(VolumeMissing, match="There is no volume"):
+            write()
+    create_identity(share.server, ("tier3",))
+    for write in (
+        lambda: volume.put(new_path(), [CONTENT], len(CONTENT)),
+        lambda: volume.remove(path),
+        lambda: volume.quarantine(path),
+        lambda: volume.replace_small("journal/x", b"x"),
+        volume.require_present,
+        volume.require_writable,
+    ):
+        with pytest.raises(ForeignVolume, match="Another volume"):
+            write()
+    assert [each.path for each in LocalVolume(share.server, "tier3").walk()] == [path]
+
+
+def test_a_share_is_made_a_volume_once(share: Share, tmp_path: Path) -> None:
+    place = Place("smb", str(share.folder), OPTIONS)
+    assert place.identity() == read_identity(share.server)
+    with pytest.raises(VolumeFailed):
+        place.make("tier2", APPLIANCE_ID)
+    with pytest.raises(VolumeMissing, match="for tier3, not for tier2"):
+        place.open("tier2")
+    place.unmake()
+    assert place.identity() is None and list(share.server.iterdir()) == []
+    (share.server / "letters").mkdir()
+    with pytest.raises(UsageError, match="letters"):
+        place.identity()
+
+
+def test_a_share_that_is_not_mounted_is_missing_before_a_byte_is_written(tmp_path: Path) -> None:
+    for kind in ("nfs", "smb"):
+        with pytest.raises(VolumeMissing, match="share is mounted"):
+            Place(kind, str(tmp_path)).make("tier3", APPLIANCE_ID)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_mean_nothing(share: Share) -> None:
+    for options in ({"timeout": 3}, {"timeout_s": "3"}, {"timeout_s": 0}, {"any_file_system": 1}):
+        with pytest.raises(SettingsError, match="no option"):
+            ShareVolume("nfs", str(share.folder), "tier3", options)
