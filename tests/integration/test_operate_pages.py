@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from pacs.cli.main import COMMANDS
 from tests import peer
 from tests.faults.process import wait_for
 from tests.pages import PAGES, Machine, machine, steps
@@ -103,6 +105,7 @@ def _plug(on: Machine) -> None:
     on.variables["DISK"] = on.plug("fourth", 1200)
 
 
+@pytest.mark.skipif(find_spec("pacs.archive.drain") is None, reason="nothing moves off a drained volume yet")
 def test_replace_a_disk(on: Machine) -> None:
     on.start(PACS_SETTLE_S="0", PACS_TIER_INTERVAL_S="0.5")
     _stored(on)
@@ -150,6 +153,7 @@ def test_move_to_a_bigger_disk(on: Machine) -> None:
     assert "tier2" in printed[0]
 
 
+@pytest.mark.skipif("repair" not in COMMANDS, reason="there is no `pacs repair` yet")
 def test_study_missing(on: Machine) -> None:
     on.start()
 
