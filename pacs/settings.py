@@ -38,7 +38,10 @@ class Settings(BaseSettings):
     extra_transfer_syntaxes: tuple[Annotated[str, Field(pattern=_UID)], ...] = Field(
         default=(), description="UIDs of private transfer syntaxes to take, beside all of PS3.6."
     )
-    associations_max: int = Field(default=64, ge=1, description="Associations at once, in one receiver.")
+    receivers: int = Field(
+        default=2, ge=1, le=8, description="Processes of `pacs dev` that receive; the appliance's are systemd's."
+    )
+    associations_max: int = Field(default=64, ge=1, description="Associations at once, in all receivers.")
     pdu_size_bytes_max: int = Field(default=262144, ge=4096, description="Largest PDU that is asked for.")
     network_timeout_s: float = Field(
         default=60, gt=0, description="How long a peer may take to send a PDU, to read one, or to answer [s]."
@@ -107,6 +110,11 @@ class Settings(BaseSettings):
     def tier2_root(self) -> Path:
         """Root of the volume that settled studies move to."""
         return self.tier2 or self.data / "tier2"
+
+    @property
+    def runtime_folder(self) -> Path:
+        """Sockets and locks of the running instance: nothing that must outlive it."""
+        return self.http_socket.parent if self.http_socket else self.data / "run"
 
     @property
     def tls_folder(self) -> Path:

@@ -170,11 +170,14 @@ class Dev:
 
 @pytest.fixture
 def new_dev(short_folder: Path) -> Iterator[Callable[..., Dev]]:
-    """Makes instances of `pacs dev`, not yet started; ends them after the test."""
+    """Makes instances of `pacs dev`, not yet started; ends them after the test.
+
+    With one receiver, unless PACS_RECEIVERS says otherwise: many tests stop, kill or measure it.
+    """
     made: list[Dev] = []
 
     def make(**environment: str) -> Dev:
-        made.append(Dev(short_folder / f"dev{uuid.uuid4().hex[:6]}", environment))
+        made.append(Dev(short_folder / f"dev{uuid.uuid4().hex[:6]}", {"PACS_RECEIVERS": "1", **environment}))
         return made[-1]
 
     yield make

@@ -84,7 +84,10 @@ def _run(
 ) -> None:
     environment = {"PACS_ANY_DEVICE_FROM_LOOPBACK": "1", **os.environ, "PACS_DATA": str(folder)}
     services = [
-        _Service("receiver", ["receiver", "run"], environment, dicom, dicom_tls),
+        *(
+            _Service(f"receiver {number + 1}", ["receiver", "run"], environment, dicom, dicom_tls)
+            for number in range(load(folder).receivers)
+        ),
         _Service("web", ["web", "run"], environment, http),
         _Service("worker", ["worker", "run"], environment),
     ]
@@ -105,7 +108,9 @@ def _run(
             for service in services:
                 service.restart_if_dead()
     finally:
-        for service in reversed(services):
+        for service in services:
+            service.ask_to_end()
+        for service in services:
             service.end()
 
 
@@ -170,10 +175,13 @@ class _Service:
             self.notify.close()
         self.start()
 
+    def ask_to_end(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+
     def end(self) -> None:
         if self.process is None:
             return
-        self.process.terminate()
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:

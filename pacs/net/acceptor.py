@@ -6,7 +6,6 @@ An association's thread reads, serves and answers; a peer that stalls stalls its
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,7 +76,6 @@ class Acceptor:
         self.services = services
         self.storing = storing
         self.on_opened, self.on_closed = on_opened, on_closed
-        self._associations = threading.BoundedSemaphore(settings.associations_max)
 
     def refuse_connections(self, address: str, reason: str) -> None:
         """Log and note that an address has too many connections."""
@@ -119,12 +117,11 @@ class Acceptor:
         if header.type != PduType.ASSOCIATE_RQ:
             raise ProtocolError("The first PDU is no association request.", ABORT_UNEXPECTED_PDU)
         request = decode_request(upper_layer.read(header.length))
-        has_place = self._associations.acquire(blocking=False)
+        place = self.doorkeeper.take_place()
         try:
-            self._admit(upper_layer, request, _caller(request, peer), not has_place)
+            self._admit(upper_layer, request, _caller(request, peer), place is None)
         finally:
-            if has_place:
-                self._associations.release()
+            self.doorkeeper.leave(place)
 
     def _admit(self, upper_layer: UpperLayer, request: A_ASSOCIATE, caller: Caller, too_many: bool) -> None:
         """Serve a caller's association, if it may have one."""
@@ -137,16 +134,16 @@ class Acceptor:
         if isinstance(let_in, Problem):
             self._reject(upper_layer, caller, device, let_in)
             return
-        problem = self.doorkeeper.enter(device)
-        if problem is not None:
-            self._reject(upper_layer, caller, device, problem)
+        place = self.doorkeeper.enter(device)
+        if isinstance(place, Problem):
+            self._reject(upper_layer, caller, device, place)
             return
         try:
             assoc = self._negotiate(upper_layer, request, caller, device, let_in)
             upper_layer.set_timeout(self.settings.network_timeout_s)
             self._serve_association(assoc)
         finally:
-            self.doorkeeper.leave(device)
+            self.doorkeeper.leave(place)
 
     def _reject(self, upper_layer: UpperLayer, caller: Caller, device: Device | None, problem: Problem) -> None:
         self.negotiation.refuse(caller, problem.kind, problem.reason, problem.detail, device)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import shlex
 import socket
 import ssl
-import threading
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ from pacs.index.devices import Device, list_devices
 from pacs.index.refusals import RefusalKind
 from pacs.net import identity
 from pacs.net.negotiation import REJECTED_CONGESTION, REJECTED_NO_REASON, REJECTED_TOO_MANY, Rejection
+from pacs.net.places import Place, Places
 from pacs.net.tls import peer_sha256
 from pacs.settings import Settings
 
@@ -43,12 +42,11 @@ class LetIn:
 
 
 class Doorkeeper:
-    """Judges callers. One for a receiver: it counts their associations."""
+    """Judges callers. One for a receiver; all of an instance count their associations together."""
 
     def __init__(self, settings: Settings, database: Database, users: Users) -> None:
         self.settings, self.database, self.users = settings, database, users
-        self._open: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._places = Places(settings.runtime_folder / "associations.lock")
 
     def judge(self, device: Device | None, connection: socket.socket, user_information: list[Any]) -> LetIn | Problem:
         """Look at a caller's certificate and user. device is None for who is taken without being known."""
@@ -65,28 +63,27 @@ class Doorkeeper:
             return Problem(REJECTED_NO_REASON, RefusalKind.USER_IDENTITY, decision.problem)
         return LetIn(decision.user_name, identity.positive_response(user_information) if decision.is_confirmed else [])
 
-    def enter(self, device: Device | None) -> Problem | None:
-        """Count a device's association, or say that it has too many. Who enters must `leave`."""
-        if device is None:
+    def take_place(self) -> Place | None:
+        """A place for one association more, whoever's; None if there is none left."""
+        return self._places.take("", self.settings.associations_max)
+
+    def enter(self, device: Device | None) -> Place | Problem | None:
+        """The device's place for one association more, None where it has no limit, or that it has too many."""
+        if device is None or device.associations_max is None:
             return None
-        with self._lock:
-            if device.associations_max is None or self._open[device.name] < device.associations_max:
-                self._open[device.name] += 1
-                return None
+        place = self._places.take(device.name, device.associations_max)
+        if place is not None:
+            return place
         reason = (
             f"device {device.name} has {device.associations_max} associations open, as many as it may. "
             f"`pacs device change {shlex.quote(device.name)} --associations-max` lets it have more."
         )
         return Problem(REJECTED_TOO_MANY, RefusalKind.LIMIT, reason, "of the device")
 
-    def leave(self, device: Device | None) -> None:
-        """An association that was counted is over."""
-        if device is None:
-            return
-        with self._lock:
-            self._open[device.name] -= 1
-            if not self._open[device.name]:
-                del self._open[device.name]
+    def leave(self, place: Place | None) -> None:
+        """An association that had this place is over."""
+        if place is not None:
+            self._places.give_back(place)
 
     def _certificate_problem(self, device: Device | None, is_tls: bool, shown: str | None) -> Problem | None:
         bound = device.tls_certificate_sha256 if device else None

@@ -122,10 +122,14 @@ def _transfer_syntaxes(settings: Settings) -> list[str]:
 
 def _associations(settings: Settings) -> list[str]:
     limits = [
-        ("associations at once, in one receiver", settings.associations_max, "`associations_max`"),
+        ("associations at once", settings.associations_max, "`associations_max`"),
         ("associations of one device", "no limit of its own", "`pacs device --associations-max`"),
-        ("connections of one address", settings.connections_per_address_max, "`connections_per_address_max`"),
-        ("connections in all", settings.associations_max + CONNECTIONS_BESIDE_MAX, ""),
+        (
+            "connections of one address, to one receiver",
+            settings.connections_per_address_max,
+            "`connections_per_address_max`",
+        ),
+        ("connections in all, to one receiver", settings.associations_max + CONNECTIONS_BESIDE_MAX, ""),
         ("largest PDU that is asked for [bytes]", settings.pdu_size_bytes_max, "`pdu_size_bytes_max`, `pacs device`"),
         ("largest association PDU [bytes]", PDU_SIZE_BYTES_MAX, ""),
         ("largest command set [bytes]", COMMAND_SIZE_BYTES_MAX, ""),

@@ -101,7 +101,7 @@ class Study:
 def fill(database: Database, studies: int, instances: int) -> None:
     """Fill an empty index with so many studies of so many instances each."""
     volume_id = str(uuid.UUID(int=1))
-    volumes.register_volume(database, volumes.KnownVolume(volume_id, "tier1", 1, "/nowhere"))
+    volumes.register_volume(database, volumes.KnownVolume(volume_id, "filled", 1, "/nowhere"))
     for first in range(0, studies, STUDIES_A_BATCH):
         batch = [Study(number, studies) for number in range(first, min(first + STUDIES_A_BATCH, studies))]
         with database.transaction() as connection:

@@ -57,20 +57,23 @@ def _ratio(ours: list[float], theirs: list[float]) -> str:
     return f"**{statistics.median(ours) / statistics.median(theirs):.2f}** ({least:.2f} to {most:.2f})"
 
 
-_BEGIN, _END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
-
-
 def write(path: Path, figures: Figures) -> None:
-    """Put the table and what it was measured on between the page's two marks."""
-    text = path.read_text("utf-8")
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise RuntimeError(f"{path} has lost its marks {_BEGIN} and {_END}")
-    path.write_text(f"{before}{_BEGIN}\n\n{_machine(figures)}\n\n{figures.table()}\n\n{_END}{after}", "utf-8")
+    """Put the table of `make bench` and what it was measured on into the page."""
+    put(path, "make bench", f"{_machine(figures)}\n\n{figures.table()}")
 
 
-def _machine(figures: Figures) -> str:
+def put(path: Path, mark: str, text: str) -> None:
+    """Put text between a page's two marks of a name."""
+    begin, end = f"<!-- begin: {mark} -->", f"<!-- end: {mark} -->"
+    before, found, rest = path.read_text("utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise RuntimeError(f"{path} has lost its marks {begin} and {end}")
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
+
+
+def machine() -> str:
+    """What was measured on, in words."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -82,9 +85,15 @@ def _machine(figures: Figures) -> str:
     memory_gib = int(Path("/proc/meminfo").read_text().split()[1]) / (1 << 20)
     cores = len(os.sched_getaffinity(0))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    return (
+        f"Commit {commit.strip()}. Machine: {model}, {cores} cores, {memory_gib:.0f} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}."
+    )
+
+
+def _machine(figures: Figures) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in peers.versions(peers.debian_root()).items())
     return (
-        f"{figures.instances} CT instances of 526 kB in 8 studies, {figures.rounds} rounds, commit {commit.strip()}. "
-        f"Machine: {model}, {cores} cores, {memory_gib:.0f} GiB, Linux {platform.release()}, "
-        f"Python {platform.python_version()}. Peers: {packages}."
+        f"{figures.instances} CT instances of 526 kB in 8 studies, {figures.rounds} rounds. {machine()} "
+        f"Peers: {packages}."
     )

@@ -23,6 +23,7 @@ _RUNNING = [
     "pacs-identity.service",
     "pacs-migrate.service",
     "pacs-receiver@1.service",
+    "pacs-receiver@2.service",
     "pacs-storage.service",
     "pacs-storage.target",
     "pacs-web.service",

@@ -91,7 +91,7 @@ def test_without_fsync_the_power_cut_is_noticed(known_site: Installation, tmp_pa
     site.machine.ssh(
         f"sudo install -m 0755 /tmp/libeatmydata.so {library} && sudo mkdir -p {drop_in} && "
         f"printf '[Service]\\nEnvironment=LD_PRELOAD={library}\\n' | sudo tee {drop_in}/no-fsync.conf >/dev/null && "
-        "sudo systemctl daemon-reload && sudo systemctl restart pacs-receiver@1.service"
+        "sudo systemctl daemon-reload && sudo systemctl restart pacs-receiver@1.service pacs-receiver@2.service"
     )
     whole = dict(site.account.acknowledged)
     _cut_under_load(site, tmp_path, seed=9, enough=100)

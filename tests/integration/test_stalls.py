@@ -31,6 +31,7 @@ def impatient(short_folder: Path) -> Iterator[Dev]:
     running = Dev(
         short_folder / f"dev{uuid.uuid4().hex[:6]}",
         {
+            "PACS_RECEIVERS": "1",  # connections are counted by each
             "PACS_ANY_DEVICE_FROM_LOOPBACK": "0",
             "PACS_NETWORK_TIMEOUT_S": str(TIMEOUT_S),
             "PACS_ARTIM_S": str(TIMEOUT_S),

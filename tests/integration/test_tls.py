@@ -34,7 +34,11 @@ def secure(short_folder: Path) -> Iterator[Dev]:
     """A `pacs dev` as strict as the appliance, with a port for TLS."""
     running = Dev(
         short_folder / f"dev{uuid.uuid4().hex[:6]}",
-        {"PACS_ANY_DEVICE_FROM_LOOPBACK": "0", "PACS_ARTIM_S": "4"},
+        {
+            "PACS_RECEIVERS": "1",  # each receiver goes on with the certificate that it had
+            "PACS_ANY_DEVICE_FROM_LOOPBACK": "0",
+            "PACS_ARTIM_S": "4",
+        },
         words=("--dicom-tls-port", "0"),
     ).start()
     running.pacs("device", "add", "tester", "--ae-title", "TESTER", "--host", "127.0.0.1", "--port", "11119")

@@ -21,7 +21,7 @@ def test_the_file_is_what_the_code_generates() -> None:
 def test_an_instances_own_settings_stand_in_it() -> None:
     found = statement(Settings(data=Path("/x"), ae_title="OURS", associations_max=7, user_identity="required"))
     assert "`OURS`" in found
-    assert "| associations at once, in one receiver | 7 |" in found
+    assert "| associations at once | 7 |" in found
     assert "(PS3.7 D.3.3.7): required" in found
 
 
