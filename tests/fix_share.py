@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pacs.storage import share_pool
-from pacs.storage.share import make_at
+from pacs.storage.share_place import make_at
 
 APPLIANCE_ID = str(uuid.UUID(int=1))
 OPTIONS = {"any_file_system": True, "timeout_s": 1.5}
@@ -57,10 +57,11 @@ def share(tmp_path: Path) -> Iterator[Share]:
             assert running[-1].poll() is None and time.monotonic() < ends
             time.sleep(0.01)
     made = Share(server, folder, running[0])
-    make_at("smb", str(folder), OPTIONS, "tier3", APPLIANCE_ID)
+    make_at("smb", str(folder), {**OPTIONS, "timeout_s": 60}, "tier3", APPLIANCE_ID)
     yield made
     made.wake()
     share_pool._pools.pop(str(folder)).close()
     for mounted, process in ((folder, running[1]), (lower, running[0])):
         subprocess.run(["umount", "-l", mounted] if os.geteuid() == 0 else ["fusermount3", "-uz", mounted], check=True)
+        process.kill()  # with it, whatever waits in a call there gets an error
         process.wait(20)

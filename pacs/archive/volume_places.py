@@ -50,7 +50,7 @@ def wanted_volume(name: str, location: str, tier: int, given: Given) -> tuple[Kn
         wanted, mount = _on_a_mount(name, location, tier, given)
     if tier == 1 and mount is not None and mount.why_it_may_not_receive:
         raise UsageError(mount.why_it_may_not_receive)
-    if tier == 1 and wanted.kind != "nfs" and not PROMISES[wanted.kind].may_receive:
+    if tier == 1 and not PROMISES[wanted.kind].may_receive:
         raise UsageError(f"Tier 1 receives, and a volume of kind {wanted.kind} does not. Add it to tier 2 or 3.")
     return wanted, mount
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pacs import clock
 from pacs.archive.known_volumes import at_root, open_known
@@ -21,9 +21,7 @@ from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import KnownVolume
 from pacs.model import placement
-from pacs.storage.files import LocalVolume
-from pacs.storage.incoming import Incoming
-from pacs.storage.kinds import Volume
+from pacs.storage.kinds import IncomingFile, ReceivingVolume, Volume
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
@@ -56,7 +54,7 @@ class Volumes:
         self._looks: dict[str, Future[Volume]] = {}
         self._avoided_until_s: dict[str, float] = {}
         self._last: dict[int, str] = {}
-        self._receiving: tuple[LocalVolume, float] | None = None
+        self._receiving: tuple[ReceivingVolume, float] | None = None
 
     # --- which there are ---------------------------------------------------------------------------------------------
 
@@ -119,17 +117,17 @@ class Volumes:
         """
         return self._choose(self.tier(tier), tier, size_bytes)
 
-    def receiving(self, size_bytes: int = 0) -> LocalVolume:
+    def receiving(self, size_bytes: int = 0) -> ReceivingVolume:
         """The volume where an object is received: one of tier 1 that may. Raise VolumeFull or VolumeMissing."""
         chosen = self._receiving
         if chosen is not None and size_bytes == 0 and clock.monotonic_s() < chosen[1]:
             return chosen[0]
-        candidates = [volume for volume in self.tier(1) if isinstance(volume, LocalVolume)]
-        volume = self._choose([each for each in candidates if each.promise.may_receive], 1, size_bytes)
+        candidates = [cast(ReceivingVolume, each) for each in self.tier(1) if each.promise.may_receive]
+        volume = self._choose(candidates, 1, size_bytes)
         self._receiving = (volume, clock.monotonic_s() + CHOSEN_FOR_S)
         return volume
 
-    def begin(self) -> tuple[LocalVolume, Incoming]:
+    def begin(self) -> tuple[ReceivingVolume, IncomingFile]:
         """Begin to receive an object: where one volume does not take it, on the next. Raise as `receiving` does."""
         volume, failures = self.receiving(), dict[str, PacsError]()
         while volume.volume_id not in failures:

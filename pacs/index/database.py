@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pacs import clock
-from pacs.errors import DatabaseUnavailable, DataTooNew
+from pacs.errors import DatabaseUnavailable, DataTooNew, VolumeMissing
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +109,15 @@ class Database:
         """A connection in a transaction that is committed when the block ends, rolled back when it raises.
 
         Raise DatabaseUnavailable if there is no connection to be had, or it breaks. If it breaks in the commit the
-        outcome is unknown.
+        outcome is unknown. Raise VolumeMissing if a copy was to be noted on a volume that was retired meanwhile.
         """
         try:
             with self._pool.connection() as connection:
                 yield connection
+        except psycopg.errors.ForeignKeyViolation as error:
+            if error.diag.constraint_name != "copy_volume_id_fkey":
+                raise
+            raise VolumeMissing("The volume was retired while a copy came to it. It goes elsewhere.") from error
         except (psycopg.OperationalError, PoolTimeout, psycopg.errors.AdminShutdown) as error:
             raise DatabaseUnavailable(
                 f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."

@@ -1,7 +1,7 @@
 """What a volume is, of whatever kind, and what each kind promises.
 
-All that reads, moves, scrubs or rebuilds is written against `Volume`. Only what receives needs more: `LocalVolume`
-(pacs/storage/files.py). docs/reference/volumes.md is made from the promises.
+All that reads, moves, scrubs or rebuilds is written against `Volume`. Only what receives needs more:
+`ReceivingVolume`. docs/reference/volumes.md is made from the promises.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pacs.errors import PacsError
 from pacs.storage.volume import VolumeIdentity
+
+if TYPE_CHECKING:
+    from pacs.storage.incoming import ReceivedFile
 
 Kind = Literal["local", "nfs", "smb", "s3"]
 
@@ -194,4 +197,50 @@ class Volume(Protocol):
 
     def close(self) -> None:
         """Let go of it; once more does nothing."""
+        ...
+
+
+class IncomingFile(Protocol):
+    """A file on its way in, of a size that is not known yet, under a temporary name. Ends with finish or abandon."""
+
+    def write(self, piece: memoryview | bytes) -> None:
+        """Append bytes. Raise VolumeMissing, VolumeFull or VolumeFailed; then only `abandon` is left to do."""
+        ...
+
+    def begin_writeback(self) -> None:
+        """Have what came so far written already, where that can be."""
+        ...
+
+    @property
+    def sha256(self) -> bytes:
+        """Of what was written so far."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What was written so far [bytes]."""
+        ...
+
+    def finish(self) -> ReceivedFile:
+        """The bytes are safe when this returns. Raise VolumeMissing, VolumeFull or VolumeFailed."""
+        ...
+
+    def abandon(self) -> None:
+        """Remove what was received."""
+        ...
+
+
+class ReceivingVolume(Volume, Protocol):
+    """A volume that objects may be taken in on: what every volume is whose promise says `may_receive`."""
+
+    def begin(self) -> IncomingFile:
+        """Begin to receive a file. Raise VolumeMissing, VolumeFull or VolumeFailed."""
+        ...
+
+    def place(self, received: ReceivedFile, path: str) -> None:
+        """Give a received file its own name, durably."""
+        ...
+
+    def discard(self, received: ReceivedFile) -> None:
+        """Remove a received file that is not to be placed."""
         ...

@@ -7,20 +7,17 @@ needs is imported where it is used: boto3 alone takes a seventh of a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import VolumeError
 from pacs.storage import making
 from pacs.storage.files import LOCAL, LocalVolume
 from pacs.storage.kinds import Kind, Promise, Volume
 from pacs.storage.promises import NFS, S3, SMB
 from pacs.storage.volume import VolumeIdentity
 
-#: The role of the volumes where objects are received.
-RECEIVING_ROLE = "tier1"
-#: What each kind promises, but for an NFS share that receives.
+#: What each kind promises; an NFS share receives only where it is mounted hard and sync.
 PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3}
 
 
@@ -35,8 +32,6 @@ class Place:
 
     def open(self, role: str) -> Volume:
         """Open the volume for a role such as tier2. Raise VolumeMissing if there is none, or another VolumeError."""
-        if self.kind == "nfs" and role == RECEIVING_ROLE:
-            return self._receiving()
         if self.kind in ("nfs", "smb"):
             from pacs.storage.share import ShareVolume
 
@@ -47,25 +42,12 @@ class Place:
             return S3Volume(self.location, role, self.options, self.secrets)
         return LocalVolume(Path(self.location), role)
 
-    def _receiving(self) -> LocalVolume:
-        """An NFS share where objects are received: on one that is mounted hard and sync a file is on the server when
-        its fsync is over.
-
-        Its calls are made in this process, and wait as long as the server does not answer.
-        """
-        from pacs.storage.share_mount import require_share
-
-        mount = require_share("nfs", Path(self.location))
-        if mount.why_it_may_not_receive:
-            raise VolumeError(mount.why_it_may_not_receive)
-        return LocalVolume(Path(self.location), RECEIVING_ROLE, replace(NFS, may_receive=True))
-
     def identity(self) -> VolumeIdentity | None:
         """The identity of the volume there; None if the place is empty. Raise UsageError if it is neither."""
         if self.kind in ("nfs", "smb"):
-            from pacs.storage import share
+            from pacs.storage import share_place
 
-            return share.identity_at(self.kind, self.location, self.options)
+            return share_place.identity_at(self.kind, self.location, self.options)
         if self.kind == "s3":
             from pacs.storage import s3_place
 
@@ -75,9 +57,9 @@ class Place:
     def make(self, role: str, appliance_id: str) -> VolumeIdentity:
         """Make an empty place a volume: write its identity."""
         if self.kind in ("nfs", "smb"):
-            from pacs.storage import share
+            from pacs.storage import share_place
 
-            return share.make_at(self.kind, self.location, self.options, role, appliance_id)
+            return share_place.make_at(self.kind, self.location, self.options, role, appliance_id)
         if self.kind == "s3":
             from pacs.storage import s3_place
 
@@ -87,15 +69,36 @@ class Place:
     def unmake(self) -> None:
         """Take back what `make` did a moment ago. What cannot be taken back stays: it is an empty volume."""
         if self.kind in ("nfs", "smb"):
-            from pacs.storage import share
+            from pacs.storage import share_place
 
-            share.unmake_at(self.kind, self.location, self.options)
+            share_place.unmake_at(self.kind, self.location, self.options)
         elif self.kind == "s3":
             from pacs.storage import s3_place
 
             s3_place.unmake_at(self.location, self.options, self.secrets)
         else:
             making.unmake_in(Path(self.location))
+
+
+def reference() -> str:
+    """What each kind promises, as Markdown, for docs/reference/volumes.md."""
+    rows: dict[str, list[str]] = {
+        "receives objects": [_yes(each.may_receive) for each in PROMISES.values()],
+        "makes files safe against a loss of power": [_yes(each.fsyncs) for each in PROMISES.values()],
+        "a file has its name only when it is whole": [_yes(each.renames) for each in PROMISES.values()],
+        "lists every file": [_yes(each.lists_all) for each in PROMISES.values()],
+        "knows its free room": [_yes(each.knows_room) for each in PROMISES.values()],
+    }
+    rows["receives objects"][list(PROMISES).index("nfs")] = "mounted hard and sync"
+    lines = [f"| | {' | '.join(PROMISES)} |", "|---" * (len(PROMISES) + 1) + "|"]
+    lines += [f"| {what} | {' | '.join(cells)} |" for what, cells in rows.items()]
+    for kind, promise in PROMISES.items():
+        lines += ["", f"**{kind}**: read back by {promise.far_side}. {promise.note}"]
+    return "\n".join(lines) + "\n"
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def open_volume(kind: Kind, location: str, role: str, options: Mapping[str, Any], secrets: Path) -> Volume:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pacs.storage.kinds import Promise
 
 NFS = Promise(
-    "nfs", may_receive=False, fsyncs=True, renames=True, lists_all=True, knows_room=True,
+    "nfs", may_receive=True, fsyncs=True, renames=True, lists_all=True, knows_room=True,
     far_side="O_DIRECT: from the server, past this machine's memory; the server may answer from its own",
-    note="An fsync is the server's COMMIT: a server that exports `async`, or whose disks answer a flush before it is "
-    "done, can lose the last seconds. Reading back cannot show that before the server was restarted; scrubbing does.",
+    note="It receives only where it is mounted hard and sync. An fsync is the server's COMMIT: a server that exports "
+    "`async`, or whose disks answer a flush before it is done, can lose the last seconds. Reading back cannot show "
+    "that before the server was restarted; scrubbing does.",
 )  # fmt: skip
 
 SMB = Promise(

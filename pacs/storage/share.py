@@ -8,20 +8,33 @@ fresh process (pacs/storage/share_pool.py).
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from pacs.errors import ForeignVolume, PacsError, SettingsError, VolumeMissing
+from pacs import clock
+from pacs.errors import ForeignVolume, PacsError, VolumeError, VolumeMissing
+from pacs.storage import durable
+from pacs.storage.files import RESERVED_BYTES
+from pacs.storage.incoming import ReceivedFile
 from pacs.storage.kinds import FileStatus, Kind, Room, ToPut
+from pacs.storage.mounts import Mount
 from pacs.storage.promises import NFS, SMB
+from pacs.storage.share_incoming import ShareIncoming
 from pacs.storage.share_mount import require_share
+from pacs.storage.share_place import identity_of, require_options
 from pacs.storage.share_pool import Process, pool_of
 from pacs.storage.share_wire import from_failure
-from pacs.storage.volume import VolumeIdentity
 
+_NFS_NOT_SYNC = replace(NFS, may_receive=False)
+#: How many files are synced together: so many are to be done within the share's time limit.
+_BATCH = 64
+#: How long what the server said of its room is believed [s]: services ask for it every few seconds.
+_ROOM_FOR_S = 60.0
 #: What is asked for in one request [bytes], and what a reader reads at a time at least.
 _CHUNK_SIZE_BYTES = 1 << 20
 
@@ -35,9 +48,12 @@ class ShareVolume:
         self.promise = NFS if kind == "nfs" else SMB
         self._kind, self._location, self._role, self._options = kind, location, role, options
         self._pool = pool_of(location, options)
-        self._require_mounted()
+        self._room: tuple[Room | None, float] = (None, 0.0)
+        mount = self._require_mounted()
+        if role == "tier1" and mount.why_it_may_not_receive:
+            raise VolumeError(mount.why_it_may_not_receive)
         with self._pool.process(role) as process:
-            self.identity = _identity(process.ask("open", role=role))
+            self.identity = identity_of(process.ask("open", role=role))
 
     @property
     def volume_id(self) -> str:
@@ -54,6 +70,7 @@ class ShareVolume:
         self._require_mounted()
         with self._pool.process(self._role) as process:
             self._require_same(process)
+            self._ask_room(process)
 
     def require_writable(self) -> None:
         """The same, and raise VolumeFailed if it can only be read."""
@@ -61,28 +78,71 @@ class ShareVolume:
         self._ask("require_writable")
 
     def room(self) -> Room:
-        """How much room the server says there is."""
-        return Room(**self._ask("room"))
+        """How much room the server says there is, or said a moment ago: who chooses a volume does not wait for it."""
+        room, said_at_s = self._room
+        if room is None or clock.monotonic_s() > said_at_s + _ROOM_FOR_S:
+            with self._pool.process(self._role) as process:
+                return self._ask_room(process)
+        return room
+
+    def _ask_room(self, process: Process) -> Room:
+        room = Room(**process.ask("room"))
+        self._room = (room, clock.monotonic_s())
+        return room
 
     def require_room(self, size_bytes: int = 0) -> None:
         """Raise VolumeFull unless size_bytes more fit, with the reserve left."""
-        self._ask("require_room", size_bytes=size_bytes)
+        free_bytes = self.room().free_bytes
+        if free_bytes is not None and free_bytes < size_bytes + RESERVED_BYTES:
+            raise durable.as_volume_error(OSError(errno.ENOSPC, ""), Path(self._location))
+
+    def begin(self) -> ShareIncoming:
+        """Begin to receive a file of whatever size. Raise VolumeMissing."""
+        self._require_mounted()
+        self._pool.require_answering()
+        return ShareIncoming(self._writing, self.location)
+
+    def place(self, received: ReceivedFile, path: str) -> None:
+        """Give a received file its own name, durably."""
+        self._change(
+            "place", temporary=str(received.temporary), sha256=received.sha256.hex(),
+            size_bytes=received.size_bytes, path=path,
+        )  # fmt: skip
+
+    def discard(self, received: ReceivedFile) -> None:
+        """Remove a received file that is not to be placed."""
+        with contextlib.suppress(PacsError):
+            self._ask("discard", temporary=str(received.temporary))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Process]:
+        with self._pool.stream(self._role) as process:
+            self._require_same(process)
+            yield process
 
     def put(self, path: str, chunks: Iterable[bytes | memoryview], size_bytes: int) -> bytes:
         """Write a file, whole under its own name or not at all; return the SHA-256 of what was given."""
         self._require_mounted()
-        with self._pool.stream(self._role) as process:
-            self._require_same(process)
+        with self._writing() as process:
             process.begin("put", path=path, size_bytes=size_bytes)
             _send_chunks(process, chunks)
             return bytes.fromhex(process.result())
 
     def put_many(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
-        """The same for many files, with one sync of the share; beside each its SHA-256, or why it is not there."""
+        """The same for many files, synced a batch at a time; beside each its SHA-256, or why it is not there."""
+        outcomes: list[bytes | PacsError] = []
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            try:
+                outcomes += self._put_batch(batch)
+            except PacsError as error:  # what became of these is unknown; those before are there
+                outcomes += [error] * len(batch)
+        return outcomes
+
+    def _put_batch(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
         self._require_mounted()
         failed: dict[int, PacsError] = {}
-        with self._pool.stream(self._role) as process:
-            self._require_same(process)
+        with self._writing() as process:
             process.begin("put_many", files=[(file.path, file.size_bytes) for file in files])
             for number, file in enumerate(files):
                 try:
@@ -160,8 +220,7 @@ class ShareVolume:
     def replace_small(self, path: str, content: bytes) -> None:
         """Write a small file durably; a reader sees the old content or the new."""
         self._require_mounted()
-        with self._pool.stream(self._role) as process:
-            self._require_same(process)
+        with self._writing() as process:
             process.begin("replace_small", path=path)
             _send_chunks(process, [content])
             process.result()
@@ -180,12 +239,15 @@ class ShareVolume:
             self._require_same(process)
             return process.ask(call, **words)
 
-    def _require_mounted(self) -> None:
-        require_share(self._kind, Path(self._location), bool(self._options.get("any_file_system")))
+    def _require_mounted(self) -> Mount:
+        mount = require_share(self._kind, Path(self._location), bool(self._options.get("any_file_system")))
+        if self._kind == "nfs":  # it may have been mounted in another way since
+            self.promise = NFS if not mount.why_it_may_not_receive else _NFS_NOT_SYNC
+        return mount
 
     def _require_same(self, process: Process) -> None:
         """What a process finds there is what was opened here: each knows only what it opened itself."""
-        found = _identity(process.ask("identity", role=self._role))
+        found = identity_of(process.ask("identity", role=self._role))
         if found != self.identity:
             kind = ForeignVolume if found.appliance_id != self.identity.appliance_id else VolumeMissing
             raise kind(f"Another volume came to {self.location}. Mount the share of {self.volume_id}.")
@@ -222,46 +284,6 @@ class ShareFile:
     def close(self) -> None:
         """Let go of what was read; once more does nothing."""
         self._window = b""
-
-
-def identity_at(kind: Kind, location: str, options: Mapping[str, Any]) -> VolumeIdentity | None:
-    """The identity of the volume on a share; None if the share is empty. Raise UsageError if it is neither."""
-    found = _ask_raw(kind, location, options, "identity_at")
-    return None if found is None else _identity(found)
-
-
-def make_at(kind: Kind, location: str, options: Mapping[str, Any], role: str, appliance_id: str) -> VolumeIdentity:
-    """Make an empty share a volume."""
-    return _identity(_ask_raw(kind, location, options, "make", role=role, appliance_id=appliance_id))
-
-
-def unmake_at(kind: Kind, location: str, options: Mapping[str, Any]) -> None:
-    """Leave a share that was made a volume a moment ago as it was found."""
-    with contextlib.suppress(PacsError):
-        _ask_raw(kind, location, options, "unmake")
-
-
-def _ask_raw(kind: Kind, location: str, options: Mapping[str, Any], call: str, **words: Any) -> Any:
-    require_options(options)
-    require_share(kind, Path(location), bool(options.get("any_file_system")))
-    with pool_of(location, options).raw_process() as process:
-        return process.ask(call, **words)
-
-
-def require_options(options: Mapping[str, Any]) -> None:
-    """Raise SettingsError unless these are options of a share: timeout_s (30), any_file_system (false).
-
-    What was mounted when it was added (source, type) is noted there too.
-    """
-    for name, value in options.items():
-        is_time = name == "timeout_s" and type(value) in (int, float) and value > 0
-        is_choice = name == "any_file_system" and isinstance(value, bool)
-        if not (is_time or is_choice or name in ("source", "type")):
-            raise SettingsError(f"A share has no option {name} = {value!r}. It knows timeout_s and any_file_system.")
-
-
-def _identity(found: Mapping[str, Any]) -> VolumeIdentity:
-    return VolumeIdentity(**{**found, "roles": tuple(found["roles"])})
 
 
 def _send_chunks(process: Process, chunks: Iterable[bytes | memoryview]) -> None:

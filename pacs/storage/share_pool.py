@@ -146,6 +146,12 @@ class Pool:
         else:
             self._give_back(process)
 
+    def require_answering(self) -> None:
+        """Raise VolumeMissing while the share is known not to answer and is left alone. Does not ask it."""
+        with self._changed:
+            if self._is_missing and clock.monotonic_s() < self._missing_until_s:
+                raise VolumeMissing(self._why_missing())
+
     def close(self) -> None:
         """End the processes that do nothing."""
         with self._changed:

@@ -108,9 +108,6 @@ class Served:
     def do_require_writable(self) -> None:
         self.volume.require_writable()
 
-    def do_require_room(self, size_bytes: int) -> None:
-        self.volume.require_room(size_bytes)
-
     def do_room(self) -> Any:
         return asdict(self.volume.room())
 
@@ -193,11 +190,13 @@ class Served:
     def do_walk(self) -> None:
         """Every file, in frames of many."""
         items: list[tuple[str, int, float]] = []
+        said = time.monotonic()
         for each in self.volume.walk():
             items.append((each.path, each.size_bytes, each.modified_at.timestamp()))
-            if len(items) == _ITEMS:
+            if len(items) == _ITEMS or time.monotonic() - said > _PROGRESS_S:
                 self._wire.say(b"I", items)
                 items.clear()
+                said = time.monotonic()
         self._wire.say(b"I", items)
 
     def do_read_small(self, path: str) -> None:

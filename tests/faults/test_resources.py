@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from pacs.cli.instance import Instance
 from pacs.errors import VolumeFailed, VolumeFull, VolumeMissing
 from tests import peer
 from tests.faults.aftermath import assert_nothing_lost
-from tests.faults.sender import Account
+from tests.faults.sender import Account, missing_or_different
 from tests.fix_instance import Dev
 from tests.peer import RawObject
 from tests.synthetic import ct_dataset, ct_study, encode
@@ -66,6 +67,33 @@ def test_a_full_volume_is_answered_with_a700_and_goes_on_when_there_is_room(
         account.note(each, status)
     assert account.statuses == [0x0000] * 12
     assert_nothing_lost(dev, account)
+
+
+def test_a_volume_that_is_added_takes_what_the_full_one_cannot_and_nothing_restarts(
+    new_dev: Callable[..., Dev], tiny_volume: Path, short_folder: Path
+) -> None:
+    dev = new_dev(PACS_TIER1=str(tiny_volume), PACS_ORPHAN_AGE_S="0").start()
+    account, raw = Account(), _raw(3, 16, rows=512)
+    statuses = peer.store(dev.dicom_port, raw)
+    assert statuses[-1] == OUT_OF_RESOURCES
+    second = short_folder / f"second{uuid.uuid4().hex[:6]}"
+    second.mkdir()
+    # The receiver is another process: it may not know of the volume yet when the command is over.
+    dev.pacs("volume", "add", "second", str(second), "--tier", "1", "--on-system-disk")
+    ends = time.monotonic() + 30
+    while peer.store(dev.dicom_port, [raw[-1]]) != [0x0000]:
+        assert time.monotonic() < ends
+    for each, status in zip(raw, peer.store(dev.dicom_port, raw), strict=True):
+        account.sent[each.sop_instance_uid] = each
+        account.note(each, status)
+    assert account.statuses == [0x0000] * 16
+    assert len(_objects(tiny_volume)) + len(_objects(second)) == 16
+    # Taken out again: what comes goes to the first, which is full, and is refused until the drain is undone.
+    dev.pacs("volume", "drain", "second")
+    while peer.store(dev.dicom_port, _raw(uuid.uuid4().int % 10**6, rows=1024)) != [OUT_OF_RESOURCES]:
+        assert time.monotonic() < ends
+    dev.pacs("volume", "drain", "second", "--undo")
+    assert missing_or_different(dev.dicom_port, account) == []
 
 
 def test_a_volume_that_went_away_is_noticed_before_a_byte_is_written(

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.long
 
 TRIALS = (
     "a_file_comes_back_and_lies_on_the_server",
+    "what_may_receive_does",
     "many_are_put_at_once",
     "the_digest_is_of_what_the_server_has",
     "the_digest_comes_past_a_cache_that_is_wrong",

@@ -279,7 +279,7 @@ def test_an_endpoint_that_is_down(volume: S3Volume, bucket: Bucket) -> None:
 def test_wrong_credentials(volume: S3Volume, bucket: Bucket, tmp_path: Path) -> None:
     if bucket.server == "moto":
         pytest.skip("moto takes every signature; Swift does not")
-    for key, secret in (("test:tester", "wrong"), ("test:nobody", "testing"), ("other:tester", "testing2")):
+    for key, secret in (("test:tester", "not-my-secret"), ("test:nobody", "testing"), ("other:tester", "testing2")):
         wrong = write_credentials(tmp_path / "others.toml", key, secret)
         with pytest.raises(VolumeMissing, match=r"refused the credentials.*others\.toml|no such bucket") as caught:
             S3Volume(bucket.location, "tier3", bucket.options, wrong)

@@ -48,6 +48,12 @@ def new_path(content: bytes = CONTENT) -> str:
 
 @pytest.fixture
 def volume(share: Share) -> ShareVolume:
+    return ShareVolume("smb", str(share.folder), "tier3", {**OPTIONS, "timeout_s": 60})
+
+
+@pytest.fixture
+def hasty(share: Share) -> ShareVolume:
+    """One whose share soon counts as missing."""
     return ShareVolume("smb", str(share.folder), "tier3", OPTIONS)
 
 
@@ -162,17 +168,61 @@ def share_processes_of(volume: ShareVolume) -> list[Path]:
 def test_listings_notes_and_quarantine(volume: ShareVolume, share: Share) -> None:
     folder = share.server / "objects/1"
     folder.mkdir(parents=True)
-    for number in range(1200):
+    for number in range(600):
         (folder / f"{number}").touch()
-    assert len(list(volume.walk())) == 1200
+    assert len(list(volume.walk())) == 600
     listing = volume.walk()
     next(listing)
     listing.close()  # a listing that is not read to its end
     target = volume.quarantine("objects/1/7")
-    assert (share.server / target).is_file() and len(list(volume.walk())) == 1199
+    assert (share.server / target).is_file() and len(list(volume.walk())) == 599
     volume.replace_small("journal/2026-11.jsonl", b"one\n")
     volume.replace_small("journal/2026-11.jsonl", b"one\ntwo\n")
     assert volume.read_small("journal/2026-11.jsonl") == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("pieces", [1, 40], ids=["kept in memory", "flowing"])
+def test_what_is_received_is_there_when_it_is_placed(volume: ShareVolume, share: Share, pieces: int) -> None:
+    content = secrets.token_bytes(pieces * 200_000)
+    incoming = volume.begin()
+    for at in range(0, len(content), 200_000):
+        incoming.write(memoryview(content)[at : at + 200_000])
+        incoming.begin_writeback()
+    assert incoming.sha256 == hashlib.sha256(content).digest() and incoming.size_bytes == len(content)
+    received = incoming.finish()
+    (left,) = volume.walk()
+    assert left.path.startswith("incoming/")
+    path = new_path(content)
+    volume.place(received, path)
+    assert (share.server / path).read_bytes() == content
+    assert [each.path for each in volume.walk()] == [path]
+    volume.discard(received)
+
+
+def test_what_is_abandoned_leaves_nothing(volume: ShareVolume) -> None:
+    for size_bytes in (10, 5 << 20):
+        incoming = volume.begin()
+        incoming.write(bytes(size_bytes))
+        incoming.abandon()
+        incoming.abandon()
+    incoming = volume.begin()
+    incoming.write(b"x")
+    volume.discard(incoming.finish())
+    assert list(volume.walk()) == []
+
+
+def test_a_share_that_hangs_while_it_receives(hasty: ShareVolume, share: Share) -> None:
+    pool_of(hasty)._back_off_s = 60
+    small, large = hasty.begin(), hasty.begin()
+    small.write(b"x")
+    large.write(bytes(3 << 20))
+    share.hang()
+    for incoming in (small, large):
+        with pytest.raises(VolumeMissing, match="does not answer"):
+            incoming.finish()
+        incoming.abandon()
+    with pytest.raises(VolumeMissing, match="does not answer"):
+        hasty.begin()
 
 
 def test_a_folder_that_cannot_be_listed_is_no_empty_one(volume: ShareVolume, share: Share) -> None:
@@ -199,17 +249,17 @@ def _files(process: Path) -> list[str]:
 
 
 def test_a_share_that_hangs_is_missing_until_it_answers(
-    volume: ShareVolume, share: Share, monkeypatch: pytest.MonkeyPatch
+    hasty: ShareVolume, share: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(share_pool, "BACK_OFF_S", (0.2, 0.5))
     path = new_path()
-    volume.put(path, [CONTENT], len(CONTENT))
+    hasty.put(path, [CONTENT], len(CONTENT))
     share.hang()
     failures: list[PacsError] = []
 
     def ask() -> None:
         with pytest.raises((VolumeMissing, TryAgainLater)) as caught:
-            volume.digest_on_disk(path)
+            hasty.digest_on_disk(path)
         failures.append(caught.value)
 
     threads = [threading.Thread(target=ask) for _ in range(20)]
@@ -221,14 +271,14 @@ def test_a_share_that_hangs_is_missing_until_it_answers(
     # Processes that SIGKILL does not end were left behind, and no more are started than may be.
     for _ in range(100):
         with pytest.raises(VolumeMissing, match="does not answer"):
-            volume.require_present()
+            hasty.require_present()
     most = share_pool.PROCESSES_MAX + share_pool.LEFT_BEHIND_MAX
-    assert 0 < pool_of(volume).left_behind() <= most
+    assert 0 < pool_of(hasty).left_behind() <= most
     assert len(share_processes(share)) <= most
     share.wake()
-    wait_until(lambda: _is_present(volume))
-    assert volume.digest_on_disk(path) == SHA256
-    wait_until(lambda: pool_of(volume).left_behind() == 0)
+    wait_until(lambda: _is_present(hasty))
+    assert hasty.digest_on_disk(path) == SHA256
+    wait_until(lambda: pool_of(hasty).left_behind() == 0)
 
 
 def _is_present(volume: ShareVolume) -> bool:
@@ -240,9 +290,9 @@ def _is_present(volume: ShareVolume) -> bool:
 
 
 def test_a_hung_share_is_given_up_within_its_time_and_others_go_on(
-    volume: ShareVolume, share: Share, tmp_path: Path
+    hasty: ShareVolume, share: Share, tmp_path: Path
 ) -> None:
-    """A put hangs; meanwhile a volume on a disk works, and once the share is known to hang nobody waits for it."""
+    """A put hangs; meanwhile a hasty on a disk works, and once the share is known to hang nobody waits for it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     create_identity(disk, ("tier1",), APPLIANCE_ID)
@@ -252,7 +302,7 @@ def test_a_hung_share_is_given_up_within_its_time_and_others_go_on(
 
     def put() -> None:
         try:
-            volume.put(new_path(), [CONTENT] * 20, 20 * len(CONTENT))
+            hasty.put(new_path(), [CONTENT] * 20, 20 * len(CONTENT))
         except BaseException as error:
             failed.append(error)
 
@@ -266,7 +316,7 @@ def test_a_hung_share_is_given_up_within_its_time_and_others_go_on(
     assert not local_files_left(local)
     before = time.monotonic()
     with pytest.raises(VolumeMissing):
-        volume.put(new_path(), [CONTENT], len(CONTENT))
+        hasty.put(new_path(), [CONTENT], len(CONTENT))
     with pytest.raises(VolumeMissing):
         open_volume("smb", str(share.folder), "tier3", OPTIONS, tmp_path)
     assert time.monotonic() - before < 2 * OPTIONS["timeout_s"]

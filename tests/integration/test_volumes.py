@@ -13,6 +13,8 @@ import pytest
 
 from pacs.archive.store import Announced, Arrival, Arriving, StoreSession
 from pacs.archive.volume_changes import RETIRED_NOTE, VolumeChanges
+from pacs.checks import volumes as volume_check
+from pacs.checks.check import Subject
 from pacs.cli.instance import Instance, open_instance
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.index import volumes as rows
@@ -224,12 +226,20 @@ def test_an_object_on_its_way_to_a_volume_that_retires_is_not_lost_there(
         changes.drain(f"disk{number}")
         changes.retire(f"disk{number}")
         assert bool(session._above) is is_series_known  # that is inserted in another way
+        retired = rows.volume_named(instance.database, f"disk{number}").volume_id
         with pytest.raises(PacsError) as raised:
             arriving.finish()
         assert raised.value.status == 0xA700
         assert list((place / "objects").rglob("*.dcm")) == []
         assert begin(objects[number]).finish() == "stored"
     assert on(instance) == {"tier1": 2}
+    # What moves is as late as what arrives.
+    with pytest.raises(VolumeMissing, match="was retired"), instance.database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO copy (tenant_id, object_key, volume_id, path)"
+            " SELECT tenant_id, object_key, %s, object_key FROM object",
+            (retired,),
+        )
 
 
 @pytest.mark.parametrize(
@@ -255,9 +265,14 @@ def test_of_shares_only_nfs_that_is_hard_and_sync_receives(
     assert on(instance) == {"nas": 1}
     made_up.write_text(made_up.read_text().replace("hard,sync", "hard"))  # mounted anew, and otherwise
     with open_instance(instance.settings.data) as restarted:
-        (reason,) = restarted.volumes.absent.values()
-        assert "without sync" in str(reason)
-        assert len(restarted.volumes.tier(1)) == 1
+        assert [each.location for each in restarted.volumes.tier(1)][1:] == [str(folder)], "it can be read"
+        has_room(monkeypatch, restarted, tier1=1 << 30, nas=1 << 40)
+        assert restarted.store().store(arrival(ct_study(11, 1)[0])) == "stored"
+        assert on(instance) == {"nas": 1, "tier1": 1}
+        result = volume_check.run(Subject(restarted.settings, restarted.database, restarted.volumes))
+        assert (result.severity, result.name) == ("warning", "volumes")
+        assert "receives nothing" in result.message
+        assert "-o hard,sync" in result.hint
 
 
 # --- several in a tier -----------------------------------------------------------------------------------------------

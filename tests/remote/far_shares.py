@@ -28,7 +28,8 @@ from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import Kind, ToPut
 from pacs.storage.names import object_path
 from pacs.storage.opening import open_volume
-from pacs.storage.share import ShareVolume, make_at
+from pacs.storage.share import ShareVolume
+from pacs.storage.share_place import make_at
 from pacs.storage.volume import create_identity
 
 APPLIANCE_ID = str(uuid.UUID(int=1))
@@ -197,6 +198,22 @@ class Trials:
         require(self.volume.read_small("journal/1.jsonl") == b"two")
         target = self.volume.quarantine(path)
         require((self.server / target).read_bytes() == CONTENT and self.files() == [])
+
+    def trial_what_may_receive_does(self) -> None:
+        require(self.volume.promise.may_receive == (self.kind == "nfs"))
+        for size_bytes in (1000, 9_000_000):
+            content = secrets.token_bytes(size_bytes)
+            incoming = self.volume.begin()
+            for at in range(0, size_bytes, 100_000):
+                incoming.write(content[at : at + 100_000])
+            path = object_path(1, datetime.now(UTC), "44", incoming.sha256)
+            self.volume.place(incoming.finish(), path)
+            require((self.server / path).read_bytes() == content)
+            self.volume.remove(path)
+        folder = Path(f"/tmp/not-sync-{self.kind}")
+        mount(self.kind, folder, "hard" if self.kind == "nfs" else "")
+        require(not open_volume(self.kind, str(folder), "tier3", OPTIONS, Path()).promise.may_receive)
+        run("umount", "-l", str(folder))
 
     def trial_many_are_put_at_once(self) -> None:
         contents = [secrets.token_bytes(1000) for _ in range(50)]
