@@ -21,6 +21,7 @@ from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import KnownVolume
 from pacs.model import placement
+from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import IncomingFile, ReceivingVolume, Volume
 from pacs.storage.volume import read_identity
 
