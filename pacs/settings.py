@@ -86,7 +86,22 @@ class Settings(BaseSettings):
     settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
     tier1_low_percent: float = Field(default=70, ge=0, le=100, description="... until it is this full.")
-    tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at tier 1.")
+    tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at the tiers [s].")
+    move_grace_s: float = Field(
+        default=600, ge=0, description="How long the file of a copy that has moved stays for its readers [s]."
+    )
+    recall_tier: Literal[1, 2] = Field(
+        default=2, description="The tier that studies of tier 3 come back to; the other one where it has no room."
+    )
+    recall_keep_s: float = Field(
+        default=7 * 86400, ge=0, description="A recalled study does not go back to tier 3 for so long [s]."
+    )
+    recall_priors_max: int = Field(
+        default=2, ge=0, description="Earlier studies of tier 3 that come back with a recalled one, each."
+    )
+    recall_priors_days: float = Field(
+        default=5 * 365, ge=0, description="... if they are at most so much older than it [days]."
+    )
     state_reserve_bytes: int | None = Field(
         default=None,
         ge=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.checks import backup, commitments, conflicts, copies, database, devices, room, volumes
+from pacs.checks import backup, commitments, conflicts, copies, database, devices, room, tiers, volumes
 from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
@@ -10,6 +10,7 @@ CHECKS: dict[str, Check] = {
     "volumes": volumes.run,
     "room": room.run,
     "copies": copies.run,
+    "tiers": tiers.run,
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,

@@ -42,10 +42,12 @@ class Instance:
         return Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
 
     def retrieve(self) -> Retrieve:
-        """The way back."""
+        """The way back. What is retrieved counts as used, and what is far is recalled."""
+        from pacs.archive.asking import Asking, Priors
         from pacs.archive.retrieve import Retrieve
 
-        return Retrieve(self.database, self.volumes)
+        priors = Priors(self.settings.recall_priors_max, self.settings.recall_priors_days)
+        return Retrieve(self.database, self.volumes, asking=Asking(self.database, priors))
 
     def verifier(self) -> Verifier:
         """What storage commitment is answered from."""

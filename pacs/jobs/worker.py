@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 
 from pacs import clock
-from pacs.archive.move import Mover
+from pacs.archive.drain import drain
+from pacs.archive.move import Mover, Pass
+from pacs.archive.recall import Recaller
+from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
-from pacs.index import growth
+from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
@@ -20,24 +24,59 @@ log = logging.getLogger(__name__)
 
 #: How often arrivals are counted [s].
 COUNT_S = 900.0
+#: How often it is looked whether a study is to be recalled [s].
+RECALL_INTERVAL_S = 1.0
+#: How long recalls that are over are shown [days].
+_RECALLS_KEPT_DAYS = 30
 
 
 class Worker:
-    """Copies the journal to every volume, and moves settled studies down when tier 1 is full."""
+    """Copies the journal to every volume, follows the tiers' rules, empties volumes; and, beside that, recalls."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
         self._count_again_s = 0.0
+        self.stop = threading.Event()
+        self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
+        self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
-        while not stop.is_set():
-            for task in (self.copy_journal, self.move_down, self.count_arrivals):
+        recalling = threading.Thread(
+            target=self._repeat, args=(RECALL_INTERVAL_S, self.recall), name="recall", daemon=True
+        )
+        moving = threading.Thread(
+            target=self._repeat,
+            args=(self.settings.tier_interval_s, self.look_at_volumes, self.copy_journal, self.move, self.count_arrivals),
+            name="move", daemon=True,
+        )  # fmt: skip
+        for thread in (recalling, moving):
+            thread.start()
+        stop.wait()
+        self.stop.set()
+        for thread in (recalling, moving):
+            thread.join()
+        self._mover.close()
+        self._recaller.close()
+
+    def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
+        while not self.stop.is_set():
+            for task in tasks:
+                if self.stop.is_set():
+                    break
                 try:
                     task()
                 except PacsError as error:
                     log.error("%s: %s", task.__name__.replace("_", " "), error)
-            stop.wait(self.settings.tier_interval_s)
+                except Exception:  # a fault of ours ends this turn, not the worker
+                    log.exception("%s failed", task.__name__.replace("_", " "))
+            self.stop.wait(interval_s)
+
+    def look_at_volumes(self) -> None:
+        """Which volumes are there now: queries say of what is on the others that it is offline."""
+        self.volumes.refresh()
+        tiers.note_absent(self.database, self.volumes.absent.keys())
+        recalls.forget_old(self.database, _RECALLS_KEPT_DAYS)
 
     def copy_journal(self) -> None:
         """Bring each volume's copy of the journal up to date."""
@@ -47,16 +86,25 @@ class Worker:
             except PacsError as error:  # the others get theirs
                 log.error("no copy of the journal: %s", error)
 
-    def move_down(self) -> None:
-        """One look at the volumes of tier 1."""
-        if not self.volumes.tier(2):
-            return
-        for source in self.volumes.tier(1):
-            started = clock.now()
-            mover = Mover(self.database, source, self.volumes.place(2, 0), self.settings.settle_s)
-            done = mover.run(self.settings.tier1_high_percent, self.settings.tier1_low_percent)
-            if done.studies or done.removed or done.failed:
-                record_run(self.database, "tier", started, done.failed == 0, asdict(done))
+    def recall(self) -> None:
+        """Bring back the studies that were asked for."""
+        self._recaller.run()
+
+    def move(self) -> None:
+        """One look at the tiers: what has left goes, what is drained moves, the rules are followed."""
+        started, done = clock.now(), Pass()
+        try:
+            done.removed = self._mover.remove_left(self.settings.move_grace_s)
+            for volume in self.volumes.draining():
+                drain(self._mover, self.volumes, volume, done)
+            self._mover.follow(rules_in_force(self.database, self.settings), done)
+        except PacsError as error:
+            done.errors.append(str(error))
+            raise
+        finally:
+            if not done.is_nothing:
+                succeeded = done.failed == 0 and not done.errors
+                record_run(self.database, "tier", started, succeeded, asdict(done))
 
     def count_arrivals(self) -> None:
         """Count what arrived, for the forecast; now and then, as it is a look back at days."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pacs.errors import NotFound, PacsError, VolumeFailed, VolumeMissing
 from pacs.storage import durable
 from pacs.storage.incoming import Incoming, ReceivedFile
 from pacs.storage.kinds import FileStatus, Promise, Room, ToPut
-from pacs.storage.reading import CHUNK_SIZE_BYTES, LocalFile, read_past_cache, unreadable
+from pacs.storage.reading import LocalFile, read_past_cache, unreadable
 from pacs.storage.together import put_together
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
 
@@ -108,10 +108,16 @@ class LocalVolume:
         """
         return self.write(chunks, size_bytes).finish()
 
-    def write(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> Incoming:
-        """Write chunks to a new temporary file, which is yet to be finished. Raise as `receive` does."""
-        self.require_room(size_bytes)
-        incoming = self.begin()
+    def write(self, chunks: Iterable[bytes | memoryview], size_bytes: int, is_room_known: bool = False) -> Incoming:
+        """Write chunks to a new temporary file, which is yet to be finished. Raise as `receive` does.
+
+        is_room_known: the caller has just asked for the room of many files, and whether they can be written.
+        """
+        if is_room_known:
+            incoming = Incoming(self.root, self._identity_file[0], lambda: None)
+        else:
+            self.require_room(size_bytes)
+            incoming = self.begin()
         try:
             for chunk in chunks:
                 incoming.write(memoryview(chunk))
@@ -196,21 +202,23 @@ class LocalVolume:
 
     def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """The file's bytes in chunks, from an offset [bytes]. Raise NotFound or VolumeFailed."""
-        found = self.path_of(path)
+        file = self.open(path)
         try:
-            with open(found, "rb", buffering=0) as file:
-                file.seek(offset)
-                while chunk := file.read(CHUNK_SIZE_BYTES):
-                    yield chunk
-        except OSError as error:
-            raise unreadable(self.root, error) from error
+            yield from file.chunks(offset)
+        finally:
+            file.close()
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
-        digest, found = hashlib.sha256(), self.path_of(path)
+        digest = hashlib.sha256()
         try:
-            for chunk in read_past_cache(found):
+            for chunk in read_past_cache(self.root / path):
                 digest.update(chunk)
+                if on_bytes is not None:
+                    on_bytes(len(chunk))
+        except (FileNotFoundError, NotADirectoryError):
+            self.require_present()  # else it is the volume that is missing, and no file
+            raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.") from None
         except OSError as error:
             raise unreadable(self.root, error) from error
         return digest.digest()
@@ -282,7 +290,7 @@ class LocalVolume:
         self.require_present()  # else the folders would be made below the mount point
         missing = [folder, *(parent for parent in folder.parents if parent.is_relative_to(self.root))]
         for path in reversed(missing):
-            if path == self.root:
+            if path == self.root or (path in self._durable_folders and path.is_dir()):
                 continue
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o750)

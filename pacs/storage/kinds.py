@@ -6,7 +6,7 @@ All that reads, moves, scrubs or rebuilds is written against `Volume`. Only what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -171,8 +171,11 @@ class Volume(Protocol):
         """Whether there is a file at path."""
         ...
 
-    def digest_on_disk(self, path: str) -> bytes:
-        """SHA-256 of a file as the far side has it, past caches: so that what was written is proven. Raise NotFound."""
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
+        """SHA-256 of a file as the far side has it, past caches: so that what was written is proven. Raise NotFound.
+
+        on_bytes is told of what was read [bytes] as it is read, or at the end, and may wait: a bandwidth limit.
+        """
         ...
 
     def remove(self, path: str) -> None:

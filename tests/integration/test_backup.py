@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from pacs.archive import devices
-from pacs.archive.move import Mover
 from pacs.archive.reconcile import reconcile
 from pacs.archive.store import Arrival
 from pacs.backup.backup import Backup, Done
@@ -23,11 +22,13 @@ from pacs.errors import BackupError, DataTooNew, NotFound, RestoreError
 from pacs.index import database as index
 from pacs.index.devices import Device, list_devices
 from pacs.index.query import study_list
+from pacs.model.tier_rules import Rule
 from pacs.storage.journal import Journal
 from pacs.storage.kinds import Room
 from pacs.storage.volume import create_identity
 from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
+from tests.tiers import follow
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def _bytes_of(instance: Instance, study: str) -> dict[str, bytes]:
 def test_everything_comes_back(instance: Instance, second_instance: Instance, repository: Path) -> None:
     moved, stayed = ct_study(1, 4), ct_study(2, 3)
     _store(instance, moved)
-    Mover(instance.database, instance.volumes.tier(1)[0], instance.volumes.tier(2)[0], 0).run(0, 0)
+    follow(instance, Rule("down", 1, 2))
     _store(instance, stayed)
     journal = Journal(instance.settings.data)
     devices.add_device(instance.database, journal, Device("CT room 2", "CT2", "192.0.2.7", 104))

@@ -23,6 +23,8 @@ CREATE TABLE volume (
     options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes
     state        text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'draining', 'retired')),
     serving_id   uuid UNIQUE GENERATED ALWAYS AS (CASE WHEN state <> 'retired' THEN volume_id END) STORED,
+    -- Since when the worker has not found it: what is on it only is offline.
+    absent_since timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 
@@ -287,6 +289,46 @@ CREATE TABLE commitment (
 );
 CREATE UNIQUE INDEX commitment_transaction ON commitment (tenant_id, calling_ae, transaction_uid) WHERE NOT is_duplicate;
 CREATE INDEX commitment_due ON commitment (next_try_at) WHERE state = 'open';
+
+-- Movement between tiers (docs/operate/tiers.md). Rules and pins are journalled; use and recalls are not, and a rebuilt
+-- index counts a study's last use from its arrival.
+CREATE TABLE tier_rule (
+    tenant_id smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    name      text NOT NULL,
+    rule      jsonb NOT NULL,  -- pacs/model/tier_rules.py: Rule.values
+    added_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, name)
+);
+CREATE TABLE study_pin (
+    tenant_id smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    study_key bigint PRIMARY KEY REFERENCES study ON DELETE CASCADE,
+    reason    text NOT NULL DEFAULT '',
+    pinned_at timestamptz NOT NULL DEFAULT now()
+);
+-- When a study was last retrieved: written behind, at most once an hour, never by a store.
+CREATE TABLE study_use (
+    tenant_id smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    study_key bigint PRIMARY KEY REFERENCES study ON DELETE CASCADE,
+    used_at   timestamptz NOT NULL DEFAULT now()
+);
+-- Studies of tier 3 that were asked for, and are copied back to tier 1 or 2 by the worker. Whoever works on a study, up
+-- or down, holds its advisory lock (pacs/index/movement.py), which it loses when it dies.
+CREATE TABLE recall (
+    tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    recall_key   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    study_key    bigint NOT NULL REFERENCES study ON DELETE CASCADE,
+    why          text NOT NULL CHECK (why IN ('asked', 'person', 'prior')),
+    state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done', 'failed')),
+    objects      integer NOT NULL DEFAULT 0,  -- brought back
+    size_bytes   bigint NOT NULL DEFAULT 0,
+    attempts     integer NOT NULL DEFAULT 0,
+    last_error   text NOT NULL DEFAULT '',
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    next_try_at  timestamptz NOT NULL DEFAULT now(),
+    finished_at  timestamptz
+);
+CREATE UNIQUE INDEX recall_open ON recall (study_key) WHERE state = 'open';  -- however many ask at once
+CREATE INDEX recall_by_study ON recall (study_key, finished_at);
 
 -- The results of what runs by itself, for `pacs check`: the newest row of a kind counts.
 CREATE TABLE run (
