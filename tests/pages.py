@@ -187,7 +187,8 @@ def _may_resize() -> bool:
     return bool(int(line.split()[1], 16) >> 24 & 1)
 
 
-_CAN: dict[str, Callable[[], bool]] = {"resize": _may_resize}
+#: `appliance`: what there is only on the appliance itself (tests/integration/machine).
+_CAN: dict[str, Callable[[], bool]] = {"resize": _may_resize, "appliance": lambda: False}
 
 
 @contextlib.contextmanager

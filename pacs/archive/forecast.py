@@ -8,12 +8,14 @@ from datetime import timedelta
 
 from pacs import clock
 from pacs.archive.room import free_bytes, reserve_bytes, size_bytes
+from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index import growth as rows
 from pacs.index.database import Database
 from pacs.model.forecast import Arrived, Disk, Growth, Move, Outlook, look_ahead, measure_growth
 from pacs.model.plan import INDEX_BYTES
+from pacs.model.tier_rules import Rule
 from pacs.settings import Settings
 from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import Room, Volume
@@ -42,11 +44,20 @@ def forecast(settings: Settings, database: Database, volumes: Volumes) -> Foreca
     disks = [group.disk() for group in _groups(settings, database, volumes)]
     if growth is None:
         return Forecast(None, [Outlook(disk, None) for disk in disks], an_object)
-    return Forecast(growth, look_ahead(disks, _moves(settings), growth, an_object), an_object)
+    moves = _moves(rules_in_force(database, settings))
+    return Forecast(growth, look_ahead(disks, moves, growth, an_object), an_object)
 
 
-def _moves(settings: Settings) -> Sequence[Move]:
-    return [Move(1, 2, settings.tier1_high_percent, settings.tier1_low_percent)]
+def _moves(rules: Sequence[Rule]) -> list[Move]:
+    """The rules that are about all studies. Those about some kinds only move less than is reckoned without them."""
+    return [
+        Move(
+            rule.from_tier, rule.to_tier, rule.high_percent, rule.low_percent,
+            max((days for days in (rule.age_days, rule.unused_days) if days is not None), default=None), rule.keep,
+        )
+        for rule in rules
+        if not (rule.modalities or rule.devices or rule.tenants)
+    ]  # fmt: skip
 
 
 def _index_bytes_an_object(database: Database) -> float:

@@ -45,11 +45,10 @@ class Worker:
         recalling = threading.Thread(
             target=self._repeat, args=(RECALL_INTERVAL_S, self.recall), name="recall", daemon=True
         )
+        tasks = (self.look_at_volumes, self.copy_journal, self.move, self.count_arrivals)
         moving = threading.Thread(
-            target=self._repeat,
-            args=(self.settings.tier_interval_s, self.look_at_volumes, self.copy_journal, self.move, self.count_arrivals),
-            name="move", daemon=True,
-        )  # fmt: skip
+            target=self._repeat, args=(self.settings.tier_interval_s, *tasks), name="move", daemon=True
+        )
         for thread in (recalling, moving):
             thread.start()
         stop.wait()
