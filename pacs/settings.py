@@ -114,6 +114,12 @@ class Settings(BaseSettings):
     forecast_critical_days: float = Field(default=14, ge=0, description="... and is critical from this on.")
     backup_repository: Path | None = Field(default=None, description="Folder that backups are written to.")
     backup_keep: int = Field(default=14, ge=1, description="Recovery points kept in the repository.")
+    scrub_period_days: float = Field(
+        default=90, gt=0, description="How often every copy is read again and compared with its digest [days]."
+    )
+    scrub_rate_mb_s: float = Field(
+        default=50, ge=0, description="At most so much is read by the scrub, written by a repair [MB/s]; 0: no limit."
+    )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     @property

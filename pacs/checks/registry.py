@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from pacs.checks import backup, commitments, conflicts, copies, database, devices, room, tiers, volumes
+from pacs.checks import (
+    backup,
+    commitments,
+    conflicts,
+    copies,
+    database,
+    devices,
+    fixity,
+    room,
+    tiers,
+    volumes,
+)
 from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
@@ -11,6 +22,7 @@ CHECKS: dict[str, Check] = {
     "room": room.run,
     "copies": copies.run,
     "tiers": tiers.run,
+    "fixity": fixity.run,
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,

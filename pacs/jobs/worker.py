@@ -31,7 +31,7 @@ _RECALLS_KEPT_DAYS = 30
 
 
 class Worker:
-    """Copies the journal to every volume, follows the tiers' rules, empties volumes; and, beside that, recalls."""
+    """Copies the journal to every volume, repairs, follows the tiers' rules, empties volumes; beside that, recalls."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
@@ -45,7 +45,7 @@ class Worker:
         recalling = threading.Thread(
             target=self._repeat, args=(RECALL_INTERVAL_S, self.recall), name="recall", daemon=True
         )
-        tasks = (self.look_at_volumes, self.copy_journal, self.move, self.count_arrivals)
+        tasks = (self.look_at_volumes, self.copy_journal, self.repair, self.move, self.count_arrivals)
         moving = threading.Thread(
             target=self._repeat, args=(self.settings.tier_interval_s, *tasks), name="move", daemon=True
         )
@@ -84,6 +84,14 @@ class Worker:
                 self.journal.copy_to(volume)
             except PacsError as error:  # the others get theirs
                 log.error("no copy of the journal: %s", error)
+
+    def repair(self) -> None:
+        """Make copies that are missing or bad anew, from others of their objects or the backup."""
+        started, limit = clock.now(), self.settings.scrub_rate_mb_s
+        work = Repair(self.database, self.volumes.by_id, backup_sources(self.settings), limit * 1e6 or None)
+        done = work.run(duration_s_max=self.settings.tier_interval_s)
+        if done.did_anything:
+            record_run(self.database, "repair", started, done.waiting == 0, asdict(done))
 
     def recall(self) -> None:
         """Bring back the studies that were asked for."""

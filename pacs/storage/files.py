@@ -15,7 +15,6 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pacs.errors import NotFound, PacsError, VolumeFailed, VolumeMissing
@@ -25,6 +24,7 @@ from pacs.storage.kinds import FileStatus, Promise, Room, ToPut
 from pacs.storage.reading import LocalFile, read_past_cache, unreadable
 from pacs.storage.together import put_together
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
+from pacs.storage.walking import walk_in_order
 
 #: Room that is left free on a volume [bytes].
 RESERVED_BYTES = 64 << 20
@@ -245,20 +245,12 @@ class LocalVolume:
         return str(target.relative_to(self.root))
 
     def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
-        for top in ("objects", "incoming"):
-            for folder, _folders, names in os.walk(self.root / top, onerror=self._not_listed):
-                for name in names:
-                    path = Path(folder, name)
-                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
-                        status = path.stat()
-                        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                        yield FileStatus(str(path.relative_to(self.root)), status.st_size, modified_at)
-        self.require_present()  # else what was listed is not all
-
-    def _not_listed(self, error: OSError) -> None:
-        """A folder that cannot be listed is not an empty one; one that was removed meanwhile is."""
-        if not isinstance(error, FileNotFoundError):
+        """Every file below `objects/` and `incoming/`, in the order of their paths' bytes."""
+        try:
+            for top in ("incoming", "objects"):
+                yield from walk_in_order(self.root, top)
+            self.require_present()  # else what was listed is not all
+        except OSError as error:
             raise unreadable(self.root, error) from error
 
     def read_small(self, path: str) -> bytes:

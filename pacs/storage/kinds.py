@@ -187,7 +187,10 @@ class Volume(Protocol):
         ...
 
     def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
+        """Every file below `objects/` and `incoming/`; those of `objects/` in the order of their paths' UTF-8 bytes.
+
+        Raise VolumeFailed if a part of it cannot be listed.
+        """
         ...
 
     def read_small(self, path: str) -> bytes:

@@ -136,11 +136,13 @@ class S3Volume:
             return False
         return True
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of an object as the endpoint gives it back, all of it. Raise NotFound."""
         digest = hashlib.sha256()
         for chunk in self.read(path):
             digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
         return digest.digest()
 
     def remove(self, path: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,9 +191,12 @@ class ShareVolume:
         """Whether there is a file at path."""
         return cast(bool, self._ask("has", path=path))
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of a file as the server has it: read past this machine's caches. Raise NotFound."""
-        return bytes.fromhex(self._ask("digest", path=path))
+        found = bytes.fromhex(self._ask("digest", path=path))
+        if on_bytes is not None:
+            on_bytes(self.size_of(path))
+        return found
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is gone already is no fault."""

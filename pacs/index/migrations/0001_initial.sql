@@ -233,6 +233,64 @@ CREATE TABLE copy (
 CREATE INDEX copy_lost ON copy (copy_key) WHERE state IN ('missing', 'bad');
 CREATE INDEX copy_leaving ON copy (volume_id, left_at) WHERE state = 'leaving';
 
+-- When the copies of a folder (`objects/<tenant>/<yyyy>/<mm>/<dd>/` on a volume) were last read and compared with their
+-- digests: every copy in service that was there at verified_at. A copy that came later counts from its created_at, when
+-- it was written or copied here. So a copy's date costs no write to its row: docs/operate/scrub.md has what that saves.
+CREATE TABLE fixity (
+    tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    volume_id   uuid NOT NULL REFERENCES volume ON DELETE CASCADE,
+    folder      text NOT NULL,
+    -- What was in it when it was last looked at (sized_at), and since when the oldest of it is there.
+    copies      bigint NOT NULL,
+    size_bytes  bigint NOT NULL,
+    oldest_at   timestamptz NOT NULL,
+    sized_at    timestamptz NOT NULL DEFAULT now(),
+    -- A reading that was begun: since when, and the last path that it has come to.
+    begun_at    timestamptz,
+    position    text NOT NULL DEFAULT '',
+    verified_at timestamptz,
+    PRIMARY KEY (volume_id, folder)
+) WITH (fillfactor = 70);
+
+-- Every time that a copy was found missing or bad, by whoever found it, and what became of it. Kept by triggers, so
+-- that a copy cannot go out of service without being told of here.
+CREATE TABLE damage (
+    tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    damage_key  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    copy_key    bigint NOT NULL,
+    object_key  bigint NOT NULL REFERENCES object ON DELETE CASCADE,
+    volume_id   uuid NOT NULL REFERENCES volume ON DELETE CASCADE,
+    path        text NOT NULL,
+    state       text NOT NULL,
+    found_at    timestamptz NOT NULL DEFAULT now(),
+    tries       integer NOT NULL DEFAULT 0,
+    next_try_at timestamptz NOT NULL DEFAULT now(),
+    last_error  text NOT NULL DEFAULT '',
+    settled_at  timestamptz,
+    outcome     text NOT NULL DEFAULT ''  -- repaired, found well, healed (by another sending), forgotten
+);
+CREATE UNIQUE INDEX damage_open ON damage (copy_key) WHERE settled_at IS NULL;
+CREATE INDEX damage_of_object ON damage (object_key);
+CREATE INDEX damage_settled ON damage (settled_at) WHERE settled_at IS NOT NULL;
+
+CREATE FUNCTION pacs_note_damage() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.state IN ('missing', 'bad') THEN
+        INSERT INTO damage (tenant_id, copy_key, object_key, volume_id, path, state)
+        VALUES (NEW.tenant_id, NEW.copy_key, NEW.object_key, NEW.volume_id, NEW.path, NEW.state)
+        ON CONFLICT (copy_key) WHERE settled_at IS NULL DO UPDATE SET path = excluded.path, state = excluded.state;
+    ELSE
+        UPDATE damage SET settled_at = now(), outcome = CASE WHEN outcome <> '' THEN outcome
+               WHEN TG_OP = 'DELETE' THEN 'forgotten' ELSE 'healed' END
+         WHERE copy_key = OLD.copy_key AND settled_at IS NULL;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER copy_damaged AFTER UPDATE ON copy FOR EACH ROW
+    WHEN (OLD.state IN ('missing', 'bad') OR NEW.state IN ('missing', 'bad')) EXECUTE FUNCTION pacs_note_damage();
+CREATE TRIGGER copy_forgotten AFTER DELETE ON copy FOR EACH ROW
+    WHEN (OLD.state IN ('missing', 'bad')) EXECUTE FUNCTION pacs_note_damage();
+
 -- What came twice. `kind`: 'same bytes', 'same content' (another encoding), both dropped; 'conflict', kept, see there.
 CREATE TABLE duplicate (
     tenant_id       smallint NOT NULL REFERENCES tenant,
