@@ -11,8 +11,10 @@ from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.move import Mover, Pass
 from pacs.archive.recall import Recaller
+from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
