@@ -95,13 +95,15 @@ class Dev:
     #: The port for DICOM over TLS, if it is started with `words = ("--dicom-tls-port", "0")`.
     dicom_tls_port: int = 0
     words: tuple[str, ...] = ()
+    #: What runs the commands: a namespace, say.
+    prefix: tuple[str, ...] = ()
 
     def start(self, timeout_s: float = 90) -> Dev:
         """Start it and wait for `ready`."""
         before = len(self.log())
         with self._log_file.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
+                [*self.prefix, sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
                 + ["--dicom-port", "0", "--http-port", "0", *self.words],
                 stdout=log, stderr=log, env={**os.environ, **self.environment}, start_new_session=True,
             )  # fmt: skip
@@ -161,7 +163,7 @@ class Dev:
     def pacs(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a `pacs` command on it."""
         return subprocess.run(
-            [sys.executable, "-m", "pacs.cli.main", "--data", str(self.data), *words],
+            [*self.prefix, sys.executable, "-m", "pacs.cli.main", "--data", str(self.data), *words],
             capture_output=True, text=True, check=check, env={**os.environ, **self.environment},
         )  # fmt: skip
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "repair": "repair",
     "tier": "tier",
     "volume": "volume",
+    "capacity": "capacity",
     "backup": "backup",
     "commitment": "commitment",
     "tls": "tls",

@@ -17,7 +17,7 @@ from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
-from pacs.index import recalls, tiers
+from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
@@ -26,6 +26,8 @@ from pacs.storage.receipts import Receipts
 
 log = logging.getLogger(__name__)
 
+#: How often arrivals are counted [s].
+COUNT_S = 900.0
 #: How often it is looked whether a study is to be recalled [s].
 RECALL_INTERVAL_S = 1.0
 #: How long recalls that are over are shown [days].
@@ -38,6 +40,7 @@ class Worker:
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
+        self._count_again_s = 0.0
         self.stop = threading.Event()
         self.receipts = Receipts(settings.data)
         self.receipt_writer = ReceiptWriter(database, self.receipts)
@@ -49,7 +52,7 @@ class Worker:
         every_s = self.settings.tier_interval_s
         turns: dict[str, tuple[float, tuple[Callable[[], None], ...]]] = {
             "recall": (RECALL_INTERVAL_S, (self.recall,)),
-            "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal)),
+            "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
         }
@@ -125,3 +128,10 @@ class Worker:
         done = work.run(duration_s_max=self.settings.tier_interval_s)
         if done.did_anything:
             record_run(self.database, "repair", started, done.waiting == 0, asdict(done))
+
+    def count_arrivals(self) -> None:
+        """Count what arrived, for the forecast; now and then, as it is a look back at days."""
+        now_s = clock.monotonic_s()
+        if now_s >= self._count_again_s:
+            growth.count_arrivals(self.database)
+            self._count_again_s = now_s + COUNT_S

@@ -26,7 +26,7 @@ from pacs.storage.together import put_together
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
 from pacs.storage.walking import walk_in_order
 
-#: Room that receiving leaves on a volume [bytes]: on one that is shared with the database it is the database's.
+#: Room that is left free on a volume [bytes].
 RESERVED_BYTES = 64 << 20
 
 LOCAL = Promise(
@@ -42,6 +42,8 @@ class LocalVolume:
     def __init__(self, root: Path, role: str, promise: Promise = LOCAL) -> None:
         """Open the volume at root. Raise VolumeError if there is none, or it is not for this role."""
         self.root, self.promise = root, promise
+        #: What of its free room is not its own [bytes]: the database's, where that shares its file system.
+        self.kept_bytes = 0
         self.identity: VolumeIdentity = read_identity(root)
         if role not in self.identity.roles:
             raise VolumeMissing(f"The volume at {root} is for {', '.join(self.identity.roles)}, not for {role}.")
@@ -92,7 +94,7 @@ class LocalVolume:
             usage = shutil.disk_usage(self.root)
         except OSError as error:
             raise durable.as_volume_error(error, self.root) from error
-        return Room(usage.total, usage.used, usage.free)
+        return Room(usage.total, usage.used, max(0, usage.free - self.kept_bytes))
 
     def begin(self) -> Incoming:
         """Begin to receive a file of whatever size. Raise VolumeMissing, VolumeFull or VolumeFailed."""

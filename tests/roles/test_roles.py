@@ -33,6 +33,7 @@ UNITS = (
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
     "pacs-screen.timer",
+    "pacs-grow.timer",
 )
 
 ECHO = """

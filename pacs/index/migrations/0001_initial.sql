@@ -411,6 +411,20 @@ CREATE TABLE run (
 );
 CREATE INDEX run_newest ON run (kind, run_key DESC);
 
+-- What arrived on each day (UTC), for the forecast of when the disks are full. The worker counts it behind the objects'
+-- back, so that storing one only inserts; it has counted all up to the object through_object_key.
+CREATE TABLE arrival (
+    tenant_id  smallint NOT NULL REFERENCES tenant,
+    day        date NOT NULL,
+    objects    bigint NOT NULL,
+    size_bytes bigint NOT NULL,
+    PRIMARY KEY (tenant_id, day)
+);
+CREATE TABLE arrival_counted (
+    through_object_key bigint NOT NULL
+);
+INSERT INTO arrival_counted VALUES (0);
+
 -- Stores one object in one round trip: patient, study, series, object and copy, each only inserted.
 --   outcome 'stored'    the object and its copy are new
 --           'duplicate' the very bytes are here already: the caller removes its file
