@@ -101,6 +101,7 @@ def test_foreign_and_damaged_files_go_to_quarantine_never_away(instance: Instanc
 
 def test_what_was_never_acknowledged_is_removed(instance: Instance) -> None:
     part = instance.volumes.tier(1)[0].root / "incoming" / "0123456789abcdef.part"
+    part.parent.mkdir(exist_ok=True)
     part.write_bytes(b"half")
     assert _reconcile(instance).temporary_removed == 1
     assert not part.exists()
