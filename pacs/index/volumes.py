@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from psycopg.errors import ForeignKeyViolation
@@ -66,6 +67,11 @@ def insert_volume(connection: Connection, volume: KnownVolume) -> None:
             json.dumps(dict(volume.options)), volume.state,
         ),
     )  # fmt: skip
+
+
+def set_known_since(connection: Connection, volume_id: str, at: datetime) -> None:
+    """Note since when a volume has been known: the order of a tier's volumes."""
+    connection.execute("UPDATE volume SET created_at = %s WHERE volume_id = %s", (at, volume_id))
 
 
 def volume_named(database: Database, name: str) -> KnownVolume:

@@ -11,17 +11,23 @@ from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.move import Mover, Pass
 from pacs.archive.recall import Recaller
+from pacs.archive.receipts import ReceiptWriter
+from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
-from pacs.index import recalls, tiers
+from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
+from pacs.storage.receipts import Receipts
 
 log = logging.getLogger(__name__)
 
+#: How often arrivals are counted [s].
+COUNT_S = 900.0
 #: How often it is looked whether a study is to be recalled [s].
 RECALL_INTERVAL_S = 1.0
 #: How long recalls that are over are shown [days].
@@ -29,29 +35,36 @@ _RECALLS_KEPT_DAYS = 30
 
 
 class Worker:
-    """Copies the journal to every volume, follows the tiers' rules, empties volumes; and, beside that, recalls."""
+    """What goes on behind the receivers, each of it on a thread of its own, as any may take hours: study by study it
+    recalls, repairs, moves; and every minute it writes down what a rebuild of the index would need."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
+        self._count_again_s = 0.0
         self.stop = threading.Event()
+        self.receipts = Receipts(settings.data)
+        self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
-        recalling = threading.Thread(
-            target=self._repeat, args=(RECALL_INTERVAL_S, self.recall), name="recall", daemon=True
-        )
-        moving = threading.Thread(
-            target=self._repeat,
-            args=(self.settings.tier_interval_s, self.look_at_volumes, self.copy_journal, self.move),
-            name="move", daemon=True,
-        )  # fmt: skip
-        for thread in (recalling, moving):
+        every_s = self.settings.tier_interval_s
+        turns: dict[str, tuple[float, tuple[Callable[[], None], ...]]] = {
+            "recall": (RECALL_INTERVAL_S, (self.recall,)),
+            "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
+            "move": (every_s, (self.move,)),
+            "repair": (every_s, (self.repair,)),
+        }
+        threads = [
+            threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
+            for name, (interval_s, tasks) in turns.items()
+        ]
+        for thread in threads:
             thread.start()
         stop.wait()
         self.stop.set()
-        for thread in (recalling, moving):
+        for thread in threads:
             thread.join()
         self._mover.close()
         self._recaller.close()
@@ -75,13 +88,18 @@ class Worker:
         tiers.note_absent(self.database, self.volumes.absent.keys())
         recalls.forget_old(self.database, _RECALLS_KEPT_DAYS)
 
+    def write_receipts(self) -> None:
+        """Write down what of the newest arrivals is not in their files."""
+        self.receipt_writer.run()
+
     def copy_journal(self) -> None:
-        """Bring each volume's copy of the journal up to date."""
+        """Bring each volume's copies of the journal and the receipts up to date."""
         for volume in self.volumes.all():
-            try:
-                self.journal.copy_to(volume)
-            except PacsError as error:  # the others get theirs
-                log.error("no copy of the journal: %s", error)
+            for kept in (self.journal, self.receipts):
+                try:
+                    kept.copy_to(volume)
+                except PacsError as error:  # the others get theirs
+                    log.error("no copy of %s: %s", kept.folder.name, error)
 
     def recall(self) -> None:
         """Bring back the studies that were asked for."""
@@ -102,3 +120,18 @@ class Worker:
             if not done.is_nothing:
                 succeeded = done.failed == 0 and not done.errors
                 record_run(self.database, "tier", started, succeeded, asdict(done))
+
+    def repair(self) -> None:
+        """Make copies that are missing or bad anew, from others of their objects or the backup."""
+        started, limit = clock.now(), self.settings.scrub_rate_mb_s
+        work = Repair(self.database, self.volumes.by_id, backup_sources(self.settings), limit * 1e6 or None)
+        done = work.run(duration_s_max=self.settings.tier_interval_s)
+        if done.did_anything:
+            record_run(self.database, "repair", started, done.waiting == 0, asdict(done))
+
+    def count_arrivals(self) -> None:
+        """Count what arrived, for the forecast; now and then, as it is a look back at days."""
+        now_s = clock.monotonic_s()
+        if now_s >= self._count_again_s:
+            growth.count_arrivals(self.database)
+            self._count_again_s = now_s + COUNT_S
