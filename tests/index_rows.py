@@ -2,9 +2,10 @@
 
 What a rebuild cannot know is left out, and said here:
 
-- keys, `created_at` of volumes, devices and copies, `raised_at` and `resolved_at` of conflicts (near, not equal);
+- keys, `created_at` of volumes, devices and copies, when rules and pins were made, `raised_at` and `resolved_at` of
+  conflicts (near, not equal);
 - copies that are missing or bad (they have no file), a copy's leaving (it is a good one again);
-- associations that brought nothing, refusals, storage commitments, runs.
+- associations that brought nothing, refusals, storage commitments, runs, when studies were used, recalls.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ _QUERIES = {
     " WHERE EXISTS (SELECT FROM object o WHERE o.association_key = a.association_key)"
     " OR EXISTS (SELECT FROM duplicate d WHERE d.association_key = a.association_key)",
     "device": "SELECT to_jsonb(d) - 'created_at' AS row FROM device d",
-    "volume": "SELECT to_jsonb(v) - 'created_at' AS row FROM volume v",
+    "tier_rule": "SELECT name, rule FROM tier_rule",
+    "study_pin": "SELECT st.study_instance_uid, p.reason FROM study_pin p JOIN study st USING (study_key)",
+    "volume": "SELECT to_jsonb(v) - '{created_at,absent_since}'::text[] AS row FROM volume v",
 }
 
 

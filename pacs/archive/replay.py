@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from pacs.errors import DataTooNew
-from pacs.index import devices, replay
+from pacs.errors import DataTooNew, NotFound
+from pacs.index import devices, replay, tiers
 from pacs.index.database import Connection
 from pacs.index.devices import Device
 from pacs.index.volumes import KnownVolume, State
+from pacs.model.tier_rules import Rule
 
 Line = dict[str, Any]
 
@@ -31,13 +32,27 @@ class Standing:
     #: By id; where one of the settings' volumes is, the settings say.
     volumes: dict[str, tuple[KnownVolume, datetime | None]] = field(default_factory=dict)
     devices: dict[str, tuple[Device, datetime]] = field(default_factory=dict)
+    rules: dict[str, tuple[Rule, datetime]] = field(default_factory=dict)
+    #: Study Instance UID → why it stays on its tier, and since when.
+    pins: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     dismissed: dict[tuple[str, str, str, str], Line] = field(default_factory=dict)
 
     def write(self, connection: Connection) -> list[str]:
         """Write it into the index; return what could not be done, in words."""
         devices.insert_devices(connection, list(self.devices.values()))
         replay.put_dismissed(connection, list(self.dismissed.values()))
-        return []
+        for rule, since in self.rules.values():
+            tiers.put_rule(connection, rule, since)
+        problems = [_pin(connection, uid, reason, since) for uid, (reason, since) in self.pins.items()]
+        return [problem for problem in problems if problem]
+
+
+def _pin(connection: Connection, study_instance_uid: str, reason: str, since: datetime) -> str:
+    try:
+        tiers.pin(connection, tiers.study_key_of(connection, study_instance_uid), reason, since)
+    except NotFound:
+        return f"Study {study_instance_uid} was to stay on its tier, and is on no volume."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,31 @@ def _remove_device(standing: Standing, line: Line) -> None:
     standing.devices.pop(line["name"], None)
 
 
+def _put_rule(standing: Standing, line: Line) -> None:
+    values = {name: value for name, value in line.items() if name not in ("at", "what")}
+    unknown = values.keys() - {each.name for each in fields(Rule)}
+    if unknown:
+        raise DataTooNew(
+            f"The journal tells of rules of tiers what this version does not know ({', '.join(unknown)}). "
+            "Nothing was touched. Boot the image that wrote it, or a newer one."
+        )
+    before = standing.rules.get(line["name"])
+    standing.rules[line["name"]] = (Rule.of(values), before[1] if before else line["at"])
+
+
+def _remove_rule(standing: Standing, line: Line) -> None:
+    standing.rules.pop(line["name"], None)
+
+
+def _pin_study(standing: Standing, line: Line) -> None:
+    before = standing.pins.get(line["study_instance_uid"])
+    standing.pins[line["study_instance_uid"]] = (line["reason"], before[1] if before else line["at"])
+
+
+def _unpin_study(standing: Standing, line: Line) -> None:
+    standing.pins.pop(line["study_instance_uid"], None)
+
+
 def _dismiss_refusal(standing: Standing, line: Line) -> None:
     standing.dismissed[line["calling_ae"], line["address"], line["kind"], line["detail"]] = line
 
@@ -113,6 +153,10 @@ EVENTS: dict[str, Event] = {
     "device add": Event(fold=_put_device),
     "device change": Event(fold=_put_device),
     "device remove": Event(fold=_remove_device),
+    "tier rule add": Event(fold=_put_rule),
+    "tier rule remove": Event(fold=_remove_rule),
+    "study pin": Event(fold=_pin_study),
+    "study unpin": Event(fold=_unpin_study),
     "refusal dismiss": Event(fold=_dismiss_refusal),
     "conflict resolve": Event(in_order=_resolve_conflict),
 }

@@ -13,8 +13,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from pacs.archive import conflicts, devices
-from pacs.archive.move import Mover
+from pacs.archive import conflicts, devices, tiering
+from pacs.archive.move import Mover, Pass
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.store import Announced, StoreSession
 from pacs.cli.instance import Instance, open_instance
@@ -22,6 +22,7 @@ from pacs.index import conflicts as conflict_rows
 from pacs.index import store as store_rows
 from pacs.index.conflicts import Decision
 from pacs.index.devices import Device
+from pacs.model.tier_rules import Rule
 from pacs.storage.receipts import Receipts
 from tests.index_rows import all_rows
 from tests.synthetic import ct_dataset, encode
@@ -71,10 +72,10 @@ class Archive:
         )
 
     def move(self) -> None:
-        source, target = self.instance.volumes.tier(1)[0], self.instance.volumes.tier(2)[0]
-        mover = Mover(self.instance.database, source, target, 0)
-        mover.run(0, 0)
+        mover = Mover(self.instance.database, self.instance.volumes, 0)
+        mover.move_down(0, Pass())
         mover.remove_left(-1)
+        mover.close()
 
     def write_down(self) -> None:
         """What the worker does every minute."""
@@ -144,6 +145,13 @@ def live(archive: Archive) -> None:
     # Patients without a usable id.
     assert archive.store(changed(8, 1, PatientID="UNKNOWN")) == "stored"
     assert archive.store(changed(9, 1, PatientID="UNKNOWN")) == "stored"
+    # What rules and people say of tiers.
+    tiering.add_rule(instance.database, journal, instance.settings, Rule("old", 1, 2, age_days=90, modalities=("CT",)))
+    tiering.add_rule(instance.database, journal, instance.settings, Rule("gone", 1, 2, age_days=9))
+    tiering.remove_rule(instance.database, journal, "gone")
+    for seed in (1, 2):
+        tiering.pin(instance.database, journal, changed(seed).StudyInstanceUID, "for teaching")
+    tiering.unpin(instance.database, journal, changed(2).StudyInstanceUID)
     archive.end_associations()
     archive.write_down()
 
