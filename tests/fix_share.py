@@ -32,6 +32,7 @@ class Share:
     server: Path
     folder: Path
     lower: subprocess.Popen[bytes]
+    upper: subprocess.Popen[bytes]
 
     def hang(self) -> None:
         """Have it answer nothing any more."""
@@ -56,7 +57,7 @@ def share(tmp_path: Path) -> Iterator[Share]:
         while not mounted.is_mount():
             assert running[-1].poll() is None and time.monotonic() < ends
             time.sleep(0.01)
-    made = Share(server, folder, running[0])
+    made = Share(server, folder, running[0], running[1])
     make_at("smb", str(folder), {**OPTIONS, "timeout_s": 60}, "tier3", APPLIANCE_ID)
     yield made
     made.wake()

@@ -22,7 +22,7 @@ from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeFailed, Volume
 from pacs.storage import s3_download
 from pacs.storage.kinds import FileStatus, Room, ToPut
 from pacs.storage.promises import S3
-from pacs.storage.s3_client import translated
+from pacs.storage.s3_client import reading, translated
 from pacs.storage.s3_place import reach, read_identity_object
 from pacs.storage.s3_upload import Uploads
 from pacs.storage.volume import VolumeIdentity
@@ -34,6 +34,8 @@ _T = TypeVar("_T")
 
 #: How long it is believed that the bucket is still this volume's, between two writes [s].
 _PRESENT_FOR_S = 10.0
+#: How long an endpoint that could not be asked is left alone [s].
+_ABSENT_FOR_S = 5.0
 #: How many objects of a batch are on their way at once.
 _PUTS_AT_ONCE = 8
 #: The largest object that an endpoint copies in one request [bytes].
@@ -47,11 +49,12 @@ class S3Volume:
 
     def __init__(self, location: str, role: str, options: Mapping[str, Any], credentials_file: Path) -> None:
         """Open the volume at s3://bucket/prefix. Raise VolumeMissing if it is not there or not for this role."""
-        self._client, self._place = reach(location, options, credentials_file)
-        self._uploads = Uploads(self._client, self._place)
-        self._present_until_s = 0.0
+        self._where, self._options, self._credentials_file = location, options, credentials_file
+        self._present_until_s, self._absent_until_s = 0.0, 0.0
+        self._absence: PacsError | None = None
         self._lock = threading.Lock()
-        self.identity: VolumeIdentity = self._read_identity()
+        self._connect()
+        self.identity: VolumeIdentity = read_identity_object(self._client, self._place)
         if role not in self.identity.roles:
             raise VolumeMissing(f"The volume at {location} is for {', '.join(self.identity.roles)}, not for {role}.")
 
@@ -66,8 +69,28 @@ class S3Volume:
         return self._place.location
 
     def require_present(self) -> None:
-        """Raise VolumeMissing or ForeignVolume unless the identity object is still the one that was opened."""
-        found = self._read_identity()
+        """Raise VolumeMissing or ForeignVolume unless the identity object is the one that was opened.
+
+        What was seen a few seconds ago counts: one asks, and the others do not wait for an endpoint that is down.
+        """
+        with self._lock:
+            now = clock.monotonic_s()
+            if now < self._present_until_s:
+                return
+            if self._absence is not None and now < self._absent_until_s:
+                raise type(self._absence)(str(self._absence))
+            try:
+                self._look()
+            except PacsError as error:
+                self._absence, self._absent_until_s = error, clock.monotonic_s() + _ABSENT_FOR_S
+                raise
+            self._absence = None
+
+    def _look(self) -> None:
+        self._present_until_s = 0.0
+        if _stamp(self._credentials_file) != self._credentials_stamp:  # a person wrote other keys
+            self._connect()
+        found = read_identity_object(self._client, self._place)
         if found != self.identity:
             kind = ForeignVolume if found.appliance_id != self.identity.appliance_id else VolumeMissing
             raise kind(
@@ -75,6 +98,12 @@ class S3Volume:
                 f"Nothing was written. Bring back {self.volume_id}, or give the other a prefix of its own."
             )
         self._present_until_s = clock.monotonic_s() + _PRESENT_FOR_S
+
+    def _connect(self) -> None:
+        stamp = _stamp(self._credentials_file)
+        self._client, self._place = reach(self._where, self._options, self._credentials_file)
+        self._uploads = Uploads(self._client, self._place)
+        self._credentials_stamp = stamp
 
     def require_writable(self) -> None:
         """The same. Whether the credentials may write shows when something is written."""
@@ -89,7 +118,7 @@ class S3Volume:
 
     def put(self, path: str, chunks: Iterable[bytes | memoryview], size_bytes: int) -> bytes:
         """Send an object, whole or not at all; return the SHA-256 of what was given. It counts once it is read back."""
-        self._require_recently_present()
+        self.require_present()
         return self._uploads.put(self._key(path), chunks, size_bytes)
 
     def put_many(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
@@ -113,16 +142,14 @@ class S3Volume:
         try:
             yield from s3_download.stream(self._client, self._place, self._key(path), offset)
         except NotFound:
-            self.require_present()
+            self._look()
             raise
 
     def read_start(self, path: str, size_bytes: int) -> bytes:
         """An object's first bytes, at most size_bytes. Raise NotFound."""
-        with translated(self._place):
-            answer = self._or_volume_missing(
-                lambda: s3_download.ask(self._client, self._place, self._key(path), 0, size_bytes - 1, "")
-            )
-            return answer["Body"].read(size_bytes) if answer is not None else b""
+        return self._or_volume_missing(
+            lambda: s3_download.start_of(self._client, self._place, self._key(path), size_bytes)
+        )
 
     def size_of(self, path: str) -> int:
         """An object's size [bytes]. Raise NotFound."""
@@ -136,16 +163,18 @@ class S3Volume:
             return False
         return True
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of an object as the endpoint gives it back, all of it. Raise NotFound."""
         digest = hashlib.sha256()
         for chunk in self.read(path):
             digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
         return digest.digest()
 
     def remove(self, path: str) -> None:
         """Remove an object, or an unfinished upload; one that is gone already is no fault."""
-        self._require_recently_present()
+        self.require_present()
         unfinished = _unfinished_of(path)
         if unfinished is not None:
             self._uploads.give_up(self._key(unfinished[0]), unfinished[1])
@@ -155,7 +184,7 @@ class S3Volume:
 
     def quarantine(self, path: str) -> str:
         """Move an object that is nobody's below `quarantine/`: copied, found to be there in full, then removed."""
-        self._require_recently_present()
+        self.require_present()
         target = f"quarantine/{secrets.token_hex(4)}-{Path(path).name}"
         size_bytes = self.size_of(path)
         if size_bytes > _COPY_SIZE_BYTES_MAX:
@@ -171,11 +200,24 @@ class S3Volume:
         self.remove(path)
         return target
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every object below `objects/` and `incoming/`, and every unfinished upload as a file of `incoming/`."""
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly below a folder, in no order; none if there is nothing."""
+        prefix, found = f"{self._place.prefix}{folder}/", list[str]()
+        with translated(self._place):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._place.bucket, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                found += [each["Prefix"].removeprefix(prefix).rstrip("/") for each in page.get("CommonPrefixes", ())]
+                found += [each["Key"].removeprefix(prefix) for each in page.get("Contents", ())]
+        return found
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every object below a folder; below `objects/` and `incoming/` if none is named, and then every unfinished
+        upload as a file of `incoming/`."""
         prefix = self._place.prefix
-        for top in ("objects/", "incoming/"):
-            with translated(self._place):
+        for top in (f"{below}/",) if below else ("objects/", "incoming/"):
+            with reading(self._place):
                 pages = self._client.get_paginator("list_objects_v2").paginate(
                     Bucket=self._place.bucket, Prefix=prefix + top
                 )
@@ -183,7 +225,9 @@ class S3Volume:
                     for each in page.get("Contents", ()):
                         modified_at = each["LastModified"].astimezone(UTC)
                         yield FileStatus(each["Key"].removeprefix(prefix), each["Size"], modified_at)
-        with translated(self._place):
+        if below:
+            return
+        with reading(self._place):
             uploads = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._place.bucket, Prefix=prefix
             )
@@ -198,7 +242,7 @@ class S3Volume:
 
     def replace_small(self, path: str, content: bytes) -> None:
         """Write a small object, and read it back."""
-        self._require_recently_present()
+        self.require_present()
         self._uploads.replace(self._key(path), content)
         if self.read_small(path) != content:
             raise VolumeFailed(f"{self.location} did not keep what was written. Look at the endpoint.")
@@ -211,27 +255,28 @@ class S3Volume:
         return self._place.prefix + path
 
     def _head(self, key: str) -> int:
-        with translated(self._place):
+        with reading(self._place):
             return self._client.head_object(Bucket=self._place.bucket, Key=key)["ContentLength"]
-
-    def _require_recently_present(self) -> None:
-        with self._lock:  # one asks, the others wait for what it hears
-            if clock.monotonic_s() >= self._present_until_s:
-                self.require_present()
 
     def _or_volume_missing(self, read: Callable[[], _T]) -> _T:
         """What `read` returns. An object that is not there is one thing, a bucket that was emptied another."""
         try:
             return read()
         except NotFound:
-            self.require_present()
+            self._look()
             raise
-
-    def _read_identity(self) -> VolumeIdentity:
-        return read_identity_object(self._client, self._place)
 
 
 def _unfinished_of(path: str) -> tuple[str, str] | None:
     """Path and upload id of an unfinished upload that `walk` listed; None if it is a file."""
     name, hash_sign, upload_id = path.removeprefix("incoming/").partition("#")
     return (name, upload_id) if hash_sign and path.startswith("incoming/") else None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

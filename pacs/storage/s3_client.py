@@ -181,6 +181,19 @@ def translated(place: Place) -> Iterator[None]:
         raise _of_connection(error, place) from error
 
 
+@contextmanager
+def reading(place: Place) -> Iterator[None]:
+    """The same for what only reads: an endpoint that fails says nothing of the object, whose copy is as good as it was.
+
+    So it is the volume that is missing for the moment (VolumeMissing), but for what is the object's own (NotFound).
+    """
+    try:
+        with translated(place):
+            yield
+    except TryAgainLater as error:  # VolumeFailed is one
+        raise VolumeMissing(str(error)) from error
+
+
 def code_of(error: botocore_errors.ClientError) -> str:
     """The code of an endpoint's error, or the HTTP status where it gave none."""
     answer: Mapping[str, Any] = error.response

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as botocore_errors
 
-from pacs.errors import NotFound, VolumeFailed
-from pacs.storage.s3_client import ATTEMPTS, Place, code_of, translated
+from pacs.errors import NotFound, VolumeFailed, VolumeMissing
+from pacs.storage.s3_client import ATTEMPTS, Place, code_of, reading
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -69,12 +69,20 @@ def stream(client: S3Client, place: Place, key: str, offset: int = 0) -> Iterato
         yield from _body(client, place, key, answer, offset, _whole_size(answer) - offset)
 
 
+def start_of(client: S3Client, place: Place, key: str, size_bytes: int) -> bytes:
+    """An object's first bytes, at most size_bytes, and all of those that it has. Raise as `stream` does."""
+    answer = ask(client, place, key, 0, size_bytes - 1, "")
+    if answer is None:
+        return b""
+    return b"".join(_body(client, place, key, answer, 0, min(size_bytes, _whole_size(answer))))
+
+
 def ask(client: S3Client, place: Place, key: str, first: int, last: int | None, etag: str) -> Any:
     """The answer to a request for the bytes from `first` to `last`, both included; None if there are none."""
     condition: Any = {"IfMatch": etag} if etag else {}
     if first or last is not None:
         condition["Range"] = f"bytes={first}-{'' if last is None else last}"
-    with translated(place):
+    with reading(place):
         try:
             return client.get_object(Bucket=place.bucket, Key=key, **condition)
         except botocore_errors.ClientError as error:
@@ -96,13 +104,13 @@ def _body(client: S3Client, place: Place, key: str, answer: Any, offset: int, wa
         except botocore_errors.BotoCoreError as error:
             failures += 1
             if failures == ATTEMPTS:
-                raise VolumeFailed(
+                raise VolumeMissing(
                     f"{place.location}: {place.endpoint} broke off {failures} times in one object. Look at its log, "
                     "and at the network."
                 ) from error
         if done < wanted:
             if failures == 0:
-                raise VolumeFailed(f"{place.location}: {place.endpoint} gave {done} bytes of {wanted}.")
+                raise VolumeMissing(f"{place.location}: {place.endpoint} gave {done} bytes of {wanted}.")
             answer = ask(client, place, key, offset + done, offset + wanted - 1, answer["ETag"])
             if answer is None:
                 raise VolumeFailed(f"{place.location}: an object became shorter while it was read.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore import exceptions as botocore_errors
 
 from pacs.errors import NotFound, PacsError, UsageError, VolumeFailed, VolumeMissing
-from pacs.storage.s3_client import Place, connect, of_answer, read_credentials, split_location, translated
+from pacs.storage.s3_client import Place, connect, of_answer, read_credentials, reading, split_location, translated
 from pacs.storage.s3_upload import Uploads
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, identity_content, new_identity, parse_identity
 
@@ -31,10 +31,10 @@ def reach(location: str, options: Mapping[str, Any], credentials_file: Path) -> 
 
 def read_identity_object(client: S3Client, place: Place) -> VolumeIdentity:
     """The identity of the volume there. Raise VolumeMissing if there is none."""
-    with translated(place):
+    with reading(place):
         try:
             answer = client.get_object(Bucket=place.bucket, Key=place.prefix + IDENTITY_FILE)
-            content = answer["Body"].read(1 << 20)
+            content = answer["Body"].read()  # all of it: a part read would not tell that it broke off
         except botocore_errors.ClientError as error:
             if isinstance(of_answer(error, place), NotFound):
                 raise VolumeMissing(
@@ -48,7 +48,7 @@ def read_identity_object(client: S3Client, place: Place) -> VolumeIdentity:
 def identity_at(location: str, options: Mapping[str, Any], credentials_file: Path) -> VolumeIdentity | None:
     """The identity of the volume there; None if nothing is. Raise UsageError if it is neither."""
     client, place = reach(location, options, credentials_file)
-    with translated(place):
+    with reading(place):
         found = client.list_objects_v2(Bucket=place.bucket, Prefix=place.prefix, MaxKeys=10).get("Contents", [])
     if not found:
         return None

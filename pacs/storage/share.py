@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from pacs import clock
-from pacs.errors import ForeignVolume, PacsError, VolumeError, VolumeMissing
+from pacs.errors import ForeignVolume, PacsError, VolumeMissing
 from pacs.storage import durable
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.incoming import ReceivedFile
 from pacs.storage.kinds import FileStatus, Kind, Room, ToPut
-from pacs.storage.mounts import Mount
 from pacs.storage.promises import NFS, SMB
 from pacs.storage.share_incoming import ShareIncoming
 from pacs.storage.share_mount import require_share
@@ -49,9 +48,7 @@ class ShareVolume:
         self._kind, self._location, self._role, self._options = kind, location, role, options
         self._pool = pool_of(location, options)
         self._room: tuple[Room | None, float] = (None, 0.0)
-        mount = self._require_mounted()
-        if role == "tier1" and mount.why_it_may_not_receive:
-            raise VolumeError(mount.why_it_may_not_receive)
+        self._require_mounted()
         with self._pool.process(role) as process:
             self.identity = identity_of(process.ask("open", role=role))
 
@@ -191,9 +188,12 @@ class ShareVolume:
         """Whether there is a file at path."""
         return cast(bool, self._ask("has", path=path))
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of a file as the server has it: read past this machine's caches. Raise NotFound."""
-        return bytes.fromhex(self._ask("digest", path=path))
+        found = bytes.fromhex(self._ask("digest", path=path))
+        if on_bytes is not None:
+            on_bytes(self.size_of(path))
+        return found
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is gone already is no fault."""
@@ -203,11 +203,15 @@ class ShareVolume:
         """Move a file that is nobody's to `quarantine/`; return its new path."""
         return cast(str, self._change("quarantine", path=path))
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly in a folder, in no order; none if it is not there."""
+        return cast(list[str], self._ask("names", folder=folder))
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder; below `objects/` and `incoming/` if none is named."""
         self._require_mounted()
         with self._pool.stream(self._role) as process:
-            process.begin("walk")
+            process.begin("walk", below=below)
             for kind, content in process.frames():
                 if kind == b"I":
                     for path, size_bytes, modified_s in json.loads(content):
@@ -239,11 +243,10 @@ class ShareVolume:
             self._require_same(process)
             return process.ask(call, **words)
 
-    def _require_mounted(self) -> Mount:
+    def _require_mounted(self) -> None:
         mount = require_share(self._kind, Path(self._location), bool(self._options.get("any_file_system")))
         if self._kind == "nfs":  # it may have been mounted in another way since
             self.promise = NFS if not mount.why_it_may_not_receive else _NFS_NOT_SYNC
-        return mount
 
     def _require_same(self, process: Process) -> None:
         """What a process finds there is what was opened here: each knows only what it opened itself."""

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pacs import clock
-from pacs.errors import PacsError, TryAgainLater, VolumeMissing
+from pacs.errors import PacsError, VolumeMissing
 from pacs.storage.share_wire import Lost, NoAnswer, Wire, from_failure
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Pool:
     def process(self, role: str) -> Iterator[Process]:
         """A process that has the share open for a role, for one request.
 
-        Raise VolumeMissing if the share does not answer, TryAgainLater if all are busy, and what the request raises.
+        Raise VolumeMissing if the share does not answer or all are busy, and what the request raises.
         """
         with self.raw_process() as process:
             if process.role != role:
@@ -138,7 +138,7 @@ class Pool:
             raise VolumeMissing(self._why_missing()) from None
         except Lost as error:
             self._end(process)
-            raise TryAgainLater(f"A share process of {self.root} ended: {error}. It is started again.") from error
+            raise VolumeMissing(f"A share process of {self.root} ended: {error}. It is started again.") from error
         except BaseException:
             # In the middle of a request, what comes next from it belongs to that one.
             (self._give_back if process.is_between_requests else self._end)(process)
@@ -180,7 +180,7 @@ class Pool:
             return Process(self.root)
         except OSError as error:
             self._forget()
-            raise TryAgainLater(f"No share process could be started: {error.strerror}. Is memory short?") from error
+            raise VolumeMissing(f"No share process could be started: {error.strerror}. Is memory short?") from error
 
     def _may_go_on(self) -> bool:
         return self._is_missing or bool(self._idle) or self._count < PROCESSES_MAX
@@ -235,7 +235,7 @@ class Pool:
             each.end()
 
     def _busy(self) -> PacsError:
-        return TryAgainLater(f"All processes of the share at {self.root} are busy. Try again in a while.")
+        return VolumeMissing(f"All processes of the share at {self.root} are busy. Try again in a while.")
 
     def _why_missing(self) -> str:
         return (

@@ -8,6 +8,7 @@ does (pacs/storage/files.py); this only carries it over the socket.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import socket
@@ -19,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import PacsError, VolumeError, VolumeFailed, VolumeMissing
+from pacs.errors import PacsError, VolumeError, VolumeFailed, VolumeFull, VolumeMissing
 from pacs.storage import making
 from pacs.storage.files import LocalVolume
 from pacs.storage.incoming import ReceivedFile
@@ -33,6 +34,13 @@ _OPEN_FOR_S = 2.0
 #: How many files a frame of a listing has, and how often a long call says that it goes on [s].
 _ITEMS = 500
 _PROGRESS_S = 1.0
+#: Errors of the way to a server, not of a file.
+_ON_THE_WAY = {
+    errno.EAGAIN, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.EINTR, errno.EKEYEXPIRED, errno.EKEYREJECTED, errno.EKEYREVOKED, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.ENOKEY, errno.ENOLINK, errno.ENOTCONN, errno.EPIPE, errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE,
+    errno.ETIMEDOUT,
+}  # fmt: skip
 
 
 class _SourceFailed(PacsError):
@@ -62,13 +70,25 @@ class Served:
         call: Callable[..., Any] = getattr(self, f"do_{request.pop('call')}")
         try:
             result = call(**request)
-        except PacsError as error:
-            self._wire.say(b"F", as_failure(error))
-        except OSError as error:
-            failure = VolumeFailed(f"A call on the share at {self._root} failed: {error.strerror}. Look at its server.")
-            self._wire.say(b"F", as_failure(failure))
+        except (PacsError, OSError) as error:
+            self._wire.say(b"F", as_failure(self._meant_by(error)))
         else:
             self._wire.say(b"R", result)
+
+    def _meant_by(self, error: PacsError | OSError) -> PacsError:
+        """The error of a request. One of the way to the server is not the file's: its copy is as good as it was."""
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or isinstance(error, VolumeFull):
+            return error if isinstance(error, PacsError) else VolumeFailed()
+        why = f"A call on the share at {self._root} failed: {cause.strerror}. Look at its server and at the network."
+        if cause.errno in _ON_THE_WAY:
+            return VolumeMissing(why)
+        try:
+            if self._volume is not None:
+                self._volume.require_present()
+        except (PacsError, OSError):
+            return VolumeMissing(why)
+        return error if isinstance(error, PacsError) else VolumeFailed(why)
 
     @property
     def volume(self) -> LocalVolume:
@@ -187,11 +207,14 @@ class Served:
     def do_discard(self, temporary: str) -> None:
         self.volume.discard(ReceivedFile(Path(temporary), b"", 0))
 
-    def do_walk(self) -> None:
+    def do_names(self, folder: str) -> list[str]:
+        return self.volume.names(folder)
+
+    def do_walk(self, below: str) -> None:
         """Every file, in frames of many."""
         items: list[tuple[str, int, float]] = []
         said = time.monotonic()
-        for each in self.volume.walk():
+        for each in self.volume.walk(below):
             items.append((each.path, each.size_bytes, each.modified_at.timestamp()))
             if len(items) == _ITEMS or time.monotonic() - said > _PROGRESS_S:
                 self._wire.say(b"I", items)

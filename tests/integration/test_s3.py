@@ -71,6 +71,10 @@ def test_an_object_comes_back_as_it_was(volume: S3Volume, bucket: Bucket) -> Non
     assert volume.read_start(path, 132) == CONTENT[:132]
     assert volume.size_of(path) == len(CONTENT) and volume.has(path)
     assert [(each.path, each.size_bytes) for each in volume.walk()] == [(path, len(CONTENT))]
+    folder, _, name = path.rpartition("/")
+    assert [each.path for each in volume.walk(folder)] == [path]
+    assert volume.names(folder) == [name] and volume.names(folder.rpartition("/")[0]) == [folder.rpartition("/")[2]]
+    assert volume.names("objects/nowhere") == [] and list(volume.walk("objects/nowhere")) == []
     assert next(volume.walk()).modified_at > datetime.now(UTC) - timedelta(minutes=5)
     volume.remove(path)
     volume.remove(path)
@@ -236,14 +240,31 @@ def test_a_part_that_fails_takes_the_others_with_it(volume: S3Volume, bucket: Bu
 
 
 @pytest.mark.parametrize("change", [cut_at(1000), stall_at(1000)], ids=["cut", "timed out"])
-def test_an_endpoint_that_stops_half_way_for_good(
-    volume: S3Volume, bucket: Bucket, change: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endpoint_that_stops_half_way_for_good(volume: S3Volume, bucket: Bucket, change: Callable[..., Any]) -> None:
     path = new_path()
     volume.put(path, [CONTENT], len(CONTENT))
+    hasty = S3Volume(bucket.location, "tier3", {**bucket.options, "read_timeout_s": 0.3}, bucket.credentials)
     bucket.endpoint.fail("GET", path, change, times=99)
-    with pytest.raises(VolumeFailed, match="broke off"):
-        volume.digest_on_disk(path)
+    with pytest.raises(VolumeMissing, match="broke off"):  # which says nothing of the copy
+        hasty.digest_on_disk(path)
+    hasty.close()
+
+
+def test_a_read_that_fails_is_not_the_copys_fault(volume: S3Volume, bucket: Bucket) -> None:
+    """Whoever reads takes a copy that fails (VolumeFailed) out of service, and leaves a volume that is away alone."""
+    path = new_path()
+    volume.put(path, [CONTENT], len(CONTENT))
+    for change in (slow_down, an_error(500, "InternalError"), an_error(403, "AccessDenied"), cut_at(9)):
+        fault = bucket.endpoint.fail("GET", path, change, times=99)
+        for read in (volume.open, volume.digest_on_disk, lambda one: volume.read_start(one, 200), volume.read_small):
+            with pytest.raises(VolumeMissing):
+                read(path)
+        fault.times = 0
+    fault = bucket.endpoint.fail("GET", "list-type=2", an_error(500, "InternalError"), times=9)
+    with pytest.raises(VolumeMissing):
+        list(volume.walk())
+    fault.times = 0
+    assert volume.digest_on_disk(path) == SHA256
 
 
 def test_another_object_and_changed_bytes_are_found_by_their_digest(volume: S3Volume, bucket: Bucket) -> None:
@@ -265,6 +286,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_mixed(volume: S3Volu
 
 
 def test_an_endpoint_that_is_down(volume: S3Volume, bucket: Bucket) -> None:
+    volume._present_until_s = 0
     bucket.endpoint.stop()
     for ask in (volume.require_present, lambda: volume.size_of("objects/1"), lambda: list(volume.walk())):
         with pytest.raises(VolumeMissing, match="does not answer"):
@@ -286,11 +308,23 @@ def test_wrong_credentials(volume: S3Volume, bucket: Bucket, tmp_path: Path) -> 
         assert secret not in str(caught.value) and key not in str(caught.value)
 
 
+def test_keys_that_were_changed_count_without_a_restart(volume: S3Volume, bucket: Bucket) -> None:
+    old = bucket.credentials.read_text()
+    bucket.credentials.write_text("access_key_id = 'new'\n")
+    volume._present_until_s = 0
+    with pytest.raises(SettingsError, match="lacks"):
+        volume.require_present()
+    bucket.credentials.write_text(old)
+    volume._absent_until_s = 0
+    volume.require_present()
+
+
 def test_another_appliances_bucket_is_neither_written_nor_emptied(volume: S3Volume, bucket: Bucket) -> None:
     path = new_path()
     volume.put(path, [CONTENT], len(CONTENT))
     bucket.put(IDENTITY_FILE, identity_content(new_identity(("tier3",), str(uuid.uuid4()))))
     volume._present_until_s = 0  # as ten seconds later
+    asked = len(bucket.endpoint.seen)
     for write in (
         lambda: volume.put(new_path(), [CONTENT], len(CONTENT)),
         lambda: volume.remove(path),
@@ -300,6 +334,7 @@ def test_another_appliances_bucket_is_neither_written_nor_emptied(volume: S3Volu
     ):
         with pytest.raises(ForeignVolume, match="prefix of its own"):
             write()
+    assert len(bucket.endpoint.seen) == asked + 1, "one asked, the others heard what it heard"
     assert bucket.listing() == [f"archive/{path}", "archive/volume.json"]
 
 
@@ -316,6 +351,7 @@ def test_a_bucket_that_was_emptied_or_removed(volume: S3Volume, bucket: Bucket) 
         volume.put(new_path(), [CONTENT], len(CONTENT))
     assert bucket.listing() == []
     bucket.client.delete_bucket(Bucket=bucket.name)
+    volume._absent_until_s = 0
     with pytest.raises(VolumeMissing, match="no such bucket|was it emptied"):
         volume.require_present()
 
