@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pacs.checks.check import ORDER, Result, Severity, Subject
 from pacs.errors import PacsError
 from pacs.index.volumes import KnownVolume
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.kinds import Volume
+from pacs.storage.mounts import mount_of
 
 
 def run(subject: Subject) -> Result:
@@ -26,6 +29,9 @@ def _look_at(subject: Subject, row: KnownVolume) -> tuple[Severity, str, str]:
         return "critical", f"{row.name}: {reason}", "See docs/operate/volumes.md."
     try:
         volume.require_writable()
+        if row.tier == 1 and row.state == "active" and not volume.promise.may_receive:
+            why = mount_of(Path(row.location)).why_it_may_not_receive or "Its kind may not receive."
+            return "warning", f"{row.name}: receives nothing", why
         return _room(row, volume)
     except PacsError as error:
         return "critical", f"{row.name}: {error}", "See docs/operate/volumes.md."

@@ -100,7 +100,6 @@ def test_foreign_and_damaged_files_go_to_quarantine_never_away(instance: Instanc
 
 
 def test_what_was_never_acknowledged_is_removed(instance: Instance) -> None:
-    instance.volumes.tier(1)[0].require_writable()  # makes the folder for it
     part = instance.volumes.tier(1)[0].root / "incoming" / "0123456789abcdef.part"
     part.parent.mkdir(exist_ok=True)
     part.write_bytes(b"half")
