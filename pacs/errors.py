@@ -101,6 +101,13 @@ class RestoreError(PacsError):
     exit_code = 8
 
 
+class RebuildError(PacsError):
+    """The index is being rebuilt, or was not rebuilt. The index that was there is as it was."""
+
+    http = 503
+    exit_code = 11
+
+
 class NotFound(PacsError):
     """There is no such thing here."""
 

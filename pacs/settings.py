@@ -86,9 +86,40 @@ class Settings(BaseSettings):
     settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
     tier1_low_percent: float = Field(default=70, ge=0, le=100, description="... until it is this full.")
-    tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at tier 1.")
+    tier_interval_s: float = Field(default=60, gt=0, description="How often the worker looks at the tiers [s].")
+    move_grace_s: float = Field(
+        default=600, ge=0, description="How long the file of a copy that has moved stays for its readers [s]."
+    )
+    recall_tier: Literal[1, 2] = Field(
+        default=2, description="The tier that studies of tier 3 come back to; the other one where it has no room."
+    )
+    recall_keep_s: float = Field(
+        default=7 * 86400, ge=0, description="A recalled study does not go back to tier 3 for so long [s]."
+    )
+    recall_priors_max: int = Field(
+        default=2, ge=0, description="Earlier studies of tier 3 that come back with a recalled one, each."
+    )
+    recall_priors_days: float = Field(
+        default=5 * 365, ge=0, description="... if they are at most so much older than it [days]."
+    )
+    state_reserve_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Room kept free for the database: with less, new objects are refused. Default: the database's "
+        "max_wal_size and 512 MiB, at most a quarter of the volume (docs/operate/disk-full.md).",
+    )
+    forecast_warning_days: float = Field(
+        default=60, ge=0, description="`pacs check` warns when a disk is full in fewer days than this."
+    )
+    forecast_critical_days: float = Field(default=14, ge=0, description="... and is critical from this on.")
     backup_repository: Path | None = Field(default=None, description="Folder that backups are written to.")
     backup_keep: int = Field(default=14, ge=1, description="Recovery points kept in the repository.")
+    scrub_period_days: float = Field(
+        default=90, gt=0, description="How often every copy is read again and compared with its digest [days]."
+    )
+    scrub_rate_mb_s: float = Field(
+        default=50, ge=0, description="At most so much is read by the scrub, written by a repair [MB/s]; 0: no limit."
+    )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     @property

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from pacs.cli.cluster import Cluster
-from pacs.cli.dev import _unprivileged_user
+from pacs.cli.dev import unprivileged_user
 from pacs.cli.instance import Instance, open_instance
 from pacs.index import database as index
 from pacs.storage.volume import create_identity
@@ -41,7 +41,7 @@ def cluster(short_folder: Path) -> Iterator[Cluster]:
     """A running PostgreSQL cluster."""
     data = short_folder / "cluster"
     data.mkdir()
-    running = Cluster(data, _unprivileged_user(data))
+    running = Cluster(data, unprivileged_user(data))
     running.start()
     yield running
     running.stop()
@@ -95,13 +95,15 @@ class Dev:
     #: The port for DICOM over TLS, if it is started with `words = ("--dicom-tls-port", "0")`.
     dicom_tls_port: int = 0
     words: tuple[str, ...] = ()
+    #: What runs the commands: a namespace, say.
+    prefix: tuple[str, ...] = ()
 
     def start(self, timeout_s: float = 90) -> Dev:
         """Start it and wait for `ready`."""
         before = len(self.log())
         with self._log_file.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
+                [*self.prefix, sys.executable, "-m", "pacs.cli.main", "dev", "--data", str(self.data)]
                 + ["--dicom-port", "0", "--http-port", "0", *self.words],
                 stdout=log, stderr=log, env={**os.environ, **self.environment}, start_new_session=True,
             )  # fmt: skip
@@ -161,7 +163,7 @@ class Dev:
     def pacs(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a `pacs` command on it."""
         return subprocess.run(
-            [sys.executable, "-m", "pacs.cli.main", "--data", str(self.data), *words],
+            [*self.prefix, sys.executable, "-m", "pacs.cli.main", "--data", str(self.data), *words],
             capture_output=True, text=True, check=check, env={**os.environ, **self.environment},
         )  # fmt: skip
 

@@ -182,11 +182,21 @@ def accept(
     return accepted
 
 
-def dismiss(database: Database, number: int) -> Pending:
+def dismiss(database: Database, journal: Journal, number: int) -> Pending:
     """Take a caller off the list of those that wait. It stays refused. Raise NotFound if there is none."""
     caller = pending_numbered(database, number)
-    refusals.dismiss(database, caller.refusal_keys)
+    for refusal_key in caller.refusal_keys:
+        dismiss_refusal(database, journal, refusal_key)
     return caller
+
+
+def dismiss_refusal(database: Database, journal: Journal, refusal_key: int) -> Row:
+    """Take a refusal off the list; return it. Raise NotFound if there is none."""
+    row = refusals.refusal(database, refusal_key)
+    named = {name: row[name] for name in ("calling_ae", "address", "kind", "detail", "reason")}
+    journal.append("refusal dismiss", **named)
+    refusals.dismiss(database, [refusal_key])
+    return row
 
 
 def _forget_settled(database: Database, device: Device) -> None:

@@ -84,7 +84,7 @@ def open_outgoing(
 
     Raise an error of the tree with the reason if it cannot be given so.
     """
-    stored = retrieve.open(wanted)
+    stored = retrieve.open(wanted, while_waiting)
     try:
         if target == wanted.transfer_syntax_uid:
             if not changes:

@@ -1,29 +1,37 @@
-"""Files against rows, both ways.
+"""Files against rows, both ways, on every volume.
 
-A row whose file is gone or has another size is marked, so that nobody is sent to it. A file without a row is what a
-kill between rename and commit, or a lost database, leaves: it is read, and indexed if it is whole, as it may be the
-only place where an acknowledged object is; if its object has a good copy already, or it cannot be read, it goes to
-quarantine. A temporary file was never acknowledged and is removed. Young files are somebody's work and are left.
+Both come in the order of their paths and are compared as they come, so that ten million of them need no more memory
+than ten. A row whose file is gone or has another size is marked, so that nobody is sent to it, and is repaired
+(archive/repair.py). A file without a row is what a kill between rename and commit, or a lost database, leaves: it is
+read, and indexed if it is whole, as it may be the only place where an acknowledged object is; if its object has a good
+copy already, or it cannot be read, it goes to quarantine. A temporary file was never acknowledged and is removed. Young
+files are somebody's work and are left.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from pacs import clock
-from pacs.errors import CannotUnderstand
+from pacs.errors import CannotUnderstand, NotFound, PacsError, VolumeFailed
+from pacs.index import copies as rows
+from pacs.index import damage
 from pacs.index import store as store_rows
-from pacs.index import volumes as rows
-from pacs.index.database import Connection, Database
+from pacs.index.database import Connection, Database, Row
+from pacs.index.locks import only_one
 from pacs.model import part10
 from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
-from pacs.model.record import make_record
-from pacs.storage.kinds import Volume
+from pacs.model.record import IndexRecord, make_record
+from pacs.storage.kinds import FileStatus, Volume
 from pacs.storage.names import sha256_in_name
 
 log = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 5000
 
 
 @dataclass
@@ -35,99 +43,173 @@ class Findings:
     missing: int = 0
     found_again: int = 0
     indexed: int = 0
+    #: Whole files that were taken for the lost copies of their objects.
+    adopted: int = 0
     quarantined: int = 0
     temporary_removed: int = 0
+    #: Files without a row that could not be read: left where they are.
+    unreadable: int = 0
+    #: Volumes that were not compared to their end, and why.
+    failed: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
-        """Whether no object was lost."""
-        return self.missing == 0
+        """Whether all was compared, and no file lost."""
+        return self.missing == 0 and self.unreadable == 0 and not self.failed
 
 
-def reconcile(database: Database, volumes: list[Volume], orphan_age_s: float) -> Findings:
-    """Compare every file on the volumes with every row, and mend what can be."""
+def reconcile(database: Database, volumes: Iterable[Volume], orphan_age_s: float) -> Findings:
+    """Compare every file on the volumes with every row, and mend what can be. Raise AlreadyRunning."""
     findings = Findings()
-    for volume in volumes:
-        volume.require_present()
-        with database.transaction() as connection:
-            copies = {row["path"]: row for row in rows.copies_on(connection, volume.volume_id)}
-        findings.copies += len(copies)
-        seen = set()
-        for file in volume.walk():
-            path = file.path
-            findings.files += 1
-            seen.add(path)
-            row = copies.get(path)
-            if row is not None:
-                _compare(database, row, file.size_bytes, findings)
-            elif (clock.now() - file.modified_at).total_seconds() >= orphan_age_s:
-                _settle_orphan(database, volume, path, findings)
-        for path, row in copies.items():
-            if path not in seen and row["state"] == "good":
-                _mark_missing(database, volume, row, path, findings)
+    with only_one(database, "reconcile"):
+        for volume in volumes:
+            try:
+                volume.require_present()
+                _Comparison(database, volume, timedelta(seconds=orphan_age_s), findings).run()
+            except PacsError as error:
+                findings.failed.append(str(error))
+                log.error("a volume is not compared to its end: %s", error)
     return findings
 
 
-def _compare(database: Database, row: dict[str, object], size_bytes: int, findings: Findings) -> None:
-    state, is_whole = row["state"], size_bytes == row["size_bytes"]
-    if state == "good" and not is_whole:
-        findings.missing += 1
-        log.error("a file has another size than was stored; its copy is out of service", extra={"path": row["path"]})
-        _set_state(database, row, "bad")
-    elif state == "missing" and is_whole:
-        findings.found_again += 1
-        _set_state(database, row, "good")
+class _Comparison:
+    """Of one volume."""
 
+    def __init__(self, database: Database, volume: Volume, orphan_age: timedelta, findings: Findings) -> None:
+        self.database, self.volume, self.orphan_age, self.findings = database, volume, orphan_age, findings
 
-def _mark_missing(database: Database, volume: Volume, row: dict[str, object], path: str, findings: Findings) -> None:
-    with database.transaction() as connection:
-        now = rows.copy_at(connection, volume.volume_id, path)
-        if now is None or now["state"] != "good" or volume.has(path):
-            return  # it moved while we looked
-        rows.set_copy_state(connection, now["copy_key"], "missing")
-    findings.missing += 1
-    log.error(
-        "a file is missing from the volume at %s", volume.location, extra={"object": row["object_key"], "path": path}
-    )
+    def run(self) -> None:
+        copies = self._copies()
+        row = next(copies, None)
+        last = b""
+        for file in self.volume.walk():
+            self.findings.files += 1
+            if file.path.startswith("incoming/"):
+                self._settle_temporary(file)
+                continue
+            last = self._require_order(last, file.path)
+            while row is not None and _key(row["path"]) < _key(file.path):
+                self._missing(row)
+                row = next(copies, None)
+            if row is not None and row["path"] == file.path:
+                self._compare(row, file)
+                row = next(copies, None)
+            elif clock.now() - file.modified_at >= self.orphan_age:
+                self._settle_orphan(file)
+        while row is not None:
+            self._missing(row)
+            row = next(copies, None)
 
+    def _copies(self) -> Iterator[Row]:
+        """The rows of the copies on the volume by path, some at a time: nobody waits for a long transaction."""
+        position = ""
+        while True:
+            with self.database.transaction() as connection:
+                found = rows.copies_after(connection, self.volume.volume_id, position, ROWS_AT_ONCE)
+            if not found:
+                return
+            self.findings.copies += len(found)
+            yield from found
+            position = found[-1]["path"]
 
-def _set_state(database: Database, row: dict[str, object], state: str) -> None:
-    with database.transaction() as connection:
-        rows.set_copy_state(connection, int(str(row["copy_key"])), state)
+    def _compare(self, row: Row, file: FileStatus) -> None:
+        is_whole = file.size_bytes == row["size_bytes"]
+        if row["state"] == "good" and not is_whole:
+            self.findings.missing += 1
+            log.error("a file has another size than was stored; its copy is out of service", extra={"path": file.path})
+            self._set_state(row, "good", "bad")
+        elif row["state"] == "missing" and is_whole and self.volume.digest_on_disk(file.path) == bytes(row["sha256"]):
+            self.findings.found_again += 1
+            with self.database.transaction() as connection:
+                damage.put_in_service(connection, row["copy_key"], row["path"], row["path"], "found well")
 
-
-def _settle_orphan(database: Database, volume: Volume, path: str, findings: Findings) -> None:
-    if path.startswith("incoming/"):
-        volume.remove(path)
-        findings.temporary_removed += 1
-        return
-    with database.transaction() as connection:
-        if rows.copy_at(connection, volume.volume_id, path) is not None:
-            return  # its row was committed after we listed them
-        if _index_orphan(connection, volume, path):
-            findings.indexed += 1
-            log.warning("a file without a row was indexed", extra={"path": path})
+    def _missing(self, row: Row) -> None:
+        # What lies in quarantine and has a row is out of service already.
+        if row["state"] != "good" or not row["path"].startswith("objects/") or self.volume.has(row["path"]):
             return
-    new_path = volume.quarantine(path)
-    findings.quarantined += 1
-    log.warning("a file without use was put aside at %s", new_path, extra={"path": path})
+        self.volume.require_present()
+        if self._set_state(row, "good", "missing"):
+            self.findings.missing += 1
+            log.error(
+                "a file is missing from the volume at %s", self.volume.location,
+                extra={"object": row["object_key"], "path": row["path"]},
+            )  # fmt: skip
+
+    def _set_state(self, row: Row, old: str, new: str) -> bool:
+        """Set a copy's state unless it moved while we looked."""
+        with self.database.transaction() as connection:
+            return rows.change_copy_state(connection, row["copy_key"], row["path"], old, new)
+
+    def _require_order(self, last: bytes, path: str) -> bytes:
+        """Raise VolumeFailed if a file comes out of order: whole files would be taken for missing."""
+        if _key(path) <= last:
+            raise VolumeFailed(f"The volume at {self.volume.location} does not list its files in order.")
+        return _key(path)
+
+    def _settle_temporary(self, file: FileStatus) -> None:
+        if clock.now() - file.modified_at >= self.orphan_age:
+            self.volume.remove(file.path)
+            self.findings.temporary_removed += 1
+
+    def _settle_orphan(self, file: FileStatus) -> None:
+        try:
+            found = self._read_orphan(file.path)
+        except VolumeFailed as error:
+            self.findings.unreadable += 1
+            log.error("a file without a row is left: %s", error, extra={"path": ascii(file.path)})
+            return
+        if file.path.isprintable():  # no other has a row, and the index takes not all of them
+            with self.database.transaction() as connection:
+                if rows.has_copy_at(connection, self.volume.volume_id, file.path):
+                    return  # its row was committed after we listed them
+                if found is not None and self._index(connection, file, *found):
+                    return
+        self._put_aside(file.path)
+
+    def _put_aside(self, path: str) -> None:
+        try:
+            new_path = self.volume.quarantine(path)
+        except PacsError:
+            if not self.volume.has(path):
+                return  # its owner has removed it meanwhile
+            raise
+        self.findings.quarantined += 1
+        log.warning("a file without use was put aside at %s", ascii(new_path), extra={"path": ascii(path)})
+
+    def _read_orphan(self, path: str) -> tuple[bytes, str, IndexRecord] | None:
+        """Digest, transfer syntax and record of a file that is the object that its name says; else None."""
+        sha256 = sha256_in_name(path)
+        try:
+            if sha256 is None or self.volume.digest_on_disk(path) != sha256:
+                return None
+            meta = part10.decode_file_meta(self.volume.read_start(path, part10.START_BYTES_MAX))
+            scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
+            for chunk in self.volume.read(path, meta.dataset_offset):
+                scanner.feed(memoryview(chunk))
+            return sha256, meta.transfer_syntax_uid, make_record(scanner.finish())
+        except (CannotUnderstand, NotFound):
+            return None
+
+    def _index(
+        self, connection: Connection, file: FileStatus, sha256: bytes, transfer_syntax_uid: str, record: IndexRecord
+    ) -> bool:
+        """Give a whole file without a row its row; False if a good copy of its object is there already."""
+        volume_id, uid = self.volume.volume_id, record.sop_instance_uid
+        if damage.adopt(connection, uid, sha256, volume_id, file.path):
+            self.findings.adopted += 1
+            log.warning("a file without a row was taken for its object's lost copy", extra={"path": file.path})
+            return True
+        stored = store_rows.StoredFile(volume_id, file.path, sha256, file.size_bytes)
+        outcome, _key = store_rows.store(connection, record, transfer_syntax_uid, stored, None)
+        if outcome == "other":
+            outcome, _key = store_rows.store(connection, record, transfer_syntax_uid, stored, None, keep_beside=True)
+        if outcome != "stored":
+            return False
+        self.findings.indexed += 1
+        log.warning("a file without a row was indexed", extra={"path": file.path})
+        return True
 
 
-def _index_orphan(connection: Connection, volume: Volume, path: str) -> bool:
-    """Index a file that has no row; False if it is not whole, or a good copy of its object is there already."""
-    sha256 = sha256_in_name(path)
-    if sha256 is None or volume.digest_on_disk(path) != sha256:
-        return False
-    try:
-        meta = part10.decode_file_meta(volume.read_start(path, part10.START_BYTES_MAX))
-        scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
-        for chunk in volume.read(path, meta.dataset_offset):
-            scanner.feed(memoryview(chunk))
-        record = make_record(scanner.finish())
-    except CannotUnderstand:
-        return False
-    file = store_rows.StoredFile(volume.volume_id, path, sha256, volume.size_of(path))
-    outcome, _key = store_rows.store(connection, record, meta.transfer_syntax_uid, file, None)
-    if outcome == "other":
-        outcome, _key = store_rows.store(connection, record, meta.transfer_syntax_uid, file, None, keep_beside=True)
-    return outcome == "stored"
+def _key(path: str) -> bytes:
+    """Paths are in the order of their bytes, on volumes and in the index."""
+    return path.encode("utf-8", "surrogateescape")

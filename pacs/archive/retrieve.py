@@ -10,20 +10,31 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
+from pacs.archive.asking import Asking
 from pacs.archive.volumes import Volumes
-from pacs.errors import CannotUnderstand, NotFound, PacsError, VolumeError
+from pacs.errors import CannotUnderstand, NotFound, PacsError, TryAgainLater, VolumeError
 from pacs.index import retrieve as rows
 from pacs.index.database import Database, Row
+from pacs.index.recalls import FAR_TIER
 from pacs.model import part10
 from pacs.model.recode import Changes
-from pacs.storage.kinds import OpenFile
+from pacs.storage.kinds import OpenFile, Volume
 
 log = logging.getLogger(__name__)
 
 #: How much of an object is read at once [bytes].
 PIECE_SIZE_BYTES = 1 << 20
+
+#: How often a peer is looked after while a volume lets us wait [s].
+_LOOK_ROUND_S = 0.25
+#: Who waits for volumes that are not disks of ours, so that an association need not.
+_slow = ThreadPoolExecutor(64, thread_name_prefix="slow")
+_T = TypeVar("_T")
 
 _NOT_AT_HAND = "No good copy of the object is at hand. Run `pacs reconcile run`, and look at its volumes."
 
@@ -35,6 +46,7 @@ class Copy:
     copy_key: int
     volume_id: str
     path: str
+    tier: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +68,40 @@ GiveChanges = Callable[[Sequence[Wanted]], Mapping[int, Changes]]
 class Retrieve:
     """Finds objects and their bytes on the volumes."""
 
-    def __init__(self, database: Database, volumes: Volumes, give_changes: GiveChanges = lambda _objects: {}) -> None:
+    def __init__(
+        self,
+        database: Database,
+        volumes: Volumes,
+        give_changes: GiveChanges = lambda _objects: {},
+        asking: Asking | None = None,
+    ) -> None:
+        """`asking` notes what is retrieved, and has what is on tier 3 recalled."""
         self.database = database
         self.volumes = volumes
         self.give_changes = give_changes
+        self._asking = asking
 
     def wanted(self, unique_keys: Mapping[str, Collection[str]]) -> list[Wanted]:
         """The objects below the entities with these unique keys (keyword → values)."""
-        return [_wanted(row) for row in rows.objects_below(self.database, unique_keys)]
+        found = rows.objects_below(self.database, unique_keys)
+        if self._asking is not None:
+            far = {row["study_key"] for row in found if not self._is_near(row)}
+            self._asking.note({row["study_key"] for row in found}, far)
+        return [_wanted(row) for row in found]
 
-    def open(self, wanted: Wanted) -> Stored:
-        """An object's data set, open for reading; close it. Raise NotFound if no copy of it can be read."""
-        return Stored(self, wanted)
+    def _is_near(self, row: Row) -> bool:
+        """Whether an object is on tier 1 or 2 of a volume that is here, or nowhere."""
+        here = self.volumes.by_id
+        copies = list(zip(row["volume_ids"] or (), row["tiers"] or (), strict=True))
+        return not copies or any(tier < FAR_TIER and volume_id in here for volume_id, tier in copies)
+
+    def open(self, wanted: Wanted, while_waiting: Callable[[], None] = lambda: None) -> Stored:
+        """An object's data set, open for reading; close it. Raise NotFound if no copy of it can be read.
+
+        `while_waiting` is called now and then while a volume that is not a disk of ours lets it wait; what it raises
+        ends that.
+        """
+        return Stored(self, wanted, while_waiting)
 
     def copies_now(self, wanted: Wanted) -> tuple[Copy, ...]:
         """An object's copies as the index has them now."""
@@ -92,12 +126,17 @@ class Retrieve:
 class Stored:
     """The data set of a stored object, from whichever of its copies can be read."""
 
-    def __init__(self, retrieve: Retrieve, wanted: Wanted) -> None:
+    def __init__(self, retrieve: Retrieve, wanted: Wanted, while_waiting: Callable[[], None]) -> None:
         self.wanted = wanted
+        self.while_waiting = while_waiting
         self._retrieve = retrieve
         self._tried: set[Copy] = set()
-        self._candidates = iter(wanted.copies)
+        is_far = bool(wanted.copies) and wanted.copies[0].tier >= FAR_TIER
+        # Of what was far when it was asked for, a nearer copy may have come back meanwhile.
+        self._candidates = iter(retrieve.copies_now(wanted) if is_far else wanted.copies)
         self._looked_again = False
+        self._problem = ""
+        self._is_slow = False
         self._file: OpenFile | None = None
         self._copy: Copy | None = None
         self._dataset_offset = 0
@@ -113,12 +152,13 @@ class Stored:
         while True:
             assert self._file is not None and self._copy is not None
             try:
-                if self._file.read_into(buffer, self._dataset_offset + offset) == len(buffer):
+                read = partial(self._file.read_into, buffer, self._dataset_offset + offset)
+                if self._waiting(read) == len(buffer):
                     return
                 error: PacsError = CannotUnderstand("A file has become shorter than it was.")
             except PacsError as fault:
                 error = fault
-            self._retrieve.withdraw(self.wanted, self._copy, "bad", error)
+            self._leave(self._copy, "bad", error)
             self._open_next()
 
     def pieces(self, offset: int = 0) -> Iterator[memoryview]:
@@ -144,20 +184,47 @@ class Stored:
         self.close()
         for copy in self._next_copies():
             self._tried.add(copy)
-            volume = self._retrieve.volumes.by_id.get(copy.volume_id)
-            if volume is None:
-                continue
             try:
-                self._file, self._copy = volume.open(copy.path), copy
-                self._dataset_offset = self._check(self._file)
+                volume = self._retrieve.volumes.get(copy.volume_id)
+                self._is_slow = volume.promise.kind != "local"
+                self._copy = copy
+                self._file, self._dataset_offset = self._waiting(partial(self._open, volume, copy))
                 return
-            except VolumeError as error:  # the volume is not there: its copies are as good as they were
-                log.warning("a volume's copies are left alone: %s", error)
             except PacsError as error:
-                state = "missing" if isinstance(error, NotFound) else "bad"
-                self._retrieve.withdraw(self.wanted, copy, state, error)
+                self._leave(copy, "missing" if isinstance(error, NotFound) else "bad", error)
             self.close()
-        raise NotFound(_NOT_AT_HAND)
+        raise NotFound(f"Not at hand: {self._problem}" if self._problem else _NOT_AT_HAND)
+
+    def _open(self, volume: Volume, copy: Copy) -> tuple[OpenFile, int]:
+        file = volume.open(copy.path)
+        try:
+            return file, self._check(file)
+        except BaseException:
+            file.close()
+            raise
+
+    def _leave(self, copy: Copy, state: str, error: PacsError) -> None:
+        """Take a copy out of service, unless it is its volume that is not there: its copies are as good as they were.
+
+        A share or a store that does not answer is as good as not there; only a disk of ours says of a file that it
+        cannot be read.
+        """
+        if isinstance(error, VolumeError) or (self._is_slow and isinstance(error, TryAgainLater)):
+            log.warning("a volume's copies are left alone: %s", error)
+            self._problem = str(error)
+        else:
+            self._retrieve.withdraw(self.wanted, copy, state, error)
+
+    def _waiting(self, call: Callable[[], _T]) -> _T:
+        """What a call gives. Of a volume that is not a disk of ours it is waited for with an eye on the peer."""
+        if not self._is_slow:
+            return call()
+        future = _slow.submit(call)
+        while True:
+            done, _not_done = wait([future], _LOOK_ROUND_S)
+            if done:
+                return future.result()
+            self.while_waiting()
 
     def _next_copies(self) -> Iterator[Copy]:
         yield from self._candidates
@@ -196,5 +263,6 @@ def _wanted(row: Row) -> Wanted:
 
 
 def _copies(row: Row) -> tuple[Copy, ...]:
-    found = zip(row["copy_keys"] or (), row["volume_ids"] or (), row["paths"] or (), strict=True)
+    columns = (row[name] or () for name in ("copy_keys", "volume_ids", "paths", "tiers"))
+    found = zip(*columns, strict=True)
     return tuple(Copy(*each) for each in found)

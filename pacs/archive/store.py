@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass
 
 from pacs import clock
+from pacs.archive.room import StateRoom
 from pacs.archive.volumes import Volumes
 from pacs.errors import CannotUnderstand, PacsError, VolumeFailed, VolumeFull
 from pacs.index import store as rows
@@ -82,8 +83,8 @@ class StoreSession:
 class Store:
     """Takes objects in, each on the volume that receives at the moment."""
 
-    def __init__(self, database: Database, volumes: Volumes, size_bytes_max: int) -> None:
-        self.database = database
+    def __init__(self, database: Database, volumes: Volumes, size_bytes_max: int, room: StateRoom) -> None:
+        self.database, self.room = database, room
         self.volumes = volumes
         self.size_bytes_max = size_bytes_max
         #: Comparing two objects takes a multiple of their size in memory: one at a time.
@@ -113,6 +114,7 @@ class Arriving:
         try:
             if not (is_uid(announced.sop_class_uid) and is_uid(announced.sop_instance_uid)):
                 raise CannotUnderstand("The message's SOP Class UID or SOP Instance UID is not a UID.")
+            store.room.require()
             self._receiving, self._incoming = store.volumes.begin()
             self._scanner = Scanner(announced.transfer_syntax_uid, SCANNED_TAGS)
             header = part10.encode_file_meta(

@@ -21,6 +21,7 @@ from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import KnownVolume
 from pacs.model import placement
+from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import IncomingFile, ReceivingVolume, Volume
 from pacs.storage.volume import read_identity
 
@@ -43,6 +44,8 @@ class Volumes:
     def __init__(self, database: Database, data: Path, at_roots: Sequence[KnownVolume] = ()) -> None:
         """`at_roots` are known beside those of the index."""
         self._database, self._data, self._at_roots = database, data, tuple(at_roots)
+        #: What is the database's [bytes] where a volume shares its file system with the state.
+        self.state_reserve_bytes = 0
         self._appliance_id = read_identity(data).appliance_id
         self._lock = threading.Lock()
         self._opened: dict[str, tuple[KnownVolume, Volume]] = {}
@@ -211,11 +214,15 @@ class Volumes:
             thread.join(REFRESH_S)  # one that hangs in a look at a volume ends with the process
 
     def _watch(self, stop: threading.Event) -> None:
+        is_told = False
         while not stop.wait(REFRESH_S):
             try:
                 self.refresh()
+                is_told = False
             except PacsError as error:
-                log.warning("the volumes could not be looked at: %s", error)
+                if not is_told:  # once an outage
+                    log.warning("the volumes cannot be looked at: %s", error)
+                is_told = True
             except Exception:
                 log.exception("the volumes could not be looked at")
 
@@ -242,6 +249,8 @@ class Volumes:
             before[1].require_present()
             return before[1]
         opened = open_known(self._data, self._appliance_id, row)
+        if isinstance(opened, LocalVolume) and opened.root.stat().st_dev == self._data.stat().st_dev:
+            opened.kept_bytes = self.state_reserve_bytes
         self._opened[row.volume_id] = (row, opened)
         return opened
 
@@ -254,9 +263,12 @@ class Volumes:
                 log.warning("volume %s is back", row.name)
 
 
-def open_volumes(database: Database, data: Path, roots: Mapping[int, Path], in_restore: bool = False) -> Volumes:
+def open_volumes(
+    database: Database, data: Path, roots: Mapping[int, Path], in_restore: bool = False, state_reserve_bytes: int = 0
+) -> Volumes:
     """The instance's volumes. `roots`: where the settings say that the first volume of a tier is.
 
+    state_reserve_bytes: what is the database's where one shares its file system with the state.
     in_restore: the index may be that of another appliance already; what is at the roots is taken, whatever it says.
     Raise ForeignVolume, VolumeMissing or DataTooNew if what is at the root of a tier without a volume cannot be it.
     """
@@ -270,5 +282,6 @@ def open_volumes(database: Database, data: Path, roots: Mapping[int, Path], in_r
         elif found is not None:
             at_roots.append(found)
     volumes = Volumes(database, data, at_roots)
+    volumes.state_reserve_bytes = state_reserve_bytes
     volumes.refresh()
     return volumes

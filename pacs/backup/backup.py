@@ -25,7 +25,8 @@ from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
-#: What of the state volume goes into a point, beside the database. Not the cluster: its dump is there.
+#: What of the state volume goes into a point, beside the database. Not the cluster: its dump is there, and receipts are
+#: made from it again.
 STATE_FOLDERS = ("config", "identity", "journal")
 
 #: Called with (objects done, objects in all, bytes copied).

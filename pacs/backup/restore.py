@@ -10,6 +10,7 @@ and its volumes; keys, settings and journal become those of the one that was bac
 from __future__ import annotations
 
 import logging
+import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pacs.index import recovery
 from pacs.index.database import Database
 from pacs.storage import durable
 from pacs.storage.files import RESERVED_BYTES
+from pacs.storage.journal import Journal
 from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
@@ -79,11 +81,19 @@ class Restore:
     def finish(self, point: str, manifest: Manifest) -> None:
         """Restore settings, keys and journal, and take the mark away: the services may start. Root's, as keys are."""
         archive = self.repository.verified_part(point, manifest, "state.tar")
+        journal = Journal(self.data)
+        for segment in journal.segments():  # of what this appliance was until now
+            segment.unlink()
         with tarfile.open(archive) as tar:
             members = [member for member in tar if _is_state(member)]
             # Debian 12's Python 3.11.2 knows no filters yet, 3.14's default one would change the keys' modes.
             filters: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
             tar.extractall(self.data, members=members, **filters)  # noqa: S202 (files and folders below STATE_FOLDERS)
+        # The volumes are this appliance's own, whatever the journal says of the other's.
+        journal.append("restore", point=point)
+        owner = journal.folder.stat()
+        for segment in journal.segments():
+            os.chown(segment, owner.st_uid, owner.st_gid)
         (self.data / MARK).unlink()
         durable.fsync_folder((self.data / MARK).parent)
 

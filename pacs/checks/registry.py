@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from pacs.checks import backup, commitments, conflicts, copies, database, devices, volumes
+from pacs.checks import (
+    backup,
+    commitments,
+    conflicts,
+    copies,
+    database,
+    devices,
+    fixity,
+    room,
+    tiers,
+    volumes,
+)
 from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
     "volumes": volumes.run,
+    "room": room.run,
     "copies": copies.run,
+    "fixity": fixity.run,
+    "tiers": tiers.run,
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,

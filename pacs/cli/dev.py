@@ -55,7 +55,7 @@ def dev(
     with _locked(folder):
         dicom, http = _listen(dicom_port), _listen(http_port)
         dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
-        cluster = Cluster(folder, _unprivileged_user(folder))
+        cluster = Cluster(folder, unprivileged_user(folder))
         cluster.start()
         try:
             _prepare(folder)
@@ -235,7 +235,7 @@ class _locked:  # noqa: N801 (used as a function)
             self.file.close()
 
 
-def _unprivileged_user(folder: Path) -> str | None:
+def unprivileged_user(folder: Path) -> str | None:
     """As root, who PostgreSQL runs as: it refuses root. Raise SettingsError if that user cannot reach the folder."""
     if os.geteuid() != 0:
         return None

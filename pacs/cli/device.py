@@ -233,8 +233,9 @@ def device_dismiss(
     number: Annotated[int, typer.Argument(metavar="ID", help="As `pacs device pending` shows.")],
 ) -> None:
     """Take a caller off the list. It stays refused."""
-    with open_database(load(data_of(context))) as database:
-        caller = devices.dismiss(database, number)
+    settings = load(data_of(context))
+    with open_database(settings) as database:
+        caller = devices.dismiss(database, Journal(settings.data), number)
     typer.echo(f"{caller.calling_ae} at {caller.address} stays refused, and is not shown any more (see --all).")
 
 
@@ -265,9 +266,9 @@ def refusal_dismiss(
     number: Annotated[int, typer.Argument(metavar="ID", help="As `pacs refusal list` shows.")],
 ) -> None:
     """Take a kind of refusal off the list and out of `pacs check`. It is counted on."""
-    with open_database(load(data_of(context))) as database:
-        row = refusals.refusal(database, number)
-        refusals.dismiss(database, [number])
+    settings = load(data_of(context))
+    with open_database(settings) as database:
+        row = devices.dismiss_refusal(database, Journal(settings.data), number)
     typer.echo(f"Refusal {number} ({row['kind']}) is not shown any more (see --all).")
 
 

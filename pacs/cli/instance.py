@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs import settings as settings_table
+from pacs.archive.rebuild_mark import require_no_rebuild
+from pacs.archive.room import StateRoom, reserve_bytes
 from pacs.archive.volumes import Volumes, open_volumes
 from pacs.backup.mark import MARK
 from pacs.errors import RestoreError
@@ -37,13 +39,16 @@ class Instance:
         """The receive path: objects arrive on tier 1."""
         from pacs.archive.store import Store  # here, as it imports all of pydicom, and few commands need it
 
-        return Store(self.database, self.volumes, self.settings.object_size_bytes_max)
+        room = StateRoom(self.settings.data, reserve_bytes(self.settings, self.database))
+        return Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
 
     def retrieve(self) -> Retrieve:
-        """The way back."""
+        """The way back. What is retrieved counts as used, and what is far is recalled."""
+        from pacs.archive.asking import Asking, Priors
         from pacs.archive.retrieve import Retrieve
 
-        return Retrieve(self.database, self.volumes)
+        priors = Priors(self.settings.recall_priors_max, self.settings.recall_priors_days)
+        return Retrieve(self.database, self.volumes, asking=Asking(self.database, priors))
 
     def verifier(self) -> Verifier:
         """What storage commitment is answered from."""
@@ -56,6 +61,7 @@ class Instance:
 def open_database(settings: Settings, connections_max: int = 8, timeout_s: float | None = None) -> Iterator[Database]:
     """The instance's database, its schema checked. timeout_s: how long a statement may take."""
     read_identity(settings.data)  # data of a newer version are refused before anything is asked of them
+    require_no_rebuild(settings.data)
     database = Database(settings.conninfo, connections_max, timeout_s)
     try:
         index.require_current(database)
@@ -79,4 +85,5 @@ def open_instance(
         roots = {1: settings.tier1_root}
         if settings.tier2_root != settings.tier1_root:
             roots[2] = settings.tier2_root
-        yield Instance(settings, database, Journal(data), open_volumes(database, data, roots, in_restore))
+        volumes = open_volumes(database, data, roots, in_restore, reserve_bytes(settings, database))
+        yield Instance(settings, database, Journal(data), volumes)

@@ -17,6 +17,7 @@ import typer
 from pacs import __version__, log
 from pacs.errors import PacsError, VolumeError
 from pacs.machine import access as keys
+from pacs.machine import disk as disks
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
 from pacs.machine import storage as volumes
@@ -75,6 +76,26 @@ def screen() -> None:
     version = os.environ.get("PACS_APPLIANCE_VERSION", __version__)
     pacs = str(Path(sys.executable).with_name("pacs"))
     display.show(display.compose(display.gather(version, volumes.read_answer(volumes.Places()), pacs)))
+
+
+@machine.command("add-disk")
+def add_disk(
+    device: Annotated[str, typer.Argument(help="A blank disk: /dev/sdd. The screen shows which there are.")],
+    name: Annotated[str, typer.Argument(help="A name for it: 1 to 11 small letters, digits and hyphens.")],
+) -> None:
+    """Make a file system on a blank disk and mount it, now and at every start."""
+    where = disks.add(volumes.Places(), device, name)
+    typer.echo(f"{device} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
+
+
+@machine.command()
+def forget(
+    role: Annotated[str, typer.Argument(help="tier1 or tier2: a volume that was claimed on the first boot.")],
+    lost: Annotated[bool, typer.Option("--lost", help="Its disk is lost, and will not come back.")] = False,
+) -> None:
+    """Have the machine start without a disk that was emptied (`pacs volume retire`), or that is lost."""
+    disks.forget(volumes.Places(), role, lost)
+    typer.echo(f"This machine starts without {role} from now on. Shut it down, and take its disk away.")
 
 
 @machine.command()

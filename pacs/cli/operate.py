@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pacs.checks.check import Result, Subject, run_all, worst
+from pacs.checks.metrics import metrics, render
 from pacs.checks.registry import CHECKS
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
@@ -17,14 +18,26 @@ from pacs.errors import PacsError
 EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2}  # as Nagios' plug-ins have them
 
 
-def check(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def check(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_metrics: Annotated[
+        bool, typer.Option("--metrics", help="Print the results, and figures, for Prometheus; ends with 0.")
+    ] = False,
+) -> None:
     """Run every health check: one line each. Ends with 0 if all is well, 1 with a warning, 2 with worse."""
     data = data_of(context)
+    figures = ""
     try:
         with open_instance(data) as instance:
-            results = run_all(Subject(instance.settings, instance.database, instance.volumes), CHECKS)
+            subject = Subject(instance.settings, instance.database, instance.volumes)
+            results = run_all(subject, CHECKS)
+            figures = render(metrics(subject, results)) if as_metrics else ""
     except PacsError as error:
         results = [Result("instance", "critical", str(error), "See the message.")]
+    if as_metrics:
+        typer.echo(figures or render(metrics(None, results)), nl=False)
+        return
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in results]))
     else:

@@ -42,9 +42,17 @@ _COUNTED: dict[str, tuple[Level, str]] = {
     "NumberOfSeriesRelatedInstances": (Level.SERIES, f"(SELECT count(*) FROM {_OBJECTS[Level.SERIES]})"),
 }
 
-# Where nothing was lost and no tier 3 is there, which is asked once a statement, nobody needs to look at each object.
+# Where nothing was lost, no tier 3 is there and every volume is, which is asked once a statement, nobody needs to look
+# at each object.
 _ALL_ONLINE = (
-    "NOT EXISTS (SELECT FROM copy WHERE state IN ('missing', 'bad')) AND NOT EXISTS (SELECT FROM volume WHERE tier = 3)"
+    "NOT EXISTS (SELECT FROM copy WHERE state IN ('missing', 'bad'))"
+    " AND NOT EXISTS (SELECT FROM volume WHERE state <> 'retired' AND (tier = 3 OR absent_since IS NOT NULL))"
+)
+# How far away an object is: the tier of its nearest good copy, 8 if that is on a volume which is not here, 9 if there
+# is none.
+_DISTANCE = (
+    "coalesce((SELECT min(CASE WHEN v.absent_since IS NULL THEN v.tier ELSE 8 END) FROM copy c"
+    " JOIN volume v USING (volume_id) WHERE c.object_key = y.object_key AND c.state = 'good'), 9)"
 )
 
 KEYWORDS = frozenset([*_COUNTED, "InstanceAvailability"])
@@ -60,12 +68,13 @@ def expression(keyword: str, level: Level) -> str | None:
 
 
 def _availability(level: Level) -> str:
-    """Of the object that is furthest away (PS3.3 C.4.23.1.1): a study is online when all of it is."""
+    """Of the object that is furthest away (PS3.3 C.4.23.1.1): a study is online when all of it is.
+
+    What lies on a volume that is not attached is offline: somebody has to do something.
+    """
     return (
-        f"CASE WHEN {_ALL_ONLINE} THEN 'ONLINE' ELSE (SELECT CASE max(at.tier) WHEN 3 THEN 'NEARLINE'"
-        " WHEN 9 THEN 'UNAVAILABLE' ELSE 'ONLINE' END FROM (SELECT coalesce((SELECT min(v.tier) FROM copy c"
-        " JOIN volume v USING (volume_id) WHERE c.object_key = y.object_key AND c.state = 'good'), 9) AS tier"
-        f" FROM {_OBJECTS[level]}) at) END"
+        f"CASE WHEN {_ALL_ONLINE} THEN 'ONLINE' ELSE (SELECT CASE max({_DISTANCE}) WHEN 3 THEN 'NEARLINE'"
+        f" WHEN 8 THEN 'OFFLINE' WHEN 9 THEN 'UNAVAILABLE' ELSE 'ONLINE' END FROM {_OBJECTS[level]}) END"
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from pacs.errors import NotFound, UsageError
@@ -110,6 +112,17 @@ def add_device(database: Database, device: Device) -> None:
         connection.execute(
             f"INSERT INTO device ({', '.join(_COLUMNS)}) VALUES ({places})".encode(),
             _values(device),
+        )
+
+
+def insert_devices(connection: Connection, known: Sequence[tuple[Device, datetime]]) -> None:
+    """Insert devices that were known before, and since when."""
+    columns = (*_COLUMNS, "created_at")
+    places = ", ".join(f"%({name})s" for name in columns)
+    for device, created_at in known:
+        connection.execute(
+            f"INSERT INTO device ({', '.join(columns)}) VALUES ({places})".encode(),
+            {**_values(device), "created_at": created_at},
         )
 
 

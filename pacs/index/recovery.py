@@ -125,3 +125,4 @@ def replace_copies(database: Database, volumes: Sequence[KnownVolume], places: d
             " SELECT tenant_id, object_key, volume_id, path FROM kept"
         )
         connection.execute("UPDATE association SET closed_at = now() WHERE closed_at IS NULL")
+        connection.execute("UPDATE receipt_mark SET object_key = 0, duplicate_key = 0")  # none is on these volumes

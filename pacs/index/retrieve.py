@@ -16,11 +16,12 @@ _COLUMNS = {
     "SeriesInstanceUID": "se.series_instance_uid",
     "SOPInstanceUID": "o.sop_instance_uid",
 }
-#: Nearest tier first; a copy that is leaving is there for its grace time yet, and better than none.
+#: Nearest tier first; a copy that is leaving is there for its grace time yet, and better than none: its tier is 9.
 _COPIES = """
     SELECT array_agg(c.copy_key ORDER BY c.state = 'leaving', v.tier) AS copy_keys,
            array_agg(c.volume_id::text ORDER BY c.state = 'leaving', v.tier) AS volume_ids,
-           array_agg(c.path ORDER BY c.state = 'leaving', v.tier) AS paths
+           array_agg(c.path ORDER BY c.state = 'leaving', v.tier) AS paths,
+           array_agg(CASE c.state WHEN 'good' THEN v.tier ELSE 9 END ORDER BY c.state = 'leaving', v.tier) AS tiers
       FROM copy c JOIN volume v USING (volume_id)
      WHERE c.object_key = o.object_key AND c.state IN ('good', 'leaving')
 """
@@ -29,13 +30,14 @@ _COPIES = """
 def objects_below(database: Database, unique_keys: Mapping[str, Collection[str]]) -> list[Row]:
     """Every current object below the entities with these unique keys, in order of arrival.
 
-    Rows of object_key, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes, and of the object's good
-    copies copy_keys, volume_ids, paths: lists of equal length, None if there is no copy.
+    Rows of study_key, object_key, sop_instance_uid, sop_class_uid, transfer_syntax_uid, size_bytes, and of the object's
+    good copies copy_keys, volume_ids, paths, tiers: lists of equal length, None if there is no copy.
     """
     conditions, parameters = ["o.tenant_id = %(tenant_id)s", "o.is_current"], _parameters(unique_keys)
     conditions += [f"{_COLUMNS[keyword]} = ANY (%({keyword})s)" for keyword in unique_keys]
     statement = (
-        "SELECT o.object_key, o.sop_instance_uid, o.sop_class_uid, o.transfer_syntax_uid, o.size_bytes, copies.*"
+        "SELECT st.study_key, o.object_key, o.sop_instance_uid, o.sop_class_uid, o.transfer_syntax_uid, o.size_bytes,"
+        " copies.*"
         " FROM object o JOIN series se USING (series_key) JOIN study st USING (study_key)"
         f" JOIN patient p USING (patient_key) CROSS JOIN LATERAL ({_COPIES}) copies"
         f" WHERE {' AND '.join(conditions)} ORDER BY o.object_key"
@@ -49,7 +51,7 @@ def _parameters(unique_keys: Mapping[str, Collection[str]]) -> dict[str, Any]:
 
 
 def copies_of(connection: Connection, object_key: int) -> Row:
-    """An object's copies now: copy_keys, volume_ids, paths as objects_below has them."""
+    """An object's copies now: copy_keys, volume_ids, paths, tiers as objects_below has them."""
     row = connection.execute(
         f"SELECT copies.* FROM (SELECT %s::bigint AS object_key) o CROSS JOIN LATERAL ({_COPIES}) copies".encode(),
         (object_key,),

@@ -6,16 +6,23 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pacs.index.database import Database, Row
+from pacs.index.database import Connection, Database, Row
 
 
 def record_run(database: Database, kind: str, started_at: datetime, succeeded: bool, result: dict[str, Any]) -> None:
     """Note that something ran: its kind, when it began, whether it succeeded, and figures of it."""
     with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO run (kind, started_at, succeeded, result) VALUES (%s, %s, %s, %s)",
-            (kind, started_at, succeeded, json.dumps(result)),
-        )
+        insert_run(connection, kind, started_at, succeeded, result)
+
+
+def insert_run(
+    connection: Connection, kind: str, started_at: datetime, succeeded: bool, result: dict[str, Any]
+) -> None:
+    """The same in a transaction of the caller's."""
+    connection.execute(
+        "INSERT INTO run (kind, started_at, succeeded, result) VALUES (%s, %s, %s, %s)",
+        (kind, started_at, succeeded, json.dumps(result)),
+    )
 
 
 def newest_run(database: Database, kind: str) -> Row | None:

@@ -42,23 +42,11 @@ def store(
 
     Raise VolumeMissing if the file's volume was retired meanwhile.
     """
-    patient_name = str(record.values["patient_name"])
-    fields = {
-        **record.values,
-        **record.sequences,
-        "tenant_id": tenant_id,
-        "transfer_syntax_uid": transfer_syntax_uid,
-        "lone_study_uid": lone_study_uid(record),
-        "is_patients": record.sop_class_uid not in NON_PATIENT_SOP_CLASSES,
-        "patient_name_keys": names.group_keys(patient_name),
-        "patient_name_words": names.words(patient_name),
-        "referring_physician_name_key": "=".join(names.group_keys(str(record.values["referring_physician_name"]))),
-    }
     try:
         row = connection.execute(
             "SELECT * FROM pacs_store(%s, %s, %s, %s, %s, %s, %s)",
             (
-                json.dumps(fields),
+                fields_of(record, transfer_syntax_uid, tenant_id),
                 file.sha256,
                 file.size_bytes,
                 file.volume_id,
@@ -71,6 +59,23 @@ def store(
         raise VolumeMissing("The volume was retired while the object came to it. It should be sent again.") from error
     assert row is not None
     return row["outcome"], row["found_object_key"]
+
+
+def fields_of(record: IndexRecord, transfer_syntax_uid: str, tenant_id: int = DEFAULT_TENANT) -> str:
+    """What pacs_store is told of an object, as JSON."""
+    patient_name = str(record.values["patient_name"])
+    fields = {
+        **record.values,
+        **record.sequences,
+        "tenant_id": tenant_id,
+        "transfer_syntax_uid": transfer_syntax_uid,
+        "lone_study_uid": lone_study_uid(record),
+        "is_patients": record.sop_class_uid not in NON_PATIENT_SOP_CLASSES,
+        "patient_name_keys": names.group_keys(patient_name),
+        "patient_name_words": names.words(patient_name),
+        "referring_physician_name_key": "=".join(names.group_keys(str(record.values["referring_physician_name"]))),
+    }
+    return json.dumps(fields)
 
 
 def series_of(connection: Connection, object_key: int) -> int | None:
@@ -113,13 +118,20 @@ def open_session(connection: Connection) -> int:
     return int(row["key"])
 
 
-def open_association(database: Database, session_key: int, calling_ae: str, peer: str, user_name: str = "") -> int:
+def open_association(
+    database: Database,
+    session_key: int,
+    calling_ae: str,
+    peer: str,
+    user_name: str = "",
+    default_character_set: str = "",
+) -> int:
     """Note an association that was accepted; return its key."""
     with database.transaction() as connection:
         row = connection.execute(
-            "INSERT INTO association (session_key, calling_ae, peer, user_name) VALUES (%s, %s, %s, %s)"
-            " RETURNING association_key",
-            (session_key, calling_ae, peer, user_name),
+            "INSERT INTO association (session_key, calling_ae, peer, user_name, default_character_set)"
+            " VALUES (%s, %s, %s, %s, %s) RETURNING association_key",
+            (session_key, calling_ae, peer, user_name, default_character_set),
         ).fetchone()
     assert row is not None
     return int(row["association_key"])

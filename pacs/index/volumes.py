@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from psycopg.errors import ForeignKeyViolation
 
 from pacs.errors import NotFound, UsageError
-from pacs.index.database import SESSION_LOCK_CLASS, Connection, Database, Row
+from pacs.index.database import Connection, Database, Row
 
 Kind = Literal["local", "nfs", "smb", "s3"]
 State = Literal["active", "draining", "retired"]
@@ -66,6 +67,11 @@ def insert_volume(connection: Connection, volume: KnownVolume) -> None:
             json.dumps(dict(volume.options)), volume.state,
         ),
     )  # fmt: skip
+
+
+def set_known_since(connection: Connection, volume_id: str, at: datetime) -> None:
+    """Note since when a volume has been known: the order of a tier's volumes."""
+    connection.execute("UPDATE volume SET created_at = %s WHERE volume_id = %s", (at, volume_id))
 
 
 def volume_named(database: Database, name: str) -> KnownVolume:
@@ -171,103 +177,3 @@ def set_copy_state(connection: Connection, copy_key: int, state: str) -> None:
         "UPDATE copy SET state = %s, left_at = CASE WHEN %s = 'leaving' THEN now() END WHERE copy_key = %s",
         (state, state, copy_key),
     )
-
-
-def mark_leaving(connection: Connection, object_key: int, volume_id: str) -> bool:
-    """Take an object's copy on a volume out of service, if a good one on another stays. True if done.
-
-    Locks the object's copies, so that two movers never take each other's last one.
-    """
-    copies = connection.execute(
-        "SELECT copy_key, volume_id::text, state FROM copy WHERE object_key = %s ORDER BY copy_key FOR UPDATE",
-        (object_key,),
-    ).fetchall()
-    others = [row for row in copies if row["volume_id"] != volume_id and row["state"] == "good"]
-    mine = [row for row in copies if row["volume_id"] == volume_id]
-    if not others or not mine:
-        return False
-    set_copy_state(connection, mine[0]["copy_key"], "leaving")
-    return True
-
-
-def leaving_copies(connection: Connection, volume_id: str, older_than_s: float) -> list[Row]:
-    """Copies on a volume (copy_key, path) that no reader was given for longer than older_than_s."""
-    return connection.execute(
-        "SELECT copy_key, path FROM copy WHERE volume_id = %s AND state = 'leaving'"
-        " AND left_at < now() - make_interval(secs => %s) ORDER BY copy_key LIMIT 10000",
-        (volume_id, older_than_s),
-    ).fetchall()
-
-
-def delete_copy(connection: Connection, copy_key: int) -> bool:
-    """Forget a copy whose file is about to be removed, if another good one is left. True if done."""
-    return (
-        connection.execute(
-            "DELETE FROM copy c WHERE c.copy_key = %s AND c.state = 'leaving' AND EXISTS ("
-            " SELECT FROM copy o WHERE o.object_key = c.object_key AND o.copy_key <> c.copy_key AND o.state = 'good')",
-            (copy_key,),
-        ).rowcount
-        == 1
-    )
-
-
-def revive_copy(connection: Connection, copy_key: int) -> None:
-    """Take a copy that was leaving back into service."""
-    connection.execute(
-        "UPDATE copy SET state = 'good', left_at = NULL WHERE copy_key = %s AND state = 'leaving'", (copy_key,)
-    )
-
-
-def bytes_leaving(connection: Connection, volume_id: str) -> int:
-    """Bytes of files on a volume whose copies have left it."""
-    row = connection.execute(
-        "SELECT coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes FROM copy c JOIN object o USING (object_key)"
-        " WHERE c.volume_id = %s AND c.state = 'leaving'",
-        (volume_id,),
-    ).fetchone()
-    assert row is not None
-    return int(row["size_bytes"])
-
-
-SETTLED = """
-    SELECT st.study_key, max(o.arrived_at) AS last_arrival, sum(o.size_bytes) AS size_bytes
-      FROM study st JOIN series se USING (study_key) JOIN object o USING (series_key)
-     WHERE EXISTS (SELECT FROM copy c JOIN object x USING (object_key) JOIN series y USING (series_key)
-                    WHERE y.study_key = st.study_key AND c.volume_id = %(volume_id)s AND c.state = 'good')
-     GROUP BY st.study_key
-    HAVING max(o.arrived_at) < now() - make_interval(secs => %(settle_s)s)
-       AND NOT EXISTS (
-           SELECT FROM association a
-             JOIN pg_locks l ON l.locktype = 'advisory' AND l.classid = %(lock_class)s AND l.objid = a.session_key
-            WHERE a.closed_at IS NULL AND a.association_key = ANY (array_agg(o.association_key)))
-     ORDER BY last_arrival
-     LIMIT %(studies_max)s
-"""
-
-
-def settled_studies(connection: Connection, volume_id: str, settle_s: float, studies_max: int = 100) -> list[Row]:
-    """Settled studies with bytes on a volume, oldest first: study_key, last_arrival, size_bytes."""
-    return connection.execute(
-        SETTLED.encode(),
-        {"volume_id": volume_id, "settle_s": settle_s, "studies_max": studies_max, "lock_class": SESSION_LOCK_CLASS},
-    ).fetchall()
-
-
-def study_copies_on(connection: Connection, study_key: int, volume_id: str) -> list[Row]:
-    """A study's good copies on a volume: object_key, path, sha256, size_bytes."""
-    return connection.execute(
-        "SELECT o.object_key, c.path, o.sha256, o.size_bytes FROM series se JOIN object o USING (series_key)"
-        " JOIN copy c USING (object_key) WHERE se.study_key = %s AND c.volume_id = %s AND c.state = 'good'"
-        " ORDER BY o.object_key",
-        (study_key, volume_id),
-    ).fetchall()
-
-
-def has_good_copy(connection: Connection, object_key: int, volume_id: str) -> bool:
-    """Whether an object has a good copy on a volume."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM copy WHERE object_key = %s AND volume_id = %s AND state = 'good') AS found",
-        (object_key, volume_id),
-    ).fetchone()
-    assert row is not None
-    return bool(row["found"])

@@ -4,51 +4,134 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 
 from pacs import clock
-from pacs.archive.move import Mover
+from pacs.archive.drain import drain
+from pacs.archive.move import Mover, Pass
+from pacs.archive.recall import Recaller
+from pacs.archive.receipts import ReceiptWriter
+from pacs.archive.repair import Repair
+from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
+from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
+from pacs.storage.receipts import Receipts
 
 log = logging.getLogger(__name__)
 
+#: How often arrivals are counted [s].
+COUNT_S = 900.0
+#: How often it is looked whether a study is to be recalled [s].
+RECALL_INTERVAL_S = 1.0
+#: How long recalls that are over are shown [days].
+_RECALLS_KEPT_DAYS = 30
+
 
 class Worker:
-    """Copies the journal to every volume, and moves settled studies down when tier 1 is full."""
+    """What goes on behind the receivers, each of it on a thread of its own, as any may take hours: study by study it
+    recalls, repairs, moves; and every minute it writes down what a rebuild of the index would need."""
 
     def __init__(self, settings: Settings, database: Database, journal: Journal, volumes: Volumes) -> None:
         self.settings, self.database, self.journal, self.volumes = settings, database, journal, volumes
+        self._count_again_s = 0.0
+        self.stop = threading.Event()
+        self.receipts = Receipts(settings.data)
+        self.receipt_writer = ReceiptWriter(database, self.receipts)
+        self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
+        self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
-        while not stop.is_set():
-            for task in (self.copy_journal, self.move_down):
+        every_s = self.settings.tier_interval_s
+        turns: dict[str, tuple[float, tuple[Callable[[], None], ...]]] = {
+            "recall": (RECALL_INTERVAL_S, (self.recall,)),
+            "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
+            "move": (every_s, (self.move,)),
+            "repair": (every_s, (self.repair,)),
+        }
+        threads = [
+            threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
+            for name, (interval_s, tasks) in turns.items()
+        ]
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        self.stop.set()
+        for thread in threads:
+            thread.join()
+        self._mover.close()
+        self._recaller.close()
+
+    def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
+        while not self.stop.is_set():
+            for task in tasks:
+                if self.stop.is_set():
+                    break
                 try:
                     task()
                 except PacsError as error:
                     log.error("%s: %s", task.__name__.replace("_", " "), error)
-            stop.wait(self.settings.tier_interval_s)
+                except Exception:  # a fault of ours ends this turn, not the worker
+                    log.exception("%s failed", task.__name__.replace("_", " "))
+            self.stop.wait(interval_s)
+
+    def look_at_volumes(self) -> None:
+        """Which volumes are there now: queries say of what is on the others that it is offline."""
+        self.volumes.refresh()
+        tiers.note_absent(self.database, self.volumes.absent.keys())
+        recalls.forget_old(self.database, _RECALLS_KEPT_DAYS)
+
+    def write_receipts(self) -> None:
+        """Write down what of the newest arrivals is not in their files."""
+        self.receipt_writer.run()
 
     def copy_journal(self) -> None:
-        """Bring each volume's copy of the journal up to date."""
+        """Bring each volume's copies of the journal and the receipts up to date."""
         for volume in self.volumes.all():
-            try:
-                self.journal.copy_to(volume)
-            except PacsError as error:  # the others get theirs
-                log.error("no copy of the journal: %s", error)
+            for kept in (self.journal, self.receipts):
+                try:
+                    kept.copy_to(volume)
+                except PacsError as error:  # the others get theirs
+                    log.error("no copy of %s: %s", kept.folder.name, error)
 
-    def move_down(self) -> None:
-        """One look at the volumes of tier 1."""
-        if not self.volumes.tier(2):
-            return
-        for source in self.volumes.tier(1):
-            started = clock.now()
-            mover = Mover(self.database, source, self.volumes.place(2, 0), self.settings.settle_s)
-            done = mover.run(self.settings.tier1_high_percent, self.settings.tier1_low_percent)
-            if done.studies or done.removed or done.failed:
-                record_run(self.database, "tier", started, done.failed == 0, asdict(done))
+    def recall(self) -> None:
+        """Bring back the studies that were asked for."""
+        self._recaller.run()
+
+    def move(self) -> None:
+        """One look at the tiers: what has left goes, what is drained moves, the rules are followed."""
+        started, done = clock.now(), Pass()
+        try:
+            done.removed = self._mover.remove_left(self.settings.move_grace_s)
+            for volume in self.volumes.draining():
+                drain(self._mover, self.volumes, volume, done)
+            self._mover.follow(rules_in_force(self.database, self.settings), done)
+        except PacsError as error:
+            done.errors.append(str(error))
+            raise
+        finally:
+            if not done.is_nothing:
+                succeeded = done.failed == 0 and not done.errors
+                record_run(self.database, "tier", started, succeeded, asdict(done))
+
+    def repair(self) -> None:
+        """Make copies that are missing or bad anew, from others of their objects or the backup."""
+        started, limit = clock.now(), self.settings.scrub_rate_mb_s
+        work = Repair(self.database, self.volumes.by_id, backup_sources(self.settings), limit * 1e6 or None)
+        done = work.run(duration_s_max=self.settings.tier_interval_s)
+        if done.did_anything:
+            record_run(self.database, "repair", started, done.waiting == 0, asdict(done))
+
+    def count_arrivals(self) -> None:
+        """Count what arrived, for the forecast; now and then, as it is a look back at days."""
+        now_s = clock.monotonic_s()
+        if now_s >= self._count_again_s:
+            growth.count_arrivals(self.database)
+            self._count_again_s = now_s + COUNT_S

@@ -72,6 +72,12 @@ def give_tier(root: Path) -> None:
     durable.fsync_folder(root)
 
 
+def give_folder(root: Path) -> None:
+    """Give the root of a disk that was added to the service, which makes a volume of it."""
+    _own(root, "pacs", "pacs", 0o750)
+    durable.fsync_folder(root)
+
+
 def make_state(root: Path, own: Iterable[Member], record: SetRecord) -> None:
     """Make root the state volume of a set, with tier 1 as a folder in it if `own` says so. Its identity comes last."""
     durable.make_folders(root)
@@ -94,6 +100,7 @@ def give_state(root: Path) -> None:
         (root / "config", "root", "pacs", 0o1771),
         (root / "config/ssh", "root", "root", 0o755),
         (root / "journal", "pacs", "pacs", 0o750),
+        (root / "receipts", "pacs", "pacs", 0o750),
         (root / "identity", "root", "root", 0o700),
         (root / "postgresql", "postgres", "postgres", 0o700),
     ]

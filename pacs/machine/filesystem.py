@@ -22,7 +22,8 @@ FEATURES = (
 OPTIONS = "nodev,nosuid,noexec,noatime,errors=remount-ro"
 _PRIVATE = Path("/run/pacs-machine/look")
 # One inode for so many bytes. A compressed slice may have 60 kB, PostgreSQL's files are large, state is small.
-_BYTES_PER_INODE = {"state": 16384, "tier1": 32768, "tier2": 32768}
+_BYTES_PER_INODE = {"state": 16384}
+_BYTES_PER_INODE_OF_OBJECTS = 32768
 
 
 def make(device: str, role: str, fs_uuid: str) -> None:
@@ -42,7 +43,7 @@ def make(device: str, role: str, fs_uuid: str) -> None:
         "-I",
         "256",
         "-i",
-        str(_BYTES_PER_INODE[role]),
+        str(_BYTES_PER_INODE.get(role, _BYTES_PER_INODE_OF_OBJECTS)),
         "-m",
         "1" if role == "state" else "0",
         "-e",

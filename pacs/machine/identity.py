@@ -16,7 +16,7 @@ from pacs.storage import durable
 POSTGRESQL_VERSION = 17
 _PROGRAMS = Path(f"/usr/lib/postgresql/{POSTGRESQL_VERSION}/bin")
 # Given to a backend of its own, without a server: nothing listens while they run.
-_FIRST_STATEMENTS = "CREATE ROLE pacs LOGIN\nCREATE DATABASE pacs OWNER pacs\n"
+_FIRST_STATEMENTS = "CREATE ROLE pacs LOGIN CREATEDB\nCREATE DATABASE pacs OWNER pacs\n"
 _YEARS = 10
 
 

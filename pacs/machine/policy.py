@@ -34,7 +34,7 @@ class Disk:
     """A disk that is not the system's.
 
     blank: zeros where anything would begin. unsigned: without a known signature or partitions, zeros or not.
-    fs_uuid: of the ext4 file system that fills it, else empty. hardware: what names the disk as long as nobody
+    fs_uuid, label: of the ext4 file system that fills it, else empty. hardware: what names the disk as long as nobody
     rewires the machine. problem: it looks like one of ours and cannot be read.
     """
 
@@ -46,6 +46,7 @@ class Disk:
     fs_uuid: str = ""
     volume: Volume | None = None
     problem: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pacs import clock
 from pacs.errors import ForeignVolume, PacsError, VolumeError
 from pacs.machine import claim, filesystem, survey
 from pacs.machine.commands import MachineError, run
+from pacs.machine.disk import mount_added
 from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
 from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
 from pacs.storage import durable
@@ -146,7 +147,9 @@ def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> list[str]
     for member in sorted(made.members, key=lambda member: "state" not in member.roles):
         for role in member.roles:
             _mount(member, role, made, places, member.fs_uuid in on_state)
-    return [note for disk in made.disks.values() if (note := _grow(disk.path))]
+    added = [disk for fs_uuid, disk in made.disks.items() if fs_uuid not in {each.fs_uuid for each in made.members}]
+    notes = mount_added(places, added)
+    return [*notes, *(note for disk in made.disks.values() if (note := _grow(disk.path)))]
 
 
 def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: bool) -> None:

@@ -79,6 +79,7 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
         fs_uuid=values.get("UUID", "") if is_ext4 else "",
         volume=volume,
         problem=problem,
+        label=values.get("LABEL", "") if is_ext4 else "",
     )
 
 

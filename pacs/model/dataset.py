@@ -126,6 +126,15 @@ class Scanner:
         """How many elements and items were read so far."""
         return self._walker.elements
 
+    @property
+    def unneeded_bytes(self) -> int:
+        """How many of the bytes that come next are not looked at: of a long value. 0 where it has to inflate them."""
+        return 0 if self._inflation is not None else self._walker.unneeded_bytes
+
+    def skip(self, size_bytes: int) -> None:
+        """Pass over at most `unneeded_bytes`, as if they had been fed."""
+        self._walker.skip(size_bytes)
+
     def finish(self) -> Scanned:
         """The values found, by tag, when all bytes were fed."""
         if self._inflation is not None:
@@ -216,6 +225,16 @@ class _Walker:
                 self._pending = bytes(data[_MORE - at :])
                 return
         self._skip_bytes = at - end
+
+    @property
+    def unneeded_bytes(self) -> int:
+        """How many of the next bytes belong to a value that is not wanted."""
+        return self._skip_bytes
+
+    def skip(self, size_bytes: int) -> None:
+        """Pass over bytes of it."""
+        assert size_bytes <= self._skip_bytes
+        self._skip_bytes -= size_bytes
 
     def _keep(self, data: memoryview, at: int, next_at: int) -> int:
         """Keep what a step inside a wanted sequence has passed; give where the next begins."""

@@ -99,8 +99,9 @@ class Receiver:
 
     def _on_opened(self, assoc: Association) -> None:
         try:
+            character_set = assoc.device.default_character_set if assoc.device else ""
             assoc.key = rows.open_association(
-                self.database, self._session_key(), assoc.calling_ae, assoc.peer, assoc.user_name
+                self.database, self._session_key(), assoc.calling_ae, assoc.peer, assoc.user_name, character_set
             )
         except DatabaseUnavailable as error:
             log.warning("association without a row: %s", error)  # each object will be answered with 0xA700

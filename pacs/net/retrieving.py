@@ -46,7 +46,11 @@ def get_service(retrieve: Retrieve, transcoding: Transcoding, settings: Settings
             return
         counts = SubOperations(len(objects))
         preferred = assoc.device.transfer_syntaxes if assoc.device else ()
-        sender = Sender(assoc, retrieve, transcoding, changes, preferred=preferred)
+        sender = Sender(
+            assoc, retrieve, transcoding, changes, preferred=preferred,
+            # Between two objects only: in the middle of one nothing else can be said on its association.
+            while_preparing=lambda: exchange.tell_progress(counts),
+        )  # fmt: skip
         status = _run(lambda: _send_each(exchange, counts, sender, objects))
         exchange.finish(counts.final_status() if status is None else status, counts)
 

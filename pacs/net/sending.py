@@ -84,12 +84,15 @@ class Sender:
         originator: tuple[str, int] | None = None,
         preferred: Sequence[str] = (),
         while_waiting: Callable[[], None] = lambda: None,
+        while_preparing: Callable[[], None] | None = None,
     ) -> None:
         """`originator`: AE title and message id of the C-MOVE that this is part of. `while_waiting` is called now and
-        then in what takes long; what it raises ends it."""
+        then in what takes long, `while_preparing` instead of it before an object's first byte was sent; what they
+        raise ends it."""
         self.assoc = assoc
         self._retrieve, self._transcoding, self._changes = retrieve, transcoding, changes
         self._originator, self._preferred, self._while_waiting = originator, preferred, while_waiting
+        self._while_preparing = while_preparing or while_waiting
         self._contexts: dict[tuple[str, str], list[PresentationContext]] = {}
         # Two, taken in turn: one object is on its way while the next is read.
         self._buffers = [bytearray(), bytearray()]
@@ -107,7 +110,7 @@ class Sender:
                 try:
                     prepared.outgoing = open_outgoing(
                         self._retrieve, wanted, target, self._transcoding, self._changes.get(wanted.object_key),
-                        self._next_buffer(wanted), self._while_waiting,
+                        self._next_buffer(wanted), self._while_preparing,
                     )  # fmt: skip
                 except CannotUnderstand as error:  # as this; the next context may do
                     prepared.error = prepared.error or error
@@ -123,6 +126,7 @@ class Sender:
         read to the end, as nothing else can be said in the middle of them."""
         assert prepared.context is not None and prepared.outgoing is not None
         try:
+            prepared.outgoing.stored.while_waiting = self._while_waiting
             before = self._command(prepared.wanted, prepared.context, message_id)
             for pdus in self._pdus(int(prepared.context.context_id or 0), prepared.outgoing):
                 if not before:  # a large object, somewhere in the middle

@@ -14,19 +14,19 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pacs.errors import NotFound, PacsError, VolumeFailed, VolumeMissing
 from pacs.storage import durable
 from pacs.storage.incoming import Incoming, ReceivedFile
 from pacs.storage.kinds import FileStatus, Promise, Room, ToPut
-from pacs.storage.reading import CHUNK_SIZE_BYTES, LocalFile, read_past_cache, unreadable
+from pacs.storage.reading import LocalFile, read_past_cache, unreadable
 from pacs.storage.together import put_together
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
+from pacs.storage.walking import walk_in_order
 
-#: Room that receiving leaves on a volume [bytes]: on one that is shared with the database it is the database's.
+#: Room that is left free on a volume [bytes].
 RESERVED_BYTES = 64 << 20
 
 LOCAL = Promise(
@@ -42,6 +42,8 @@ class LocalVolume:
     def __init__(self, root: Path, role: str, promise: Promise = LOCAL) -> None:
         """Open the volume at root. Raise VolumeError if there is none, or it is not for this role."""
         self.root, self.promise = root, promise
+        #: What of its free room is not its own [bytes]: the database's, where that shares its file system.
+        self.kept_bytes = 0
         self.identity: VolumeIdentity = read_identity(root)
         if role not in self.identity.roles:
             raise VolumeMissing(f"The volume at {root} is for {', '.join(self.identity.roles)}, not for {role}.")
@@ -92,7 +94,7 @@ class LocalVolume:
             usage = shutil.disk_usage(self.root)
         except OSError as error:
             raise durable.as_volume_error(error, self.root) from error
-        return Room(usage.total, usage.used, usage.free)
+        return Room(usage.total, usage.used, max(0, usage.free - self.kept_bytes))
 
     def begin(self) -> Incoming:
         """Begin to receive a file of whatever size. Raise VolumeMissing, VolumeFull or VolumeFailed."""
@@ -106,10 +108,16 @@ class LocalVolume:
         """
         return self.write(chunks, size_bytes).finish()
 
-    def write(self, chunks: Iterable[bytes | memoryview], size_bytes: int) -> Incoming:
-        """Write chunks to a new temporary file, which is yet to be finished. Raise as `receive` does."""
-        self.require_room(size_bytes)
-        incoming = self.begin()
+    def write(self, chunks: Iterable[bytes | memoryview], size_bytes: int, is_room_known: bool = False) -> Incoming:
+        """Write chunks to a new temporary file, which is yet to be finished. Raise as `receive` does.
+
+        is_room_known: the caller has just asked for the room of many files, and whether they can be written.
+        """
+        if is_room_known:
+            incoming = Incoming(self.root, self._identity_file[0], lambda: None)
+        else:
+            self.require_room(size_bytes)
+            incoming = self.begin()
         try:
             for chunk in chunks:
                 incoming.write(memoryview(chunk))
@@ -194,21 +202,23 @@ class LocalVolume:
 
     def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """The file's bytes in chunks, from an offset [bytes]. Raise NotFound or VolumeFailed."""
-        found = self.path_of(path)
+        file = self.open(path)
         try:
-            with open(found, "rb", buffering=0) as file:
-                file.seek(offset)
-                while chunk := file.read(CHUNK_SIZE_BYTES):
-                    yield chunk
-        except OSError as error:
-            raise unreadable(self.root, error) from error
+            yield from file.chunks(offset)
+        finally:
+            file.close()
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
-        digest, found = hashlib.sha256(), self.path_of(path)
+        digest = hashlib.sha256()
         try:
-            for chunk in read_past_cache(found):
+            for chunk in read_past_cache(self.root / path):
                 digest.update(chunk)
+                if on_bytes is not None:
+                    on_bytes(len(chunk))
+        except (FileNotFoundError, NotADirectoryError):
+            self.require_present()  # else it is the volume that is missing, and no file
+            raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.") from None
         except OSError as error:
             raise unreadable(self.root, error) from error
         return digest.digest()
@@ -234,21 +244,24 @@ class LocalVolume:
             raise durable.as_volume_error(error, self.root) from error
         return str(target.relative_to(self.root))
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
-        for top in ("objects", "incoming"):
-            for folder, _folders, names in os.walk(self.root / top, onerror=self._not_listed):
-                for name in names:
-                    path = Path(folder, name)
-                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
-                        status = path.stat()
-                        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                        yield FileStatus(str(path.relative_to(self.root)), status.st_size, modified_at)
-        self.require_present()  # else what was listed is not all
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly in a folder, in no order; none if it is not there."""
+        try:
+            return [path.name for path in (self.root / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            self.require_present()
+            return []
+        except OSError as error:
+            raise unreadable(self.root, error) from error
 
-    def _not_listed(self, error: OSError) -> None:
-        """A folder that cannot be listed is not an empty one; one that was removed meanwhile is."""
-        if not isinstance(error, FileNotFoundError):
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder, in the order of their paths' bytes; below `incoming/`, then `objects/` if none is
+        named."""
+        try:
+            for top in (below,) if below else ("incoming", "objects"):
+                yield from walk_in_order(self.root, top)
+            self.require_present()  # else what was listed is not all
+        except OSError as error:
             raise unreadable(self.root, error) from error
 
     def read_small(self, path: str) -> bytes:
@@ -280,7 +293,7 @@ class LocalVolume:
         self.require_present()  # else the folders would be made below the mount point
         missing = [folder, *(parent for parent in folder.parents if parent.is_relative_to(self.root))]
         for path in reversed(missing):
-            if path == self.root:
+            if path == self.root or (path in self._durable_folders and path.is_dir()):
                 continue
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o750)

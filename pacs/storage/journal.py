@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pacs import clock
+from pacs.errors import VolumeError
 from pacs.storage import durable
 from pacs.storage.kinds import Volume
+
+log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -28,16 +32,15 @@ class Journal:
     def append(self, what: str, **details: Any) -> None:
         """Write one change durably. Raise VolumeFull or VolumeFailed; then it does not count."""
         now = clock.now()
-        line = json.dumps({"at": now.isoformat(timespec="milliseconds"), "what": what, **details}, sort_keys=True)
+        line = json.dumps({"at": now.isoformat(timespec="microseconds"), "what": what, **details}, sort_keys=True)
         segment = self.folder / f"{now:%Y-%m}.jsonl"
         try:
             durable.make_folders(self.folder)
             fd = os.open(segment, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                # A line that a power cut left half written is ended here, so that it costs only itself.
-                torn = os.fstat(fd).st_size > 0 and os.pread(fd, 1, os.fstat(fd).st_size - 1) != b"\n"
-                _write_all(fd, b"\n" * torn + line.encode() + b"\n")
+                end_torn_line(fd)
+                _write_all(fd, line.encode() + b"\n")
                 durable.fsync_fd(fd)
             finally:
                 os.close(fd)
@@ -52,23 +55,76 @@ class Journal:
     def read(self) -> Iterator[dict[str, Any]]:
         """Every change, oldest first. A half-written line was never acknowledged and is left out."""
         for segment in self.segments():
-            for line in segment.read_bytes().split(b"\n"):
-                if not line:
-                    continue
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue
+            yield from lines_of(segment.read_bytes())
 
     def copy_to(self, volume: Volume) -> int:
         """Bring a volume's copy of the journal up to date; return how many segments were copied."""
         copied = 0
         for segment in self.segments():
-            path = f"journal/{segment.name}"
-            if not volume.has(path) or volume.size_of(path) != segment.stat().st_size:
-                volume.replace_small(path, segment.read_bytes())
-                copied += 1
+            path, ours = f"journal/{segment.name}", segment.read_bytes()
+            theirs = volume.read_small(path) if volume.has(path) else b""
+            if theirs == ours:
+                continue
+            if not ours.startswith(theirs):
+                # This appliance was restored to an older state, or is another: what was there is not lost.
+                aside = f"journal-replaced/{clock.now():%Y%m%dT%H%M%S}-{segment.name}"
+                volume.replace_small(aside, theirs)
+                log.warning("the journal's copy on %s was another's; it is kept as %s", volume.location, aside)
+            volume.replace_small(path, ours)
+            copied += 1
         return copied
+
+
+def segments_on(volume: Volume, folder: str = "journal") -> list[str]:
+    """The segments of a volume's copy of the journal, or of what is kept the same way, oldest first."""
+    return sorted(name for name in volume.names(folder) if name.endswith(".jsonl") and not name.startswith("."))
+
+
+def copy_on(volume: Volume) -> dict[str, bytes]:
+    """A volume's copy of the journal: segment → content."""
+    return {name: volume.read_small(f"journal/{name}") for name in segments_on(volume)}
+
+
+def lines_of(content: bytes) -> Iterator[dict[str, Any]]:
+    """The changes in a segment. A half-written line was never acknowledged and is left out."""
+    for line in content.split(b"\n"):
+        if line:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def reconciled(copies: Mapping[str, Mapping[str, bytes]]) -> tuple[dict[str, bytes], list[str]]:
+    """The journal that several copies are of: where → segment → content. Each segment is taken where it is longest.
+
+    Also what differs, in words. Raise VolumeError where neither of two copies goes on from the other: a person must
+    say which of them is ours.
+    """
+    found: dict[str, tuple[str, bytes]] = {}
+    for where, segments in copies.items():
+        for name, content in segments.items():
+            known = found.get(name)
+            if known is None or (len(content) > len(known[1]) and content.startswith(known[1])):
+                found[name] = (where, content)
+            elif not known[1].startswith(content):
+                raise VolumeError(
+                    f"The journal's segment {name} at {where} and at {known[0]} say different things. Nothing was "
+                    "touched. Take one of them away, or name the right copy with --journal."
+                )
+    words = []
+    for where, segments in copies.items():
+        behind = sorted(name for name, (_where, content) in found.items() if segments.get(name, b"") != content)
+        if behind:
+            words.append(f"The journal's copy at {where} is behind in {len(behind)} segments: {', '.join(behind[:3])}.")
+    return {name: found[name][1] for name in sorted(found)}, words
+
+
+def end_torn_line(fd: int) -> None:
+    """End a line that a loss of power left half written, so that it costs only itself."""
+    size = os.fstat(fd).st_size
+    if size > 0 and os.pread(fd, 1, size - 1) != b"\n":
+        _write_all(fd, b"\n")
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -6,7 +6,7 @@ All that reads, moves, scrubs or rebuilds is written against `Volume`. Only what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -171,8 +171,11 @@ class Volume(Protocol):
         """Whether there is a file at path."""
         ...
 
-    def digest_on_disk(self, path: str) -> bytes:
-        """SHA-256 of a file as the far side has it, past caches: so that what was written is proven. Raise NotFound."""
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
+        """SHA-256 of a file as the far side has it, past caches: so that what was written is proven. Raise NotFound.
+
+        on_bytes is told of what was read [bytes] as it is read, or at the end, and may wait: a bandwidth limit.
+        """
         ...
 
     def remove(self, path: str) -> None:
@@ -183,8 +186,16 @@ class Volume(Protocol):
         """Move a file that is nobody's to `quarantine/`, where a person can look at it; return its new path."""
         ...
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder; below `objects/` and `incoming/` if none is named. Those of `objects/` come in the
+        order of their paths' UTF-8 bytes.
+
+        Raise VolumeFailed if a part of it cannot be listed.
+        """
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files and folders that are directly in a folder, in no order; none if it is not there."""
         ...
 
     def read_small(self, path: str) -> bytes:

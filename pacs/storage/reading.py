@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import mmap
 import os
+import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from pacs.errors import NotFound, VolumeFailed
 from pacs.storage.kinds import OpenFile, Volume
 
 CHUNK_SIZE_BYTES = 1 << 20
+# A pipe in a file's place would be waited for, a link be followed to where nobody looks after the file.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_kept = threading.local()
 
 
 class LocalFile:
@@ -45,6 +51,19 @@ class LocalFile:
             raise unreadable(self._root, error) from error
         return done
 
+    def chunks(self, offset: int = 0) -> Iterator[bytes]:
+        """The bytes from an offset in chunks. Raise VolumeFailed."""
+        try:
+            # As much as is there is asked for: a small file is read by one call, and into no more memory than it takes.
+            while offset < max(1, self.size_bytes):
+                chunk = os.pread(self._fd, min(CHUNK_SIZE_BYTES, max(1, self.size_bytes - offset)), offset)
+                if not chunk:
+                    return  # it has become shorter
+                yield chunk
+                offset += len(chunk)
+        except OSError as error:
+            raise unreadable(self._root, error) from error
+
     def will_need(self, offset: int, size_bytes: int) -> None:
         """Let the kernel begin to read ahead."""
         os.posix_fadvise(self._fd, offset, size_bytes, os.POSIX_FADV_WILLNEED)
@@ -56,20 +75,41 @@ class LocalFile:
             os.close(fd)
 
 
-def read_past_cache(path: Path) -> Iterator[memoryview | bytes]:
-    """The file's bytes from the disk itself: O_DIRECT, or where the file system has none, after dropping its pages."""
+def read_past_cache(path: Path) -> Iterator[memoryview]:
+    """The file's bytes from the disk itself: O_DIRECT, or where the file system has none, after dropping its pages.
+
+    Each piece is overwritten by the next, also by one of the thread's next file: most objects are small, and making a
+    buffer takes longer than reading them. Raise OSError; FileNotFoundError also if what is there is no file.
+    """
+    is_direct = True
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    except OSError:
-        fd = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    buffer = mmap.mmap(-1, CHUNK_SIZE_BYTES)  # page-aligned, as O_DIRECT wants it
+        fd = os.open(path, _FLAGS | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd, is_direct = os.open(path, _FLAGS), False
     try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "what is there is no file")
+        if not is_direct:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        buffer, done = _buffer(), 0
         while size := os.readv(fd, [buffer]):
             yield buffer[:size]
+            done += size
+            if done == status.st_size and size < len(buffer):
+                break  # one call less for a small file
     finally:
-        buffer.close()
         os.close(fd)
+
+
+def _buffer() -> memoryview:
+    """This thread's buffer, page-aligned as O_DIRECT wants it."""
+    found: memoryview | None = getattr(_kept, "buffer", None)
+    if found is None:
+        found = _kept.buffer = memoryview(mmap.mmap(-1, CHUNK_SIZE_BYTES))
+    return found
 
 
 def unreadable(root: Path, error: OSError) -> VolumeFailed:

@@ -163,11 +163,13 @@ class S3Volume:
             return False
         return True
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of an object as the endpoint gives it back, all of it. Raise NotFound."""
         digest = hashlib.sha256()
         for chunk in self.read(path):
             digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
         return digest.digest()
 
     def remove(self, path: str) -> None:
@@ -198,10 +200,23 @@ class S3Volume:
         self.remove(path)
         return target
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every object below `objects/` and `incoming/`, and every unfinished upload as a file of `incoming/`."""
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly below a folder, in no order; none if there is nothing."""
+        prefix, found = f"{self._place.prefix}{folder}/", list[str]()
+        with translated(self._place):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._place.bucket, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                found += [each["Prefix"].removeprefix(prefix).rstrip("/") for each in page.get("CommonPrefixes", ())]
+                found += [each["Key"].removeprefix(prefix) for each in page.get("Contents", ())]
+        return found
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every object below a folder; below `objects/` and `incoming/` if none is named, and then every unfinished
+        upload as a file of `incoming/`."""
         prefix = self._place.prefix
-        for top in ("objects/", "incoming/"):
+        for top in (f"{below}/",) if below else ("objects/", "incoming/"):
             with reading(self._place):
                 pages = self._client.get_paginator("list_objects_v2").paginate(
                     Bucket=self._place.bucket, Prefix=prefix + top
@@ -210,6 +225,8 @@ class S3Volume:
                     for each in page.get("Contents", ()):
                         modified_at = each["LastModified"].astimezone(UTC)
                         yield FileStatus(each["Key"].removeprefix(prefix), each["Size"], modified_at)
+        if below:
+            return
         with reading(self._place):
             uploads = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._place.bucket, Prefix=prefix

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,9 +188,12 @@ class ShareVolume:
         """Whether there is a file at path."""
         return cast(bool, self._ask("has", path=path))
 
-    def digest_on_disk(self, path: str) -> bytes:
+    def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of a file as the server has it: read past this machine's caches. Raise NotFound."""
-        return bytes.fromhex(self._ask("digest", path=path))
+        found = bytes.fromhex(self._ask("digest", path=path))
+        if on_bytes is not None:
+            on_bytes(self.size_of(path))
+        return found
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is gone already is no fault."""
@@ -200,11 +203,15 @@ class ShareVolume:
         """Move a file that is nobody's to `quarantine/`; return its new path."""
         return cast(str, self._change("quarantine", path=path))
 
-    def walk(self) -> Iterator[FileStatus]:
-        """Every file below `objects/` and `incoming/`."""
+    def names(self, folder: str) -> list[str]:
+        """The names of what is directly in a folder, in no order; none if it is not there."""
+        return cast(list[str], self._ask("names", folder=folder))
+
+    def walk(self, below: str = "") -> Iterator[FileStatus]:
+        """Every file below a folder; below `objects/` and `incoming/` if none is named."""
         self._require_mounted()
         with self._pool.stream(self._role) as process:
-            process.begin("walk")
+            process.begin("walk", below=below)
             for kind, content in process.frames():
                 if kind == b"I":
                     for path, size_bytes, modified_s in json.loads(content):

@@ -207,11 +207,14 @@ class Served:
     def do_discard(self, temporary: str) -> None:
         self.volume.discard(ReceivedFile(Path(temporary), b"", 0))
 
-    def do_walk(self) -> None:
+    def do_names(self, folder: str) -> list[str]:
+        return self.volume.names(folder)
+
+    def do_walk(self, below: str) -> None:
         """Every file, in frames of many."""
         items: list[tuple[str, int, float]] = []
         said = time.monotonic()
-        for each in self.volume.walk():
+        for each in self.volume.walk(below):
             items.append((each.path, each.size_bytes, each.modified_at.timestamp()))
             if len(items) == _ITEMS or time.monotonic() - said > _PROGRESS_S:
                 self._wire.say(b"I", items)

@@ -25,11 +25,17 @@ def put_together(volume: LocalVolume, files: Sequence[ToPut]) -> list[bytes | Pa
     """Put files; beside each the SHA-256 of what was given, or why it is not there."""
     outcomes: dict[int, bytes | PacsError] = {}
     written: dict[int, ReceivedFile] = {}
+    try:  # asked once for all of them; else of each, which says which of them it is
+        volume.require_writable()
+        volume.require_room(sum(file.size_bytes for file in files))
+        is_room_known = True
+    except PacsError:
+        is_room_known = False
     try:
         with durable.open_folder(volume.root) as root_fd:  # before anything is written: it tells of errors since
             for number, file in enumerate(files):
                 try:
-                    written[number] = volume.write(file.chunks, file.size_bytes).finish_unsynced()
+                    written[number] = volume.write(file.chunks, file.size_bytes, is_room_known).finish_unsynced()
                 except PacsError as error:
                     outcomes[number] = error
             durable.sync_file_system(root_fd)

@@ -17,6 +17,7 @@ from pacs.checks.registry import CHECKS
 from pacs.errors import PacsError
 from pacs.index.runs import totals
 from pacs.index.volumes import KnownVolume
+from pacs.model.sizes import format_size
 from pacs.storage.kinds import Room
 
 CHECKS_TIMEOUT_S = 10
@@ -33,7 +34,7 @@ _HEADERS = {
 def make_app(subject: Subject) -> Starlette:
     """The application over one instance."""
     templates = Environment(loader=PackageLoader("pacs.web"), autoescape=select_autoescape(), trim_blocks=True)
-    templates.filters["bytes"] = format_bytes
+    templates.filters["bytes"] = format_size
 
     async def healthz(_request: Request) -> Response:
         results = await _results(subject)
@@ -52,7 +53,7 @@ def make_app(subject: Subject) -> Starlette:
             results=results,
             worst=worst(results),
             counts=counts,
-            volumes=_volumes(subject),
+            volumes=await run_in_threadpool(_volumes, subject),
         )
         return HTMLResponse(page, headers=_HEADERS)
 
@@ -87,13 +88,3 @@ def _volumes(subject: Subject) -> list[tuple[KnownVolume, Room]]:
         except (PacsError, OSError):
             continue  # its check says so
     return found
-
-
-def format_bytes(size_bytes: int) -> str:
-    """A size for a person: 1.5 GB."""
-    size = float(size_bytes)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")

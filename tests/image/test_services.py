@@ -31,7 +31,14 @@ _RUNNING = [
     "postgresql@17-main.service",
     "ssh.service",
 ]
-_TIMERS = ["fstrim.timer", "pacs-backup.timer", "pacs-grow.timer", "pacs-reconcile.timer", "pacs-screen.timer"]
+_TIMERS = [
+    "fstrim.timer",
+    "pacs-backup.timer",
+    "pacs-grow.timer",
+    "pacs-reconcile.timer",
+    "pacs-screen.timer",
+    "pacs-scrub.timer",
+]
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.
 _TCP = {22, 80, 104, 443, 2762, 11112}

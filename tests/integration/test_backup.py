@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from pacs.archive import devices
-from pacs.archive.move import Mover
+from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.reconcile import reconcile
 from pacs.archive.store import Arrival
 from pacs.backup.backup import Backup, Done
@@ -23,11 +23,14 @@ from pacs.errors import BackupError, DataTooNew, NotFound, RestoreError
 from pacs.index import database as index
 from pacs.index.devices import Device, list_devices
 from pacs.index.query import study_list
+from pacs.model.tier_rules import Rule
 from pacs.storage.journal import Journal
 from pacs.storage.kinds import Room
+from pacs.storage.receipts import Receipts
 from pacs.storage.volume import create_identity
 from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
+from tests.tiers import follow
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def _bytes_of(instance: Instance, study: str) -> dict[str, bytes]:
 def test_everything_comes_back(instance: Instance, second_instance: Instance, repository: Path) -> None:
     moved, stayed = ct_study(1, 4), ct_study(2, 3)
     _store(instance, moved)
-    Mover(instance.database, instance.volumes.tier(1)[0], instance.volumes.tier(2)[0], 0).run(0, 0)
+    follow(instance, Rule("down", 1, 2))
     _store(instance, stayed)
     journal = Journal(instance.settings.data)
     devices.add_device(instance.database, journal, Device("CT room 2", "CT2", "192.0.2.7", 104))
@@ -91,7 +94,11 @@ def test_everything_comes_back(instance: Instance, second_instance: Instance, re
         expected = {made.sop_instance_uid: made.dataset for made in objects}
         assert _bytes_of(second_instance, objects[0].study_instance_uid) == expected
     assert list_devices(second_instance.database) == list_devices(instance.database)
-    assert list(Journal(second_instance.settings.data).read()) == list(journal.read())
+    *lines, restored = Journal(second_instance.settings.data).read()
+    assert lines == list(journal.read())
+    assert restored["what"] == "restore"
+    receipts = Receipts(second_instance.settings.data)
+    assert ReceiptWriter(second_instance.database, receipts).run() == 7, "its volumes get receipts of their own"
     there, here = study_list(second_instance.database, 10), study_list(instance.database, 10)
     assert [(row["study_instance_uid"], row["tiers"]) for row in there] == [
         (row["study_instance_uid"], row["tiers"]) for row in here
@@ -286,9 +293,9 @@ class _database_of:  # noqa: N801
 
     def __init__(self, dev) -> None:
         from pacs.cli.cluster import Cluster
-        from pacs.cli.dev import _unprivileged_user
+        from pacs.cli.dev import unprivileged_user
 
-        self.cluster = Cluster(dev.data, _unprivileged_user(dev.data))
+        self.cluster = Cluster(dev.data, unprivileged_user(dev.data))
 
     def __enter__(self) -> None:
         self.cluster.start()

@@ -14,17 +14,18 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 
-from pacs.archive.move import Mover
 from pacs.archive.retrieve import Retrieve
 from pacs.archive.store import Arrival
 from pacs.cli.instance import Instance
 from pacs.model import codec
 from pacs.model.recode import Element
+from pacs.model.tier_rules import Rule
 from tests import peer
 from tests.dcmtk import dcmtk
 from tests.peer import STUDY_ROOT_GET, RawObject
 from tests.serving import CT, destination, serving, stored_bytes
 from tests.synthetic import SyntheticObject, ct_dataset, ct_study, encode
+from tests.tiers import follow, mover
 from tests.unit.model.encoding import DEFLATED, EXPLICIT, IMPLICIT
 from tests.unit.model.test_recode import again, read
 
@@ -412,9 +413,9 @@ def test_an_object_that_moves_while_it_is_asked_for_is_found_again(archive: Inst
     retrieve = archive.retrieve()
     objects = retrieve.wanted({"StudyInstanceUID": [STUDY[0].study_instance_uid]})
     reading = retrieve.open(objects[0])
-    mover = Mover(archive.database, archive.volumes.tier(1)[0], archive.volumes.tier(2)[0], 0)
-    assert mover.run(0, 0).objects == 6
-    assert mover.remove_left(grace_s=0) == 6
+    assert follow(archive, Rule("down", 1, 2)).objects == 6
+    with mover(archive) as moving:
+        assert moving.remove_left(grace_s=0) == 6
     assert b"".join(map(bytes, reading.pieces())) == STUDY[0].dataset, "it was open"
     reading.close()
     for wanted, made in zip(objects, STUDY, strict=True):
@@ -434,9 +435,7 @@ def test_a_volume_that_is_away_does_not_make_its_copies_missing(archive: Instanc
 
 
 def _to_both_tiers(instance: Instance) -> None:
-    Mover(instance.database, instance.volumes.tier(1)[0], instance.volumes.tier(2)[0], 0).run(0, 0)
-    with instance.database.transaction() as connection:
-        connection.execute("UPDATE copy SET state = 'good', left_at = NULL")
+    follow(instance, Rule("copy", 1, 2, keep=True))
 
 
 def _states(instance: Instance) -> dict[str, int]:

@@ -71,6 +71,10 @@ def test_an_object_comes_back_as_it_was(volume: S3Volume, bucket: Bucket) -> Non
     assert volume.read_start(path, 132) == CONTENT[:132]
     assert volume.size_of(path) == len(CONTENT) and volume.has(path)
     assert [(each.path, each.size_bytes) for each in volume.walk()] == [(path, len(CONTENT))]
+    folder, _, name = path.rpartition("/")
+    assert [each.path for each in volume.walk(folder)] == [path]
+    assert volume.names(folder) == [name] and volume.names(folder.rpartition("/")[0]) == [folder.rpartition("/")[2]]
+    assert volume.names("objects/nowhere") == [] and list(volume.walk("objects/nowhere")) == []
     assert next(volume.walk()).modified_at > datetime.now(UTC) - timedelta(minutes=5)
     volume.remove(path)
     volume.remove(path)

@@ -94,6 +94,10 @@ def test_files_lie_on_the_share_as_on_a_disk(volume: ShareVolume, share: Share) 
     assert volume.read_start(path, 132) == CONTENT[:132]
     assert volume.size_of(path) == len(CONTENT) and volume.has(path)
     assert [(each.path, each.size_bytes) for each in volume.walk()] == [(path, len(CONTENT))]
+    folder, _, name = path.rpartition("/")
+    assert [each.path for each in volume.walk(folder)] == [path]
+    assert volume.names(folder) == [name] and volume.names(folder.rpartition("/")[0]) == [folder.rpartition("/")[2]]
+    assert volume.names("objects/nowhere") == [] and list(volume.walk("objects/nowhere")) == []
     reader = volume.open(path)
     for offset in (0, 5, len(CONTENT) - 3, 1 << 20, 0):
         buffer = memoryview(bytearray(1_500_000))

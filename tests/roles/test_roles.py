@@ -31,7 +31,9 @@ UNITS = (
     "nftables.service",
     "pacs-backup.timer",
     "pacs-reconcile.timer",
+    "pacs-scrub.timer",
     "pacs-screen.timer",
+    "pacs-grow.timer",
 )
 
 ECHO = """
@@ -203,7 +205,7 @@ def test_the_database_logs_no_parameters(appliance: Container) -> None:
 
 
 def test_the_nightly_jobs_run_in_their_sandbox(appliance: Container) -> None:
-    appliance.run("systemctl start pacs-reconcile.service pacs-backup.service")
+    appliance.run("systemctl start pacs-reconcile.service pacs-scrub.service pacs-backup.service")
     result = appliance.run("systemctl show -P Result pacs-backup.service").strip()
     assert result == "exec-condition", "nobody has said where to yet"
     repository = "/srv/pacs/backup"

@@ -23,6 +23,8 @@ CREATE TABLE volume (
     options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes
     state        text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'draining', 'retired')),
     serving_id   uuid UNIQUE GENERATED ALWAYS AS (CASE WHEN state <> 'retired' THEN volume_id END) STORED,
+    -- Since when the worker has not found it: what is on it only is offline.
+    absent_since timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 
@@ -83,6 +85,8 @@ CREATE TABLE association (
     calling_ae      text NOT NULL,
     peer            text NOT NULL,
     user_name       text NOT NULL DEFAULT '',  -- who the peer said its user is (PS3.7 D.3.3.7)
+    -- What its objects that say no Specific Character Set were read with: its device's, when it called.
+    default_character_set text NOT NULL DEFAULT '',
     opened_at       timestamptz NOT NULL DEFAULT now(),
     closed_at       timestamptz
 );
@@ -206,7 +210,8 @@ CREATE TABLE object (
     sha256              bytea NOT NULL CHECK (length(sha256) = 32),
     size_bytes          bigint NOT NULL,
     association_key     bigint REFERENCES association,
-    arrived_at          timestamptz NOT NULL DEFAULT now(),
+    -- Not now(): of two objects that wait for one another, the one that waited arrived later. A rebuild follows it.
+    arrived_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- False for a later object with the same UID and other content: kept beside the first until a person decides.
     is_current          boolean NOT NULL,
     UNIQUE (tenant_id, sop_instance_uid, sha256)
@@ -231,6 +236,64 @@ CREATE TABLE copy (
 CREATE INDEX copy_lost ON copy (copy_key) WHERE state IN ('missing', 'bad');
 CREATE INDEX copy_leaving ON copy (volume_id, left_at) WHERE state = 'leaving';
 
+-- When the copies of a folder (`objects/<tenant>/<yyyy>/<mm>/<dd>/` on a volume) were last read and compared with their
+-- digests: every copy in service that was there at verified_at. A copy that came later counts from its created_at, when
+-- it was written or copied here. So a copy's date costs no write to its row: docs/operate/scrub.md has what that saves.
+CREATE TABLE fixity (
+    tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    volume_id   uuid NOT NULL REFERENCES volume ON DELETE CASCADE,
+    folder      text NOT NULL,
+    -- What was in it when it was last looked at (sized_at), and since when the oldest of it is there.
+    copies      bigint NOT NULL,
+    size_bytes  bigint NOT NULL,
+    oldest_at   timestamptz NOT NULL,
+    sized_at    timestamptz NOT NULL DEFAULT now(),
+    -- A reading that was begun: since when, and the last path that it has come to.
+    begun_at    timestamptz,
+    position    text NOT NULL DEFAULT '',
+    verified_at timestamptz,
+    PRIMARY KEY (volume_id, folder)
+) WITH (fillfactor = 70);
+
+-- Every time that a copy was found missing or bad, by whoever found it, and what became of it. Kept by triggers, so
+-- that a copy cannot go out of service without being told of here.
+CREATE TABLE damage (
+    tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    damage_key  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    copy_key    bigint NOT NULL,
+    object_key  bigint NOT NULL REFERENCES object ON DELETE CASCADE,
+    volume_id   uuid NOT NULL REFERENCES volume ON DELETE CASCADE,
+    path        text NOT NULL,
+    state       text NOT NULL,
+    found_at    timestamptz NOT NULL DEFAULT now(),
+    tries       integer NOT NULL DEFAULT 0,
+    next_try_at timestamptz NOT NULL DEFAULT now(),
+    last_error  text NOT NULL DEFAULT '',
+    settled_at  timestamptz,
+    outcome     text NOT NULL DEFAULT ''  -- repaired, found well, healed (by another sending), forgotten
+);
+CREATE UNIQUE INDEX damage_open ON damage (copy_key) WHERE settled_at IS NULL;
+CREATE INDEX damage_of_object ON damage (object_key);
+CREATE INDEX damage_settled ON damage (settled_at) WHERE settled_at IS NOT NULL;
+
+CREATE FUNCTION pacs_note_damage() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.state IN ('missing', 'bad') THEN
+        INSERT INTO damage (tenant_id, copy_key, object_key, volume_id, path, state)
+        VALUES (NEW.tenant_id, NEW.copy_key, NEW.object_key, NEW.volume_id, NEW.path, NEW.state)
+        ON CONFLICT (copy_key) WHERE settled_at IS NULL DO UPDATE SET path = excluded.path, state = excluded.state;
+    ELSE
+        UPDATE damage SET settled_at = now(), outcome = CASE WHEN outcome <> '' THEN outcome
+               WHEN TG_OP = 'DELETE' THEN 'forgotten' ELSE 'healed' END
+         WHERE copy_key = OLD.copy_key AND settled_at IS NULL;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER copy_damaged AFTER UPDATE ON copy FOR EACH ROW
+    WHEN (OLD.state IN ('missing', 'bad') OR NEW.state IN ('missing', 'bad')) EXECUTE FUNCTION pacs_note_damage();
+CREATE TRIGGER copy_forgotten AFTER DELETE ON copy FOR EACH ROW
+    WHEN (OLD.state IN ('missing', 'bad')) EXECUTE FUNCTION pacs_note_damage();
+
 -- What came twice. `kind`: 'same bytes', 'same content' (another encoding), both dropped; 'conflict', kept, see there.
 CREATE TABLE duplicate (
     tenant_id       smallint NOT NULL REFERENCES tenant,
@@ -238,8 +301,16 @@ CREATE TABLE duplicate (
     object_key      bigint NOT NULL REFERENCES object,
     association_key bigint REFERENCES association,
     kind            text NOT NULL,
-    arrived_at      timestamptz NOT NULL DEFAULT now()
+    arrived_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- Up to where receipts are written (pacs/archive/receipts.py): of all that came before, there is one.
+CREATE TABLE receipt_mark (
+    tenant_id     smallint PRIMARY KEY REFERENCES tenant,
+    object_key    bigint NOT NULL,
+    duplicate_key bigint NOT NULL
+);
+INSERT INTO receipt_mark VALUES (1, 0, 0);
 
 -- What came and contradicts what was here. Each is kept, and a person decides (docs/operate/conflicts.md).
 --   kind 'content'  other bytes under one SOP Instance UID, in the same series      subject: the object that was current
@@ -288,6 +359,46 @@ CREATE TABLE commitment (
 CREATE UNIQUE INDEX commitment_transaction ON commitment (tenant_id, calling_ae, transaction_uid) WHERE NOT is_duplicate;
 CREATE INDEX commitment_due ON commitment (next_try_at) WHERE state = 'open';
 
+-- Movement between tiers (docs/operate/tiers.md). Rules and pins are journalled; use and recalls are not, and a rebuilt
+-- index counts a study's last use from its arrival.
+CREATE TABLE tier_rule (
+    tenant_id smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    name      text NOT NULL,
+    rule      jsonb NOT NULL,  -- pacs/model/tier_rules.py: Rule.values
+    added_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, name)
+);
+CREATE TABLE study_pin (
+    tenant_id smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    study_key bigint PRIMARY KEY REFERENCES study ON DELETE CASCADE,
+    reason    text NOT NULL DEFAULT '',
+    pinned_at timestamptz NOT NULL DEFAULT now()
+);
+-- When a study was last retrieved: written behind, at most once an hour, never by a store.
+CREATE TABLE study_use (
+    tenant_id smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    study_key bigint PRIMARY KEY REFERENCES study ON DELETE CASCADE,
+    used_at   timestamptz NOT NULL DEFAULT now()
+);
+-- Studies of tier 3 that were asked for, and are copied back to tier 1 or 2 by the worker. Whoever works on a study, up
+-- or down, holds its advisory lock (pacs/index/movement.py), which it loses when it dies.
+CREATE TABLE recall (
+    tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    recall_key   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    study_key    bigint NOT NULL REFERENCES study ON DELETE CASCADE,
+    why          text NOT NULL CHECK (why IN ('asked', 'person', 'prior')),
+    state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done', 'failed')),
+    objects      integer NOT NULL DEFAULT 0,  -- brought back
+    size_bytes   bigint NOT NULL DEFAULT 0,
+    attempts     integer NOT NULL DEFAULT 0,
+    last_error   text NOT NULL DEFAULT '',
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    next_try_at  timestamptz NOT NULL DEFAULT now(),
+    finished_at  timestamptz
+);
+CREATE UNIQUE INDEX recall_open ON recall (study_key) WHERE state = 'open';  -- however many ask at once
+CREATE INDEX recall_by_study ON recall (study_key, finished_at);
+
 -- The results of what runs by itself, for `pacs check`: the newest row of a kind counts.
 CREATE TABLE run (
     tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
@@ -299,6 +410,20 @@ CREATE TABLE run (
     result      jsonb NOT NULL
 );
 CREATE INDEX run_newest ON run (kind, run_key DESC);
+
+-- What arrived on each day (UTC), for the forecast of when the disks are full. The worker counts it behind the objects'
+-- back, so that storing one only inserts; it has counted all up to the object through_object_key.
+CREATE TABLE arrival (
+    tenant_id  smallint NOT NULL REFERENCES tenant,
+    day        date NOT NULL,
+    objects    bigint NOT NULL,
+    size_bytes bigint NOT NULL,
+    PRIMARY KEY (tenant_id, day)
+);
+CREATE TABLE arrival_counted (
+    through_object_key bigint NOT NULL
+);
+INSERT INTO arrival_counted VALUES (0);
 
 -- Stores one object in one round trip: patient, study, series, object and copy, each only inserted.
 --   outcome 'stored'    the object and its copy are new

@@ -77,7 +77,7 @@ def test_adding_a_device_by_hand_takes_it_off_the_list(instance: Instance) -> No
 
 def test_a_dismissed_caller_is_shown_on_request_only(instance: Instance) -> None:
     number = refuse(instance, RefusalKind.CALLING_AE)
-    devices.dismiss(instance.database, number)
+    devices.dismiss(instance.database, instance.journal, number)
     refusals.record(instance.database, [Refusal(RefusalKind.CALLING_AE, "CT1", "192.0.2.9", "again")])
     assert devices.pending(instance.database) == []
     (waiting,) = devices.pending(instance.database, with_dismissed=True)

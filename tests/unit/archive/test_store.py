@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pacs.archive.room import StateRoom
 from pacs.archive.store import Arrival, Store
 from pacs.cli.instance import Instance
 from pacs.errors import CannotUnderstand, DatabaseUnavailable, DataSetDoesNotMatch, PacsError, VolumeFailed, VolumeFull
@@ -91,13 +92,13 @@ def test_faults_of_disk_and_database(instance: Instance, monkeypatch: pytest.Mon
         assert totals(instance.database)["objects"] == 0
 
     gone = Database(f"host={tmp_path} dbname=pacs user=pacs")
-    down = Store(gone, instance.volumes, 1 << 30)
+    down = Store(gone, instance.volumes, 1 << 30, StateRoom(instance.settings.data, 0))
     with pytest.raises(DatabaseUnavailable):
         down.store(arrival())
     gone.close()
     assert files(instance) == [], "with no database, nothing is written"
 
-    small = Store(instance.database, instance.volumes, 100)
+    small = Store(instance.database, instance.volumes, 100, StateRoom(instance.settings.data, 0))
     with pytest.raises(CannotUnderstand):
         small.store(arrival())
     assert store.store(arrival()) == "stored"

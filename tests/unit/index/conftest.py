@@ -34,6 +34,6 @@ def database(module_database: Database) -> Database:
     with module_database.transaction() as connection:
         # Small tables: DELETE is many times faster than TRUNCATE, which makes new files and fsyncs them.
         for table in ("run", "refusal", "commitment", "conflict", "duplicate", "copy", "object", "series", "study",
-                      "patient", "association", "device", "volume", "stored_syntax"):  # fmt: skip
+                      "patient", "association", "device", "volume", "stored_syntax", "tier_rule"):  # fmt: skip
             connection.execute(f"DELETE FROM {table}".encode())
     return module_database

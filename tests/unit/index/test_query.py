@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.index import computed, query, retrieve, volumes
+from pacs.index import computed, movement, query, retrieve, tiers, volumes
 from pacs.index.database import Database
 from pacs.index.query import Question
 from pacs.model import matching
@@ -233,7 +233,7 @@ def test_availability_is_that_of_the_object_that_is_furthest_away(database: Data
         volumes.add_copy(connection, keys[0], far, "objects/far")
     assert availability(Level.SERIES) == ["ONLINE", "ONLINE"]
     with database.transaction() as connection:
-        assert volumes.mark_leaving(connection, keys[0], near)
+        assert movement.leave(connection, [keys[0]], [near], [near, far]) == 1
     assert availability(Level.IMAGE) == ["NEARLINE", "ONLINE"]
     assert availability(Level.STUDY) == availability(Level.PATIENT) == ["NEARLINE"]
     with database.transaction() as connection:
@@ -242,6 +242,27 @@ def test_availability_is_that_of_the_object_that_is_furthest_away(database: Data
                 volumes.set_copy_state(connection, copy["copy_key"], "missing")
     assert availability(Level.SERIES) == ["NEARLINE", "UNAVAILABLE"]
     assert availability(Level.STUDY) == ["UNAVAILABLE"]
+
+
+def test_what_is_on_a_volume_that_is_not_here_is_offline(database: Database) -> None:
+    here, away = new_volume(database, 2), new_volume(database, 2)
+    keys = [
+        store(database, each, record(study_instance_uid=f"1.3.{each}", patient_id=each))[1] for each in (here, away)
+    ]
+
+    def availability() -> list[str]:
+        rows = query.find(database, Question(Level.STUDY, {}, ["InstanceAvailability"]))
+        return sorted(row["InstanceAvailability"] for row in rows)
+
+    tiers.note_absent(database, [away])
+    assert availability() == ["OFFLINE", "ONLINE"]
+    with database.transaction() as connection:
+        volumes.add_copy(connection, keys[1], here, "objects/second")
+    assert availability() == ["ONLINE", "ONLINE"], "another copy of it is here"
+    tiers.note_absent(database, [here, away])
+    assert availability() == ["OFFLINE", "OFFLINE"]
+    tiers.note_absent(database, [])
+    assert availability() == ["ONLINE", "ONLINE"]
 
 
 def test_a_part_of_a_name_in_any_alphabet(database: Database) -> None:

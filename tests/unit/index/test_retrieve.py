@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacs.index import retrieve
+from pacs.index import movement, retrieve
 from pacs.index import volumes as volume_rows
 from pacs.index.database import Database
 from tests.unit.index.rows import new_volume, record, store
@@ -40,7 +40,7 @@ def test_copies_come_with_their_object_the_nearest_first(database: Database) -> 
     (row,) = retrieve.objects_below(database, {})
     assert (row["volume_ids"], row["paths"]) == ([near, far], [near_path, "far.dcm"])
     with database.transaction() as connection:
-        assert volume_rows.mark_leaving(connection, key, near)
+        assert movement.leave(connection, [key], [near], [near, far]) == 1
         assert retrieve.copies_of(connection, key)["volume_ids"] == [far, near], "one that leaves is the last resort"
         assert not retrieve.withdraw_copy(connection, near_copy, near_path, "missing"), "it is on its way out anyway"
         far_copy = retrieve.copies_of(connection, key)["copy_keys"][0]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pacs.index import movement, tiers, volumes
 from pacs.index import store as rows
-from pacs.index import volumes
 from pacs.index.database import Database
 from pacs.model.attributes import ATTRIBUTES
 from pacs.model.text import LENGTH_MAX
@@ -182,7 +182,7 @@ def test_an_association_counts_as_open_only_while_its_receiver_lives(database: D
 
     def settled() -> int:
         with database.transaction() as connection:
-            return len(volumes.settled_studies(connection, volume, 0))
+            return len(tiers.studies(connection, tiers.Wish([volume], 0), 10))
 
     assert settled() == 0
     session.close()
@@ -197,11 +197,12 @@ def test_the_last_good_copy_never_leaves(database: Database) -> None:
     one, two = new_volume(database), new_volume(database, 2)
     _outcome, key = store(database, one, record())
     with database.transaction() as connection:
-        assert not volumes.mark_leaving(connection, key, one)
+        assert not movement.leave(connection, [key], [one], [one, two])
         volumes.add_copy(connection, key, two, "objects/two")
     with database.transaction() as connection:
-        assert volumes.mark_leaving(connection, key, one)
-        assert not volumes.mark_leaving(connection, key, two)
+        assert not movement.leave(connection, [key], [one], [one]), "the other volume is not here"
+        assert movement.leave(connection, [key], [one], [one, two]) == 1
+        assert not movement.leave(connection, [key], [two], [one, two])
 
 
 def test_two_movers_do_not_take_each_others_copy(database: Database) -> None:
@@ -212,7 +213,7 @@ def test_two_movers_do_not_take_each_others_copy(database: Database) -> None:
 
     def leave(number: int) -> bool:
         with database.transaction() as connection:
-            return volumes.mark_leaving(connection, key, (one, two)[number % 2])
+            return movement.leave(connection, [key], [(one, two)[number % 2]], [one, two]) == 1
 
     at_once(leave)
     with database.transaction() as connection:

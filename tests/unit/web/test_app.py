@@ -17,7 +17,7 @@ from pacs.archive.store import Arrival
 from pacs.checks.check import Subject
 from pacs.cli.instance import Instance
 from pacs.index.database import Database
-from pacs.web.app import format_bytes, make_app
+from pacs.web.app import make_app
 from tests.synthetic import ct_study
 
 
@@ -115,11 +115,3 @@ def test_what_a_check_says_is_escaped(instance: Instance, monkeypatch: pytest.Mo
     monkeypatch.setitem(registry.CHECKS, "x", evil)
     client = client_of(subject_of(instance))
     assert "<script>" not in client.get("/").text
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (1_500_000_000, "1.5 GB"), (10**16, "10000.0 TB")],
-)
-def test_sizes_for_a_person(size: int, text: str) -> None:
-    assert format_bytes(size) == text

@@ -1,0 +1,126 @@
+"""Recall: studies of tier 3 that are asked for come back to tier 1 or 2 by themselves, with their priors.
+
+Whoever retrieves such a study is given it from tier 3 at once, and need not wait. What was asked for is a row, one a
+study however many ask, and outlives a kill; the worker copies the rest of the study behind the retrieve, as it copies
+everything: verified on the far side, then committed. The copy on tier 3 stays, so that a study which is not used any
+more moves down again without being copied.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+from pacs.archive.batches import Item, Source
+from pacs.archive.transfer import Outcome, Stopped, Transfer
+from pacs.archive.volumes import Volumes
+from pacs.errors import PacsError, VolumeError, VolumeFull
+from pacs.index import movement
+from pacs.index import recalls as rows
+from pacs.index.database import Connection, Database, Row
+from pacs.index.movement import StudyLocks
+from pacs.index.recalls import FAR_TIER
+from pacs.storage.kinds import Volume
+
+log = logging.getLogger(__name__)
+
+#: A recall that fails is tried again after 10 s, 20 s, ... at most so long [s], and so often.
+_RETRY_S, _RETRY_S_MAX = 10, 600
+ATTEMPTS_MAX = 10
+_AT_ONCE = 32
+
+
+class Recaller:
+    """Brings studies back that were asked for. For use by one thread; close it."""
+
+    def __init__(
+        self, database: Database, volumes: Volumes, tier: int = 2, stop: threading.Event | None = None
+    ) -> None:
+        """tier is where they come to, 1 or 2, as long as there is room; else they come to the other."""
+        self.database, self.volumes, self.tier = database, volumes, tier
+        self.transfer = Transfer(database, volumes, stop)
+        self._locks = StudyLocks(database)
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._locks.close()
+        self.transfer.close()
+
+    def run(self) -> int:
+        """Do the recalls that are due; return how many studies are back."""
+        done = 0
+        for recall in rows.due(self.database, _AT_ONCE):
+            if self.transfer.stop.is_set():
+                break
+            with self._locks.holding([recall["study_key"]]) as mine:
+                if mine:  # else somebody is at work on it, and it is looked at again
+                    done += self._recall(recall)
+        return done
+
+    def _recall(self, recall: Row) -> bool:
+        with self.database.transaction() as connection:
+            if not rows.is_open(connection, recall["recall_key"]):
+                return False
+            movement.revive_copies(connection, [recall["study_key"]], self._near())
+            found = rows.objects_to_recall(connection, recall["study_key"], self._near())
+        try:
+            outcome = self._copy(recall["recall_key"], found)
+        except Stopped:
+            return False
+        except PacsError as error:
+            self._try_later(recall, error)
+            return False
+        if outcome.failed:
+            reason, number = Counter(str(error) for error in outcome.failed.values()).most_common(1)[0]
+            self._try_later(
+                recall, PacsError(f"{len(outcome.failed)} objects did not come; {number} of them: {reason}")
+            )
+            return False
+        with self.database.transaction() as connection:
+            rows.finish(connection, recall["recall_key"])
+        log.info("a study was recalled", extra={"objects": len(outcome.copied), "bytes": outcome.size_bytes})
+        return True
+
+    def _copy(self, recall_key: int, found: Sequence[Row]) -> Outcome:
+        def when_noted(connection: Connection, object_keys: Sequence[int], size_bytes: int) -> None:
+            rows.note_progress(connection, recall_key, len(object_keys), size_bytes)
+
+        return self.transfer.copy(_items(found), self._choose, when_noted=when_noted)
+
+    def _near(self) -> list[str]:
+        return [
+            row.volume_id for row in self.volumes.rows if row.tier < FAR_TIER and row.volume_id in self.volumes.by_id
+        ]
+
+    def _choose(self, size_bytes: int) -> Volume:
+        failure: PacsError | None = None
+        for tier in (self.tier, 3 - self.tier):
+            try:
+                return self.volumes.place(tier, size_bytes)
+            except (VolumeFull, VolumeError) as error:
+                failure = failure if isinstance(failure, VolumeFull) else error
+        assert failure is not None
+        raise failure
+
+    def _try_later(self, recall: Row, error: PacsError) -> None:
+        attempts = recall["attempts"] + 1
+        give_up = attempts >= ATTEMPTS_MAX
+        log.warning("a study could not be recalled%s: %s", "" if not give_up else ", and is given up", error)
+        with self.database.transaction() as connection:
+            after_s = min(_RETRY_S << recall["attempts"], _RETRY_S_MAX)
+            rows.try_later(connection, recall["recall_key"], str(error), after_s, give_up)
+
+
+def _items(found: Sequence[Row]) -> list[Item]:
+    """A row a copy, those of an object together, becomes an object with its copies."""
+    items: list[Item] = []
+    for row in found:
+        source = Source(row["copy_key"], row["volume_id"], row["path"])
+        if items and items[-1].object_key == row["object_key"]:
+            last = items.pop()
+            items.append(Item(last.object_key, last.sha256, last.size_bytes, (*last.sources, source)))
+        else:
+            items.append(Item(row["object_key"], bytes(row["sha256"]), row["size_bytes"], (source,)))
+    return items

@@ -1,0 +1,191 @@
+"""Scrubbing: every copy on every volume is read past the caches again and again, and its digest compared.
+
+A volume is read folder by folder, a day's arrivals each, in the order of the disk. When a folder was read is kept a
+folder, not a copy (pacs/index/fixity.py): what is read must not cost a write for each object. A kill loses a batch at
+most, which is read again. A copy that is missing or bad is taken out of service at once; the repair (archive/repair.py)
+does the rest. Nothing on a volume is changed here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from pacs import clock
+from pacs.archive.pace import Pace
+from pacs.errors import NotFound, PacsError, VolumeError, VolumeFailed
+from pacs.index import fixity as rows
+from pacs.index.database import Database, Row
+from pacs.index.locks import only_one
+from pacs.index.retrieve import withdraw_copy
+from pacs.model.scrub_plan import Folder, make_plan
+from pacs.storage.kinds import Volume
+
+log = logging.getLogger(__name__)
+
+#: What is read between two notes of how far it is: so many copies, or so many bytes if that is less.
+BATCH_COPIES = 2000
+BATCH_BYTES = 1 << 30
+#: Files that are read at once: enough that one is hashed while another is fetched, and no queue before the disk.
+THREADS = {"local": 2}
+#: What is far away is waited for.
+THREADS_FAR = 4
+#: How many copies a thread takes at once.
+_STRIDE = 20
+#: If not one of so many files can be read, it is the volume's fault.
+_UNREADABLE_MAX = 50
+#: How old the count of what is in a folder may be.
+COUNT_AGE = timedelta(days=7)
+
+
+@dataclass
+class Findings:
+    """What a scrub read and found."""
+
+    folders: int = 0
+    copies: int = 0
+    size_bytes: int = 0
+    bad: int = 0
+    missing: int = 0
+    #: Volumes that could not be read, and why.
+    failed: list[str] = field(default_factory=list)
+    duration_s: float = 0.0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all that was to be read was read, and was good."""
+        return not (self.bad or self.missing or self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a scrub is: of the volume it reads, and of the whole run [bytes]."""
+
+    location: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Scrub:
+    """Reads copies on an instance's volumes."""
+
+    def __init__(
+        self,
+        database: Database,
+        volumes: Mapping[str, Volume],
+        period: timedelta,
+        rate_bytes_s: float | None = None,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+    ) -> None:
+        """volumes by their id, those that are here. period: how soon every copy is read again. No rate: no limit."""
+        self.database, self.volumes, self.period, self.on_progress = database, volumes, period, on_progress
+        self._pace = Pace(rate_bytes_s)
+
+    def run(self, everything: bool = False, volume_id: str | None = None) -> Findings:
+        """Read today's share; or everything, or only one volume's. Raise AlreadyRunning, NotFound."""
+        findings, started_s = Findings(), clock.monotonic_s()
+        with only_one(self.database, "scrub"):
+            wanted = [volume_id] if volume_id else list(self.volumes)
+            here = [each for each in wanted if self._is_here(each, findings)]
+            for each in here:
+                rows.refresh_folders(self.database, each, COUNT_AGE)
+            self._read(self._chosen(rows.folders(self.database, here), everything, clock.now()), findings)
+        findings.duration_s = round(clock.monotonic_s() - started_s, 3)
+        return findings
+
+    def _is_here(self, volume_id: str, findings: Findings) -> bool:
+        try:
+            self.volumes[volume_id].require_present()
+        except PacsError as error:
+            self._note_failed(error, findings)
+            return False
+        return True
+
+    def _chosen(self, folders: Sequence[Folder], everything: bool, now: datetime) -> list[Folder]:
+        chosen = folders if everything else make_plan(folders, now, self.period).folders
+        return sorted(chosen, key=lambda each: (each.volume_id, each.folder))
+
+    def _read(self, folders: list[Folder], findings: Findings) -> None:
+        total_bytes = sum(folder.size_bytes for folder in folders)
+        for volume_id, of_volume in groupby(folders, key=lambda each: each.volume_id):
+            volume = self.volumes[volume_id]
+            threads = THREADS.get(volume.promise.kind, THREADS_FAR)
+            try:
+                with ThreadPoolExecutor(threads, thread_name_prefix="scrub") as pool:
+                    for folder in of_volume:
+                        self._read_folder(pool, volume, folder.folder, findings, total_bytes)
+            except (VolumeError, VolumeFailed) as error:
+                self._note_failed(error, findings)
+
+    def _note_failed(self, error: PacsError, findings: Findings) -> None:
+        findings.failed.append(str(error))
+        log.error("a volume is not read to its end: %s", error)
+
+    def _read_folder(
+        self, pool: ThreadPoolExecutor, volume: Volume, folder: str, findings: Findings, total_bytes: int
+    ) -> None:
+        position = rows.begin(self.database, volume.volume_id, folder)
+        while batch := self._batch(volume.volume_id, folder, position):
+            self._judge(pool, volume, batch, findings)
+            position = batch[-1]["path"]
+            rows.came_to(self.database, volume.volume_id, folder, position)
+            self.on_progress(Progress(volume.location, findings.size_bytes, max(total_bytes, findings.size_bytes)))
+        volume.require_present()  # what was read was read of this volume, to the last
+        rows.complete(self.database, volume.volume_id, folder)
+        findings.folders += 1
+
+    def _batch(self, volume_id: str, folder: str, position: str) -> list[Row]:
+        batch: list[Row] = []
+        size_bytes = 0
+        for row in rows.copies_after(self.database, volume_id, folder, position, BATCH_COPIES):
+            batch.append(row)
+            size_bytes += row["size_bytes"]
+            if size_bytes >= BATCH_BYTES:
+                break
+        return batch
+
+    def _judge(self, pool: ThreadPoolExecutor, volume: Volume, batch: list[Row], findings: Findings) -> None:
+        """Read a batch of copies; take those that are missing or bad out of service."""
+        # Within a study in the order of their arrival, as they lie on the disk; their names are digests.
+        ordered = sorted(batch, key=lambda row: (row["path"].rpartition("/")[0], row["copy_key"]))
+        strides = [ordered[start : start + _STRIDE] for start in range(0, len(ordered), _STRIDE)]
+        faults = [
+            fault for found in pool.map(lambda stride: list(self._faults(volume, stride)), strides) for fault in found
+        ]
+        if faults:
+            volume.require_present()  # else it is the disk that was pulled out, and no file
+            unreadable = sum(isinstance(error, VolumeFailed) for _row, _state, error in faults)
+            if unreadable == len(batch) >= _UNREADABLE_MAX:
+                raise VolumeFailed(f"Nothing on the volume at {volume.location} can be read. Look at its disk.")
+            for row, state, error in faults:
+                self._withdraw(volume, row, state, error, findings)
+        findings.copies += len(batch)
+        findings.size_bytes += sum(row["size_bytes"] for row in batch)
+
+    def _faults(self, volume: Volume, stride: list[Row]) -> Iterator[tuple[Row, str, PacsError | None]]:
+        for row in stride:
+            try:
+                if volume.digest_on_disk(row["path"], self._pace.spend) != bytes(row["sha256"]):
+                    yield row, "bad", None
+            except NotFound as error:
+                yield row, "missing", error
+            except VolumeFailed as error:
+                yield row, "bad", error
+
+    def _withdraw(self, volume: Volume, row: Row, state: str, error: PacsError | None, findings: Findings) -> None:
+        with self.database.transaction() as connection:
+            if not withdraw_copy(connection, row["copy_key"], row["path"], state):
+                return  # it moved while we read
+        if state == "missing":
+            findings.missing += 1
+        else:
+            findings.bad += 1
+        log.error(
+            "a copy on the volume at %s is %s and out of service: %s",
+            volume.location, state, error or "it has other bytes than were stored",
+            extra={"object": row["object_key"], "path": row["path"]},
+        )  # fmt: skip

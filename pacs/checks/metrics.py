@@ -1,0 +1,116 @@
+"""The checks and the figures behind them in Prometheus' text format (version 0.0.4).
+
+No name, no UID and no patient's data is among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+from pacs import __version__
+from pacs.archive.fixity import fixity
+from pacs.checks.check import ORDER, Result, Subject
+from pacs.errors import PacsError
+from pacs.index.damage import damage_counts
+from pacs.index.runs import newest_run, totals
+
+_RUNS = ("scrub", "reconcile", "repair", "backup")
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+class Metric(NamedTuple):
+    """A metric and its samples: labels → value."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    samples: Sequence[tuple[Mapping[str, str], float]]
+
+
+def render(metrics: Iterable[Metric]) -> str:
+    """Metrics as text. Those without a sample are left out."""
+    lines: list[str] = []
+    for metric in metrics:
+        if metric.samples:
+            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+        for labels, value in metric.samples:
+            words = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items())
+            lines.append(f"{metric.name}{{{words}}} {value:.15g}" if words else f"{metric.name} {value:.15g}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def metrics(subject: Subject | None, results: Iterable[Result]) -> list[Metric]:
+    """The results of the checks, and what the index knows; without an instance, or its database, the results only."""
+    found = [
+        Metric("pacs_info", "gauge", "The version that runs.", [({"version": __version__}, 1)]),
+        Metric(
+            "pacs_check_severity", "gauge", "Outcome of a health check: 0 ok, 1 warning, 2 critical.",
+            [({"check": result.name}, ORDER.index(result.severity)) for result in results],
+        ),
+    ]  # fmt: skip
+    if subject is not None:
+        with contextlib.suppress(PacsError):  # the checks say so
+            found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject)]
+    return found
+
+
+def _totals(subject: Subject) -> Iterator[Metric]:
+    found = totals(subject.database)
+    for name in ("studies", "objects", "conflicts"):
+        yield Metric(f"pacs_{name}", "gauge", f"How many {name} there are.", [({}, found[name])])
+    yield Metric("pacs_objects_bytes", "gauge", "Bytes of all objects, each counted once.", [({}, found["size_bytes"])])
+
+
+def _damage(subject: Subject) -> Iterator[Metric]:
+    counts = damage_counts(subject.database)
+    yield Metric("pacs_copies_lost", "gauge", "Copies that are missing or bad now.", [({}, counts["out_of_service"])])
+    yield Metric("pacs_copies_quarantined", "gauge", "Those among them put aside.", [({}, counts["quarantined"])])
+    yield Metric("pacs_objects_lost", "gauge", "Objects of which no good copy is left.", [({}, counts["lost"])])
+    outcomes = ("repaired", "found_well", "healed", "forgotten")
+    yield Metric(
+        "pacs_copies_settled_total", "counter", "Copies that were missing or bad, by what became of them.",
+        [({"outcome": outcome}, counts[outcome]) for outcome in outcomes],
+    )  # fmt: skip
+
+
+def _fixity(subject: Subject) -> Iterator[Metric]:
+    found = fixity(subject.database, subject.volumes, timedelta(days=subject.settings.scrub_period_days))
+    for name, words in (
+        ("size_bytes", "Bytes of the copies on a volume, as they were last counted."),
+        ("copies", "Copies on a volume, as they were last counted."),
+        ("due_bytes", "Bytes that are to be read again in the last quarter of their period."),
+        ("overdue_copies", "Copies that were not read and compared within the period."),
+        ("overdue_bytes", "Their bytes."),
+    ):
+        samples = [({"volume": each.name}, float(getattr(each, name))) for each in found.volumes]
+        yield Metric(f"pacs_scrub_{name}", "gauge", words, samples)
+    yield Metric(
+        "pacs_scrub_full_pass_timestamp_seconds", "gauge", "Every copy on the volume was read then or later.",
+        [({"volume": each.name}, each.since.timestamp()) for each in found.volumes if each.since],
+    )  # fmt: skip
+    yield Metric("pacs_scrub_share_bytes", "gauge", "How much a day has to read.", [({}, found.share_bytes)])
+
+
+def _runs(subject: Subject) -> Iterator[Metric]:
+    last = {kind: row for kind in _RUNS if (row := newest_run(subject.database, kind))}
+    yield Metric(
+        "pacs_run_timestamp_seconds", "gauge", "When something that runs by itself last ended.",
+        [({"kind": kind}, _seconds(row["finished_at"])) for kind, row in last.items()],
+    )  # fmt: skip
+    yield Metric(
+        "pacs_run_succeeded", "gauge", "Whether it succeeded.",
+        [({"kind": kind}, float(row["succeeded"])) for kind, row in last.items()],
+    )  # fmt: skip
+    reconciled = last.get("reconcile")
+    if reconciled:
+        yield Metric(
+            "pacs_reconcile_found", "gauge", "What the last comparison of files and rows found.",
+            [({"what": key}, n) for key, n in reconciled["result"].items() if isinstance(n, int)],
+        )  # fmt: skip
+
+
+def _seconds(when: datetime) -> float:
+    return when.timestamp()
