@@ -28,6 +28,8 @@ class Journal:
 
     def __init__(self, data: Path) -> None:
         self.folder = data / "journal"
+        #: What each volume was found to have, or given: segment → size [bytes]. A far one is not read each minute.
+        self._copied: dict[str, dict[str, int]] = {}
 
     def append(self, what: str, **details: Any) -> None:
         """Write one change durably. Raise VolumeFull or VolumeFailed; then it does not count."""
@@ -59,11 +61,14 @@ class Journal:
 
     def copy_to(self, volume: Volume) -> int:
         """Bring a volume's copy of the journal up to date; return how many segments were copied."""
-        copied = 0
+        copied, known = 0, self._copied.setdefault(volume.volume_id, {})
         for segment in self.segments():
+            if known.get(segment.name) == segment.stat().st_size:
+                continue
             path, ours = f"journal/{segment.name}", segment.read_bytes()
             theirs = volume.read_small(path) if volume.has(path) else b""
             if theirs == ours:
+                known[segment.name] = len(ours)
                 continue
             if not ours.startswith(theirs):
                 # This appliance was restored to an older state, or is another: what was there is not lost.
@@ -71,6 +76,7 @@ class Journal:
                 volume.replace_small(aside, theirs)
                 log.warning("the journal's copy on %s was another's; it is kept as %s", volume.location, aside)
             volume.replace_small(path, ours)
+            known[segment.name] = len(ours)
             copied += 1
         return copied
 

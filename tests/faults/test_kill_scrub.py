@@ -19,7 +19,7 @@ from pacs.archive.repair import Repair
 from pacs.archive.scrub import Scrub
 from pacs.cli.instance import Instance, open_instance
 from pacs.index.damage import damage_counts
-from tests.faults.keeping import Keeper
+from tests.faults.forked import Forked
 from tests.planting import DAMAGES, FILE_SYSTEM_DAMAGES, LocalSite, copies, double, store
 from tests.synthetic import ct_study
 
@@ -73,7 +73,7 @@ def _assert_kept(instance: Instance) -> None:
 
 def _kill_again_and_again(data: Path, kills: int, seed: int) -> dict[str, int]:
     dice = random.Random(seed)
-    with open_instance(data) as instance, Keeper(data) as keeper:
+    with open_instance(data) as instance, Forked("keeping", data) as keeper:
         store(instance, ct_study(1, OBJECTS))
         double(instance, instance.volumes.tier(2)[0])
         planted = 0

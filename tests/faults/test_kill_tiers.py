@@ -18,8 +18,8 @@ from pacs.archive.reconcile import reconcile
 from pacs.cli.instance import Instance, open_instance
 from pacs.index import recalls
 from pacs.model.tier_rules import Rule
+from tests.faults.forked import Forked
 from tests.faults.process import kill, wait_for
-from tests.faults.tiering import Keeper
 from tests.faults.trace import Tracer
 from tests.synthetic import ct_study
 from tests.tiers import add_volume, assert_each_object_is_safe, store
@@ -82,7 +82,7 @@ def _kill_rounds(instance: Instance, kills: int, seed: int) -> None:
     churn, moments = _Churn(instance, seed), random.Random(seed)
     for number in range(6):
         churn.go_on(number)
-    with Keeper(instance.settings.data) as keeper:
+    with Forked("tiering", instance.settings.data) as keeper:
         for number in range(kills):
             pid = keeper.begin()
             churn.go_on(number)
@@ -106,7 +106,7 @@ def _assert_rows_are_sound(instance: Instance) -> None:
     assert (lonely, twice) == ([], [])
 
 
-def _assert_it_goes_on_and_ends(instance: Instance, keeper: Keeper) -> None:
+def _assert_it_goes_on_and_ends(instance: Instance, keeper: Forked) -> None:
     """A worker that is let be brings what was asked for, empties the volume and moves all down; nothing is lost."""
     pid = keeper.begin()
     try:
@@ -159,7 +159,7 @@ def test_two_workers_at_once_each_of_them_killed(churning: Instance) -> None:
     churn = _Churn(churning, 3)
     for number in range(6):
         churn.go_on(number)
-    with Keeper(churning.settings.data) as one, Keeper(churning.settings.data) as other:
+    with Forked("tiering", churning.settings.data) as one, Forked("tiering", churning.settings.data) as other:
         for number in range(3):
             pids = [one.begin(), other.begin()]
             churn.go_on(number)
@@ -182,7 +182,7 @@ def test_errors_of_the_disks_lose_nothing_and_it_goes_on_when_they_are_over(
 ) -> None:
     """Every third call fails, for a while."""
     churn = _Churn(churning, 4)
-    with Keeper(churning.settings.data) as keeper:
+    with Forked("tiering", churning.settings.data) as keeper:
         pid = keeper.begin()
         with Tracer(pid, tmp_path / "trace", f"trace={call}", f"inject={call}:error={error}:when=2+3") as tracer:
             for number in range(4):
