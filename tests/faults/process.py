@@ -51,10 +51,22 @@ def backend_pids(dev: Dev) -> list[int]:
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal, and for SIGKILL wait until the process has gone."""
+    """Send a signal; wait until SIGKILL has ended the process, and SIGSTOP has stopped each of its threads."""
     os.kill(pid, number)
     if number == signal.SIGKILL:
         wait_for(lambda: not _is_alive(pid), f"process {pid} does not end")
+    if number == signal.SIGSTOP:
+        wait_for(lambda: _thread_states(pid) == {"T"}, f"process {pid} does not stop")
+
+
+def _thread_states(pid: int) -> set[str]:
+    states = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            states.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+        except OSError:  # it has ended
+            continue
+    return states
 
 
 def _is_alive(pid: int) -> bool:

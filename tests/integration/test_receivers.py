@@ -44,12 +44,12 @@ def test_both_take_objects_and_count_together(new_dev: Callable[..., Dev]) -> No
     pids = receiver_pids(dev)
     assert len(pids) == 2
     with ExitStack() as stack:
-        os.kill(pids[0], signal.SIGSTOP)  # the other takes all that come
+        kill(pids[0], signal.SIGSTOP)  # the other takes all that come
         try:
             wires = [associate(dev, stack) for _number in range(4)]
         finally:
             os.kill(pids[0], signal.SIGCONT)
-        os.kill(pids[1], signal.SIGSTOP)
+        kill(pids[1], signal.SIGSTOP)
         try:
             wires += [associate(dev, stack) for _number in range(8)]
             with pytest.raises(AssertionError):
@@ -63,9 +63,9 @@ def test_one_goes_on_when_the_other_is_killed(new_dev: Callable[..., Dev]) -> No
     dev = new_dev(PACS_RECEIVERS="2", PACS_ASSOCIATIONS_MAX="4").start()
     pids = receiver_pids(dev)
     with ExitStack() as stack:
-        os.kill(pids[0], signal.SIGSTOP)
+        kill(pids[0], signal.SIGSTOP)
         spared = [associate(dev, stack) for _number in range(2)]
-        os.kill(pids[1], signal.SIGSTOP)
+        kill(pids[1], signal.SIGSTOP)
         os.kill(pids[0], signal.SIGCONT)
         for _number in range(2):
             associate(dev, stack)

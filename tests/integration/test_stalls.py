@@ -22,12 +22,13 @@ from tests.integration.test_negotiation import _request
 from tests.peer import associated
 
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
-TIMEOUT_S = 2.0
+#: Longer than a busy machine takes for an association more.
+TIMEOUT_S = 4.0
 
 
 @pytest.fixture(scope="module")
 def impatient(short_folder: Path) -> Iterator[Dev]:
-    """A running `pacs dev` that waits two seconds for anything, and has two places."""
+    """A running `pacs dev` that waits four seconds for anything, and has two places."""
     running = Dev(
         short_folder / f"dev{uuid.uuid4().hex[:6]}",
         {
