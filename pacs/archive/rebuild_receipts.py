@@ -11,7 +11,8 @@ from pacs.index import rebuild as rows
 from pacs.index.database import Database
 from pacs.storage.journal import segments_on
 from pacs.storage.kinds import Volume
-from pacs.storage.receipts import FOLDER, Line, Receipts, lines_of
+from pacs.storage.receipts import FOLDER, Line, Receipts
+from pacs.storage.segments import lines_of
 
 _LINES_MAX = 2000
 

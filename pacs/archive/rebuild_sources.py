@@ -16,7 +16,8 @@ from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.settings import Settings
 from pacs.storage import durable
-from pacs.storage.journal import Journal, copy_on, lines_of, reconciled
+from pacs.storage.journal import Journal, copy_on, reconciled
+from pacs.storage.segments import lines_of
 from pacs.storage.volume import IDENTITY_FILE, read_identity
 
 log = logging.getLogger(__name__)

@@ -7,18 +7,16 @@ replay it. Segments are copied to every volume, so that the volumes alone are en
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pacs import clock
 from pacs.errors import VolumeError
-from pacs.storage import durable
 from pacs.storage.kinds import Volume
+from pacs.storage.segments import append, lines_of, segments_in
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +33,11 @@ class Journal:
         """Write one change durably. Raise VolumeFull or VolumeFailed; then it does not count."""
         now = clock.now()
         line = json.dumps({"at": now.isoformat(timespec="microseconds"), "what": what, **details}, sort_keys=True)
-        segment = self.folder / f"{now:%Y-%m}.jsonl"
-        try:
-            durable.make_folders(self.folder)
-            fd = os.open(segment, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                end_torn_line(fd)
-                _write_all(fd, line.encode() + b"\n")
-                durable.fsync_fd(fd)
-            finally:
-                os.close(fd)
-            durable.fsync_folder(self.folder)
-        except OSError as error:
-            raise durable.as_volume_error(error, self.folder) from error
+        append(self.folder / f"{now:%Y-%m}.jsonl", line.encode() + b"\n")
 
     def segments(self) -> list[Path]:
         """The segments' files, oldest first."""
-        return sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
+        return segments_in(self.folder)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Every change, oldest first. A half-written line was never acknowledged and is left out."""
@@ -91,16 +76,6 @@ def copy_on(volume: Volume) -> dict[str, bytes]:
     return {name: volume.read_small(f"journal/{name}") for name in segments_on(volume)}
 
 
-def lines_of(content: bytes) -> Iterator[dict[str, Any]]:
-    """The changes in a segment. A half-written line was never acknowledged and is left out."""
-    for line in content.split(b"\n"):
-        if line:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
-
-
 def reconciled(copies: Mapping[str, Mapping[str, bytes]]) -> tuple[dict[str, bytes], list[str]]:
     """The journal that several copies are of: where → segment → content. Each segment is taken where it is longest.
 
@@ -124,15 +99,3 @@ def reconciled(copies: Mapping[str, Mapping[str, bytes]]) -> tuple[dict[str, byt
         if behind:
             words.append(f"The journal's copy at {where} is behind in {len(behind)} segments: {', '.join(behind[:3])}.")
     return {name: found[name][1] for name in sorted(found)}, words
-
-
-def end_torn_line(fd: int) -> None:
-    """End a line that a loss of power left half written, so that it costs only itself."""
-    size = os.fstat(fd).st_size
-    if size > 0 and os.pread(fd, 1, size - 1) != b"\n":
-        _write_all(fd, b"\n")
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

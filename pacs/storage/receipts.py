@@ -16,7 +16,6 @@ A line is a fact of its own: the same one twice says no more than once. There is
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,8 +23,8 @@ from typing import Any
 
 from pacs import clock
 from pacs.storage import durable
-from pacs.storage.journal import end_torn_line
 from pacs.storage.kinds import Volume
+from pacs.storage.segments import append, lines_of, segments_in
 
 #: A segment that has more gets no more lines [bytes].
 SEGMENT_SIZE_BYTES = 1 << 20
@@ -45,29 +44,20 @@ class Receipts:
     def append(self, lines: Iterable[Line]) -> None:
         """Write lines durably. Raise VolumeFull or VolumeFailed; then they are written again another time."""
         waiting = [json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines]
-        try:
-            while waiting:
-                durable.make_folders(self.folder)
+        while waiting:
+            room, part = SEGMENT_SIZE_BYTES, list[bytes]()
+            while waiting and room > 0:
+                part.append(waiting.pop(0))
+                room -= len(part[-1])
+            try:
                 segment = self._segment()
-                room, part = SEGMENT_SIZE_BYTES, list[bytes]()
-                while waiting and room > 0:
-                    part.append(waiting.pop(0))
-                    room -= len(part[-1])
-                fd = os.open(segment, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
-                try:
-                    end_torn_line(fd)
-                    with open(fd, "ab", closefd=False) as file:
-                        file.write(b"".join(part))
-                    durable.fsync_fd(fd)
-                finally:
-                    os.close(fd)
-                durable.fsync_folder(self.folder)
-        except OSError as error:
-            raise durable.as_volume_error(error, self.folder) from error
+            except OSError as error:
+                raise durable.as_volume_error(error, self.folder) from error
+            append(segment, b"".join(part))
 
     def segments(self) -> list[Path]:
         """The segments' files, oldest first."""
-        return sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
+        return segments_in(self.folder)
 
     def newest(self, count: int) -> Iterator[Line]:
         """The lines of the newest segments."""
@@ -104,13 +94,3 @@ class Receipts:
         today = f"{clock.now():%Y-%m-%d}"
         count = sum(path.name.startswith(today) for path in self.segments())
         return self.folder / f"{today}-{count + 1:04d}-{secrets.token_hex(3)}.jsonl"
-
-
-def lines_of(content: bytes) -> Iterator[Line]:
-    """The lines of a segment. One that was torn by a loss of power is left out."""
-    for line in content.split(b"\n"):
-        if line:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue

@@ -12,7 +12,8 @@ from pacs.archive.receipts import ReceiptWriter
 from pacs.cli.instance import Instance
 from pacs.index import receipts as rows
 from pacs.index import store as store_rows
-from pacs.storage.receipts import Receipts, lines_of
+from pacs.storage.receipts import Receipts
+from pacs.storage.segments import lines_of
 from tests.integration.test_rebuild import Archive, changed
 
 
