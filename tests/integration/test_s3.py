@@ -33,6 +33,7 @@ from pacs.storage.s3_place import make_at
 from pacs.storage.volume import IDENTITY_FILE, identity_content, new_identity
 from tests.fix_bucket import APPLIANCE_ID, Bucket, write_credentials
 from tests.remote.faulty import an_error, another_body, cut_at, error_in_success, nothing_said, slow_down, stall_at
+from tests.volume_contract import put_and_find, remove_and_miss
 
 CONTENT = secrets.token_bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).digest()
@@ -62,26 +63,11 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_an_object_comes_back_as_it_was(volume: S3Volume, bucket: Bucket) -> None:
     path = new_path()
-    assert volume.put(path, [CONTENT[:7], memoryview(CONTENT)[7:]], len(CONTENT)) == SHA256
+    put_and_find(volume, path, CONTENT)
     assert bucket.listing() == [f"archive/{path}", "archive/volume.json"]
-    assert volume.digest_on_disk(path) == SHA256
-    assert b"".join(volume.read(path)) == CONTENT
-    assert b"".join(volume.read(path, 299_000)) == CONTENT[299_000:]
     assert b"".join(volume.read(path, len(CONTENT))) == b""
-    assert volume.read_start(path, 132) == CONTENT[:132]
-    assert volume.size_of(path) == len(CONTENT) and volume.has(path)
-    assert [(each.path, each.size_bytes) for each in volume.walk()] == [(path, len(CONTENT))]
-    folder, _, name = path.rpartition("/")
-    assert [each.path for each in volume.walk(folder)] == [path]
-    assert volume.names(folder) == [name] and volume.names(folder.rpartition("/")[0]) == [folder.rpartition("/")[2]]
-    assert volume.names("objects/nowhere") == [] and list(volume.walk("objects/nowhere")) == []
     assert next(volume.walk()).modified_at > datetime.now(UTC) - timedelta(minutes=5)
-    volume.remove(path)
-    volume.remove(path)
-    assert not volume.has(path) and list(volume.walk()) == []
-    for read in (volume.size_of, volume.open, volume.digest_on_disk, lambda gone: volume.read_start(gone, 9)):
-        with pytest.raises(NotFound, match="reconcile"):
-            read(path)
+    remove_and_miss(volume, path)
 
 
 @pytest.mark.parametrize("size_bytes", [10 << 20, (10 << 20) + 1], ids=["two full parts", "and a byte"])

@@ -36,6 +36,7 @@ from pacs.storage.share import ShareVolume
 from pacs.storage.share_pool import Pool
 from pacs.storage.volume import create_identity, read_identity
 from tests.fix_share import APPLIANCE_ID, OPTIONS, Share
+from tests.volume_contract import put_and_find, remove_and_miss
 
 CONTENT = secrets.token_bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).digest()
@@ -86,18 +87,8 @@ def wait_until(what: object, timeout_s: float = 20) -> None:
 
 def test_files_lie_on_the_share_as_on_a_disk(volume: ShareVolume, share: Share) -> None:
     path = new_path()
-    assert volume.put(path, [CONTENT[:7], memoryview(CONTENT)[7:]], len(CONTENT)) == SHA256
+    put_and_find(volume, path, CONTENT)
     assert (share.server / path).read_bytes() == CONTENT
-    assert volume.digest_on_disk(path) == SHA256
-    assert b"".join(volume.read(path)) == CONTENT
-    assert b"".join(volume.read(path, 2_900_000)) == CONTENT[2_900_000:]
-    assert volume.read_start(path, 132) == CONTENT[:132]
-    assert volume.size_of(path) == len(CONTENT) and volume.has(path)
-    assert [(each.path, each.size_bytes) for each in volume.walk()] == [(path, len(CONTENT))]
-    folder, _, name = path.rpartition("/")
-    assert [each.path for each in volume.walk(folder)] == [path]
-    assert volume.names(folder) == [name] and volume.names(folder.rpartition("/")[0]) == [folder.rpartition("/")[2]]
-    assert volume.names("objects/nowhere") == [] and list(volume.walk("objects/nowhere")) == []
     reader = volume.open(path)
     for offset in (0, 5, len(CONTENT) - 3, 1 << 20, 0):
         buffer = memoryview(bytearray(1_500_000))
@@ -107,12 +98,7 @@ def test_files_lie_on_the_share_as_on_a_disk(volume: ShareVolume, share: Share) 
     assert volume.room().size_bytes == LocalVolume(share.server, "tier3").room().size_bytes
     volume.require_room(1)
     volume.require_writable()
-    volume.remove(path)
-    volume.remove(path)
-    assert not volume.has(path) and list(volume.walk()) == []
-    for read in (volume.size_of, volume.open, volume.digest_on_disk, lambda gone: volume.read_start(gone, 9)):
-        with pytest.raises(NotFound, match="reconcile"):
-            read(path)
+    remove_and_miss(volume, path)
 
 
 def test_a_source_that_fails_leaves_nothing(volume: ShareVolume) -> None:
