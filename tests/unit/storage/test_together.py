@@ -57,7 +57,7 @@ def test_nothing_has_its_name_before_the_sync(volume: LocalVolume, monkeypatch: 
         real_rename(source, target)
 
     def fsync(fd: int) -> None:
-        steps.append(("fsync", os.readlink(f"/proc/self/fd/{fd}")))
+        steps.append(("fsync", str(Path(f"/proc/self/fd/{fd}").readlink())))
         real_fsync(fd)
 
     monkeypatch.setattr(durable, "sync_file_system", sync)
