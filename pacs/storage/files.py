@@ -76,7 +76,11 @@ class LocalVolume:
     def require_writable(self) -> None:
         """The same, and raise VolumeFailed if its file system is mounted read-only, as after an error of its disk."""
         self.require_present()
-        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+        try:
+            flags = os.statvfs(self.root).f_flag
+        except OSError as error:
+            raise durable.as_volume_error(error, self.root) from error
+        if flags & os.ST_RDONLY:
             raise VolumeFailed(
                 f"The volume at {self.root} can only be read: its file system is mounted read-only. "
                 "Look at its disk and at the kernel's log."

@@ -153,8 +153,9 @@ def _fails_as_it_should(
     calls = tracer.calls()
     if not any("INJECTED" in each.words and _is_on_disk(each) for each in calls):
         return False
-    assert sorted(statuses) == [*[0x0000] * which, OUT_OF_RESOURCES], f"{error} at {step}"  # type: ignore[type-var]
-    assert statuses[-1] == 0x0000
+    # Which of them it is depends on how fast this machine is: the room of a volume is asked for now and then.
+    assert (statuses.count(0x0000), statuses.count(OUT_OF_RESOURCES)) == (which, 1), f"{error} at {step}: {statuses}"
+    assert _send(dev, account, _raw(720, 95000 + number)) == [0x0000], "it goes on"
     assert files_without_row(dev) == [], f"{error} at {step} left something behind"
     if step.name == "fsync" and any("INJECTED" in each.words and ".part" in each.words for each in calls):
         _assert_never_tried_again(calls)
