@@ -73,7 +73,9 @@ def _kill_at_each(dev: Dev, steps: list[Call], account: Account, seed: int, fold
         raw, pid = _raw(seed, 100 + number), receiver_pid(dev)
         assert _send(dev, account, _raw(seed, 1)) == [0x0000]
         with Tracer(pid, folder / "kill", f"trace={step.name}", _injection(step, "signal=SIGKILL")):
-            _send(dev, account, *_before(seed, number, which), raw)
+            # Room is asked for now and then: what does not come with these objects comes with the next ones.
+            more = [_raw(seed, 50_000 + 10 * number + each) for each in range(5 if step.name == "statfs" else 0)]
+            _send(dev, account, *_before(seed, number, which), raw, *more)
             wait_for(lambda pid=pid: receiver_pid(dev) != pid, f"the receiver outlived {step}", 20)  # type: ignore[misc]
         wait_for(lambda: _is_served(dev), "the receiver is not started again")
         # Every second one is sent again at once, as a modality does; the others leave what they left.
