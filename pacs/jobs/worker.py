@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.move import Mover, Pass
-from pacs.archive.recall import Recaller
+from pacs.archive.recall import Behind, Recaller
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
-from pacs.index import growth, recalls, tiers
+from pacs.index import growth, recalls, restores, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import Settings
@@ -46,12 +46,14 @@ class Worker:
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
+        self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
         every_s = self.settings.tier_interval_s
         turns: dict[str, tuple[float, tuple[Callable[[], None], ...]]] = {
             "recall": (RECALL_INTERVAL_S, (self.recall,)),
+            "restore": (RECALL_INTERVAL_S, (self.bring_back,)),
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
@@ -68,6 +70,7 @@ class Worker:
             thread.join()
         self._mover.close()
         self._recaller.close()
+        self._behind.close()
 
     def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
         while not self.stop.is_set():
@@ -104,6 +107,11 @@ class Worker:
     def recall(self) -> None:
         """Bring back the studies that were asked for."""
         self._recaller.run()
+
+    def bring_back(self) -> None:
+        """Bring back what a restore left in the repository only."""
+        if self._behind.run() and restores.finish_bulk(self.database):
+            log.warning("all that was restored is back on this appliance's own volumes")
 
     def move(self) -> None:
         """One look at the tiers: what has left goes, what is drained moves, the rules are followed."""
