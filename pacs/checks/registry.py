@@ -9,7 +9,9 @@ from pacs.checks import (
     copies,
     database,
     devices,
+    drill,
     fixity,
+    restore,
     room,
     tiers,
     volumes,
@@ -27,4 +29,6 @@ CHECKS: dict[str, Check] = {
     "devices": devices.run,
     "commitments": commitments.run,
     "backup": backup.run,
+    "drill": drill.run,
+    "restore": restore.run,
 }
