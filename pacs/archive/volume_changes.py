@@ -31,7 +31,7 @@ from pacs.index.volumes import Holdings, KnownVolume
 from pacs.storage.journal import Journal
 from pacs.storage.mounts import Mount, mount_of
 from pacs.storage.probing import Finding, probe
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids, read_identity
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class VolumeChanges:
         is_new = found is None
         if found is None:
             found = place.make(wanted.role, self.appliance_id)
-        elif found.appliance_id != self.appliance_id:
+        elif found.appliance_id not in appliance_ids(self.data):
             raise ForeignVolume(
                 f"{folder} is a volume of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
                 "touched. Attach it to its own appliance, or empty its file system first."
