@@ -42,8 +42,6 @@ class Item:
     sha256: bytes
     size_bytes: int
     sources: tuple[Source, ...]
-    #: Where a volume has it; empty: as its first copy is named. A repository names its copies in another way.
-    path: str = ""
 
 
 def batches(items: Iterable[Item], bucket: Bucket | None = None) -> Iterator[list[Item]]:

@@ -14,7 +14,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pacs.archive.batches import Item, Source
 from pacs.archive.transfer import Outcome, Stopped, Transfer
@@ -26,9 +25,7 @@ from pacs.index.database import Connection, Database, Row
 from pacs.index.movement import StudyLocks
 from pacs.index.recalls import FAR_TIER
 from pacs.index.restores import REPOSITORY_TIER
-from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
-from pacs.storage.names import object_path
 
 log = logging.getLogger(__name__)
 
@@ -166,9 +163,7 @@ def _items(found: Sequence[Row]) -> list[Item]:
         source = Source(row["copy_key"], row["volume_id"], row["path"])
         if items and items[-1].object_key == row["object_key"]:
             last = items.pop()
-            items.append(replace(last, sources=(*last.sources, source)))
+            items.append(Item(last.object_key, last.sha256, last.size_bytes, (*last.sources, source)))
         else:
-            sha256 = bytes(row["sha256"])
-            path = object_path(row["tenant_id"], row["arrived_at"], study_key(row["study_instance_uid"]), sha256)
-            items.append(Item(row["object_key"], sha256, row["size_bytes"], (source,), path))
+            items.append(Item(row["object_key"], bytes(row["sha256"]), row["size_bytes"], (source,)))
     return items

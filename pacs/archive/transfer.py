@@ -115,9 +115,7 @@ class Transfer:
 
     def _put(self, batch: Sequence[Item], target: Volume, ahead: ReadAhead, done: Outcome) -> _Placed:
         """Put a batch, and begin to read it back."""
-        files = [
-            ToPut(fresh_path(item.path or item.sources[0].path), ahead.chunks(item), item.size_bytes) for item in batch
-        ]
+        files = [ToPut(fresh_path(item.sources[0].path), ahead.chunks(item), item.size_bytes) for item in batch]
         outcomes = target.put_many(files) if len(files) > 1 else [_put_one(target, files[0])]
         placed, failures = _Placed(target), []
         for item, file, outcome in zip(batch, files, outcomes, strict=True):

@@ -52,7 +52,7 @@ def dev(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    with _locked(folder):
+    with locked(folder):
         dicom, http = _listen(dicom_port), _listen(http_port)
         dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
         cluster = Cluster(folder, unprivileged_user(folder))
@@ -206,7 +206,7 @@ def _listen(port: int) -> socket.socket:
     return listening
 
 
-class _locked:  # noqa: N801 (used as a function)
+class locked:  # noqa: N801 (used as a function)
     """The data directory, made if need be, held against a second `pacs dev`."""
 
     def __init__(self, folder: Path) -> None:

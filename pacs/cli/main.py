@@ -24,7 +24,7 @@ from pacs.errors import PacsError
 COMMANDS = {
     "dev": "dev",
     "check": "operate",
-    "restore": "backup",
+    "restore": "restore",
     "device": "device",
     "refusal": "device",
     "conflict": "conflict",
@@ -37,6 +37,7 @@ COMMANDS = {
     "volume": "volume",
     "capacity": "capacity",
     "backup": "backup",
+    "drill": "drill",
     "commitment": "commitment",
     "tls": "tls",
     "dicom-user": "tls",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,6 +40,10 @@ def replace_volumes(connection: Connection, gone: Collection[str], new: Sequence
     dropped = connection.execute("DELETE FROM copy WHERE volume_id = ANY (%(gone)s::uuid[])", parameters).rowcount
     connection.execute("DELETE FROM volume WHERE volume_id = ANY (%(gone)s::uuid[])", parameters)
     for volume in new:
+        connection.execute(  # one that was retired long ago may have had the name
+            "UPDATE volume SET name = name || '-' || left(volume_id::text, 8) WHERE name = %s AND volume_id <> %s",
+            (volume.name, volume.volume_id),
+        )
         insert_volume(connection, volume)
     lost = 0
     if new:
@@ -53,6 +58,31 @@ def replace_volumes(connection: Connection, gone: Collection[str], new: Sequence
             parameters,
         )
     return Replaced(dropped, lost)
+
+
+def holds_objects(database: Database) -> bool:
+    """Whether there is an object in the index; a database without our tables has none."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT to_regclass('object') IS NOT NULL AS is_there").fetchone()
+        if row is None or not row["is_there"]:
+            return False
+        return connection.execute("SELECT FROM object LIMIT 1").fetchone() is not None
+
+
+def is_noted(database: Database, restore_id: str) -> bool:
+    """Whether a restore has put its volumes in their places."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT FROM restore WHERE restore_id = %s", (restore_id,)).fetchone()
+    return row is not None
+
+
+def note_source(connection: Connection, repository: KnownVolume) -> None:
+    """Note that a repository is what was restored from, and where it is now."""
+    insert_volume(connection, repository)
+    connection.execute(
+        "UPDATE volume SET is_source = true, state = 'active', kind = %s, options = %s WHERE volume_id = %s",
+        (repository.kind, json.dumps(dict(repository.options)), repository.volume_id),
+    )
 
 
 def forget_what_went_on(connection: Connection) -> None:

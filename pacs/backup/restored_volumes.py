@@ -1,0 +1,91 @@
+"""The volumes of a restored archive: which are there yet, which are gone and have empty ones in their place.
+
+The index that came back names the volumes of the appliance that was backed up. Its disks are gone, or some of them: a
+share or a bucket is often there yet, and a disk that outlived the other one may be attached. What can be opened stays;
+copies on local disks that cannot are dropped, in the journal first; a share or bucket that does not answer is left as
+it is, as nothing is known of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pacs.archive.known_volumes import open_known
+from pacs.errors import PacsError
+from pacs.index import restores
+from pacs.index.database import Database
+from pacs.index.restores import Replaced
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume, list_volumes
+from pacs.storage import durable
+from pacs.storage.journal import Journal
+from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The volumes of a restored archive."""
+
+    #: Those of the index that are there, or of which nothing is known now.
+    kept: tuple[KnownVolume, ...]
+    absent: tuple[KnownVolume, ...]
+    gone: tuple[KnownVolume, ...]
+    #: Empty ones, at the places that the settings name.
+    new: tuple[KnownVolume, ...]
+
+
+def survey(data: Path, database: Database, roots: dict[int, Path]) -> Survey:
+    """Look at the volumes of the restored index, and at those at the roots of tiers 1 and 2, made if need be."""
+    appliance_id = read_identity(data).appliance_id
+    at_roots = [_at_root(tier, root, appliance_id) for tier, root in sorted(roots.items())]
+    here = {volume.volume_id for volume in at_roots}
+    kept, absent, gone = [], [], []
+    for row in list_volumes(database, with_retired=True):
+        is_left = row.tier == REPOSITORY_TIER or row.state == "retired"
+        if is_left or row.volume_id in here or _is_there(data, appliance_id, row):
+            kept.append(row)
+        else:
+            (gone if row.kind == "local" else absent).append(row)
+    known = {row.volume_id for row in kept}
+    return Survey(tuple(kept), tuple(absent), tuple(gone), tuple(v for v in at_roots if v.volume_id not in known))
+
+
+def _at_root(tier: int, root: Path, appliance_id: str) -> KnownVolume:
+    role = f"tier{tier}"
+    if not (root / IDENTITY_FILE).exists():
+        durable.make_folders(root)
+        create_identity(root, (role,), appliance_id)
+    return KnownVolume(read_identity(root).volume_id, role, tier, str(root))
+
+
+def _is_there(data: Path, appliance_id: str, row: KnownVolume) -> bool:
+    try:
+        open_known(data, appliance_id, row).close()
+    except PacsError as error:
+        log.info("volume %s of the restored archive is not here: %s", row.name, error)
+        return False
+    return True
+
+
+def take_over(
+    database: Database, journal: Journal, found: Survey, restore_id: str, repository: KnownVolume, point: str,
+    restored_to: datetime,
+) -> Replaced:  # fmt: skip
+    """Put the new volumes in the place of those that are gone, and have all that is in the repository only come back.
+
+    Once: a restore that has done so before does nothing.
+    """
+    if restores.is_noted(database, restore_id):
+        return Replaced(0, 0)
+    gone = [row.volume_id for row in found.gone]
+    journal.append("restore", point=point, restore_id=restore_id, gone=gone)
+    with database.transaction() as connection:
+        replaced = restores.replace_volumes(connection, gone, found.new)
+        restores.forget_what_went_on(connection)
+        restores.note_source(connection, repository)
+        restores.begin_bulk(connection, restore_id, repository.name, point, restored_to)
+    return replaced
