@@ -6,9 +6,8 @@ from datetime import timedelta
 
 from pacs import clock
 from pacs.checks.check import Result, Subject
-from pacs.index.restores import REPOSITORY_TIER
 from pacs.index.runs import newest_run, newest_success
-from pacs.index.volumes import list_volumes
+from pacs.index.volumes import REPOSITORY_TIER, list_volumes
 from pacs.model.drill_outcome import words_of
 from pacs.model.restore_progress import format_duration
 

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pacs.index.database import Connection, Database, Row
-from pacs.index.volumes import KnownVolume, insert_volume
-
-#: The tier of backup repositories: their copies count, and nothing is placed there by a rule.
-REPOSITORY_TIER = 4
-
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume, insert_volume
 
 @dataclass(frozen=True)
 class Replaced:

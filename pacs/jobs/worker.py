@@ -15,6 +15,7 @@ from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.shipping_turns import Shipping
 from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index import growth, recalls, restores, tiers
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 COUNT_S = 900.0
 #: How often it is looked whether a study is to be recalled [s].
 RECALL_INTERVAL_S = 1.0
+#: How often it is looked whether something is to be shipped [s].
+SHIP_INTERVAL_S = 5.0
 #: How long recalls that are over are shown [days].
 _RECALLS_KEPT_DAYS = 30
 
@@ -45,6 +48,7 @@ class Worker:
         self.receipts = Receipts(settings.data)
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
+        self._shipping = Shipping(database, volumes, settings.data, self.stop)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
 
@@ -57,6 +61,7 @@ class Worker:
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
+            "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
         threads = [
             threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
@@ -71,6 +76,7 @@ class Worker:
         self._mover.close()
         self._recaller.close()
         self._behind.close()
+        self._shipping.close()
 
     def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
         while not self.stop.is_set():
@@ -97,7 +103,7 @@ class Worker:
 
     def copy_journal(self) -> None:
         """Bring each volume's copies of the journal and the receipts up to date."""
-        for volume in self.volumes.all():
+        for volume in self.volumes.own():
             for kept in (self.journal, self.receipts):
                 try:
                     kept.copy_to(volume)
@@ -128,6 +134,10 @@ class Worker:
             if not done.is_nothing:
                 succeeded = done.failed == 0 and not done.errors
                 record_run(self.database, "tier", started, succeeded, asdict(done))
+
+    def ship(self) -> None:
+        """Have every repository given what it does not have yet, each on a thread of its own."""
+        self._shipping.turn()
 
     def repair(self) -> None:
         """Make copies that are missing or bad anew, from others of their objects or the backup."""
