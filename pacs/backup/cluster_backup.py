@@ -25,7 +25,6 @@ from pacs.settings import load
 Kind = Literal["full", "incr"]
 #: A backup is a full one when the last full one is older than this: a week, less what a timer's delay may be.
 FULL_EVERY = timedelta(days=6, hours=12)
-#: pgBackRest's exit code when another of it holds the lock.
 _PERCENT = re.compile(r"backup file .*?(\d+(?:\.\d+)?)%\)")
 
 #: Called with how much of the backup is done [percent].
@@ -111,14 +110,26 @@ def due_kind(known: list[Label]) -> Kind:
     return "incr" if full and clock.now() - full[-1].finished_at < FULL_EVERY else "full"
 
 
+def prepare(data: Path, name: str) -> None:
+    """Have a repository ready for this cluster's backups and log. Raise BackupError."""
+    tool = PgBackRest(config_file(data, name))
+    try:
+        tool.run("stanza-create", "--log-level-console=error")
+    except BackupError as error:
+        # Another cluster wrote there: one of an older PostgreSQL, or one that was lost. Its backups stay.
+        try:
+            tool.run("stanza-upgrade", "--log-level-console=error")
+        except BackupError:
+            raise error from None
+
+
 def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress | None = None) -> Label:
     """Back the cluster up to a repository, and let go of what has expired there; return the new backup.
 
-    kind: None is a full one when one is due. Its log must be shipped meanwhile (log_shipping.Shipper).
+    kind: None is a full one when one is due. The repository is prepared, and its log must be shipped meanwhile (log_shipping.Shipper).
     Raise BackupError; then what was there counts as before.
     """
     tool = PgBackRest(config_file(data, name))
-    tool.run("stanza-create", "--log-level-console=error")
     chosen = kind or due_kind(labels_of(tool))
 
     def on_line(line: str) -> None:

@@ -38,7 +38,6 @@ def configuration(repository: Repository, keyring: Keyring, runtime: Path, serve
         "repo1-cipher-pass": keyring.pgbackrest_passphrase,
         "repo1-retention-full": max(1, repository.keep_full),
         "repo1-bundle": "y",
-        "repo1-block": None,
         "lock-path": runtime / "lock",
         "spool-path": runtime / "spool",
         "log-path": runtime / "log",
@@ -79,20 +78,26 @@ def _bucket(repository: Repository) -> dict[str, Any]:
             f"Repository {repository.name}: the database's backup goes to S3 by https only, and its endpoint is "
             f"{endpoint.scheme}://. Give the endpoint a certificate, and name its ca_file if it is not a public one."
         )
-    credentials = read_credentials(Path(options["credentials_file"]))
+    credentials = read_credentials(repository.credentials)
     return {
         "repo1-type": "s3",
         "repo1-path": f"/{prefix}{FOLDER}",
         "repo1-s3-bucket": bucket,
         "repo1-s3-endpoint": endpoint.hostname,
         "repo1-storage-port": endpoint.port,
-        "repo1-storage-ca-file": options.get("ca_file"),
+        "repo1-storage-ca-file": _beside(repository, "ca_file"),
         "repo1-s3-region": region,
         "repo1-s3-uri-style": "path" if options.get("path_style", "endpoint" in options) else "host",
         "repo1-s3-key": credentials.access_key_id,
         "repo1-s3-key-secret": credentials.secret_access_key,
         "repo1-s3-token": credentials.session_token,
     }
+
+
+def _beside(repository: Repository, option: str) -> Path | None:
+    """A file that an option names, which stands beside the credentials."""
+    name = repository.options.get(option)
+    return repository.credentials.parent / name if name else None
 
 
 def _sftp(repository: Repository) -> dict[str, Any]:

@@ -15,12 +15,17 @@ class Repository:
     name: str
     place: str
     kind: str
-    folder: Path | None
-    options: dict[str, Any] = field(default_factory=dict)
-    window: str | None = None
-    bandwidth_bytes_per_s: float | None = None
-    keep_full: int = 2
     volume_id: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    windows: tuple[str, ...] = ()
+    bandwidth_bytes_per_s: int | None = None
+    keep_full: int = 4
+    credentials: Path = Path()
+
+    @property
+    def folder(self) -> Path | None:
+        """Stand-in."""
+        return Path(self.place) if self.kind in ("local", "nfs", "smb") else None
 
 
 def repositories(data: Path) -> list[Repository]:
@@ -28,5 +33,5 @@ def repositories(data: Path) -> list[Repository]:
     found = []
     for path in sorted((data / "config" / "repositories").glob("*.toml")):
         text = tomllib.loads(path.read_text())
-        found.append(Repository(path.stem, text["place"], text["kind"], Path(text["place"]), text.get("options", {})))
+        found.append(Repository(path.stem, text["place"], text["kind"], "", text.get("options", {})))
     return found

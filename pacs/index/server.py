@@ -87,10 +87,12 @@ def name_position(conninfo: str, name: str) -> LogPosition:
     return LogPosition(name, row["lsn"], row["segment"])
 
 
-def switch_segment(conninfo: str) -> None:
-    """Have the log's segment ended, if anything is in it."""
-    with _connected(conninfo) as connection:
-        connection.execute("SELECT pg_switch_wal()")
+def log_end(database: Database) -> str:
+    """Where the log ends now, as PostgreSQL writes it. The same as before: nothing has changed since."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT pg_current_wal_insert_lsn()::text AS lsn").fetchone()
+    assert row is not None
+    return str(row["lsn"])
 
 
 def archiver(database: Database) -> Archiver:
