@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from pacs.backup.log_spool import FOLDER as SPOOL
+from pacs.backup.log_spool import archive_command
 from pacs.errors import DatabaseUnavailable, DataTooNew, SettingsError
 
 _START_TIMEOUT_S = 60
@@ -42,6 +44,7 @@ class Cluster:
         self.folder = data / "postgresql"
         self.cluster = self.folder / "main"
         self.sockets = data / "run"
+        self.spool = data / SPOOL
         self.log = data / "postgresql.log"
         self.binaries = find_binaries()
 
@@ -49,9 +52,10 @@ class Cluster:
         """Make the cluster if there is none, start it if it is not running, make the database if it lacks."""
         self.sockets.mkdir(exist_ok=True, mode=0o700)
         self.folder.mkdir(exist_ok=True, mode=0o700)
+        self.spool.mkdir(exist_ok=True, mode=0o700)
         self.log.touch(mode=0o600)
         if self.user:
-            for path in (self.sockets, self.folder, self.log):
+            for path in (self.sockets, self.folder, self.spool, self.log):
                 shutil.chown(path, self.user)
         if len(str(self.sockets.resolve())) > 90:
             raise SettingsError(f"{self.sockets} is too long for a Unix socket (90 characters). Take a shorter DIR.")
@@ -106,6 +110,7 @@ class Cluster:
     def _options(self) -> str:
         return (
             f"-c listen_addresses='' -c unix_socket_directories='{self.sockets.resolve()}' "
+            f"-c archive_mode=on -c archive_timeout=60 -c archive_command='{archive_command(self.spool.resolve())}' "
             "-c unix_socket_permissions=0700 -c log_min_messages=warning -c log_min_error_statement=panic "
             "-c log_parameter_max_length=0 -c log_parameter_max_length_on_error=0 -c shared_buffers=64MB"
         )

@@ -1,0 +1,150 @@
+"""Configuration, identity and journal in a repository, as restic's snapshots.
+
+Everything below config/ but the keys of the repositories, which every repository holds sealed itself; identity/ (host
+keys, TLS), journal/ and volume.json. Not receipts, which are made again. A snapshot is whole or not there; owners and
+modes come back as numbers, which are the same on every appliance.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pacs.backup.keys import Keyring
+from pacs.backup.repositories import Repository
+from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
+from pacs.storage.s3_client import read_credentials, split_location
+
+#: Below a repository.
+FOLDER = "restic"
+#: Of the state volume, what a snapshot holds.
+PARTS = ("volume.json", "config", "identity", "journal")
+#: Made again, or of this machine only.
+EXCLUDED = ("config/keys", "config/pgbackrest", "config/restore-unfinished")
+#: How many are kept: of the last days, weeks, months, years.
+KEPT = ("--keep-last", "3", "--keep-daily", "14", "--keep-weekly", "8", "--keep-monthly", "24", "--keep-yearly", "10")
+_HOST = "pacs"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of the configuration."""
+
+    snapshot_id: str
+    at: datetime
+
+
+class Configuration:
+    """The configuration's snapshots in one repository."""
+
+    def __init__(self, repository: Repository, keyring: Keyring) -> None:
+        self.repository = repository
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RESTIC_", "AWS_"))},
+            "RESTIC_REPOSITORY": _place(repository),
+            "RESTIC_PASSWORD": keyring.restic_password,
+            **_secrets(repository),
+        }
+        self._words = ["--no-cache", "--json", "--quiet", *_certificate(repository)]
+
+    def back_up(self, data: Path) -> Snapshot:
+        """Make a snapshot of the instance in `data`, and let go of what has expired. Raise BackupError."""
+        self._prepare()
+        parts = [name for name in PARTS if (data / name).exists()]
+        excluded = [f"--exclude={data / name}" for name in EXCLUDED]
+        self._run("backup", f"--host={_HOST}", "--ignore-ctime", *excluded, *parts, folder=data)
+        self._run("forget", f"--host={_HOST}", "--group-by=host", *KEPT, "--prune")
+        return self.snapshots()[-1]
+
+    def snapshots(self) -> list[Snapshot]:
+        """Those that are there, oldest first. Raise BackupError if the repository cannot be read."""
+        found = json.loads(self._run("snapshots", f"--host={_HOST}") or "[]") or []
+        return sorted(
+            (Snapshot(each["short_id"], _time(each["time"])) for each in found), key=lambda snapshot: snapshot.at
+        )
+
+    def restore(self, target: Path, snapshot_id: str | None = None, parts: Sequence[str] = PARTS) -> Snapshot:
+        """Write a snapshot's parts into `target`, over what is there; the newest if none is named. Return it.
+
+        As root, with owners and modes; else as whoever we are. Each file is compared with what was backed up.
+        Raise NotFound or RestoreError.
+        """
+        known = self.snapshots()
+        chosen = next((each for each in reversed(known) if snapshot_id in (None, each.snapshot_id)), None)
+        if chosen is None:
+            raise NotFound(f"Repository {self.repository.name} has no snapshot {snapshot_id or 'of the configuration'}.")
+        included = [f"--include=/{name}" for name in parts]
+        try:
+            self._run("restore", chosen.snapshot_id, f"--target={target}", "--verify", *included)
+        except BackupError as error:
+            raise RestoreError(f"{error} Take another snapshot, or another repository.") from error
+        return chosen
+
+    def verify(self) -> None:
+        """Read all of it and compare digests. Raise BackupError with what is wrong."""
+        self._run("check", "--read-data")
+
+    def _prepare(self) -> None:
+        """Have a repository, and no lock of a process that was killed."""
+        try:
+            self._run("unlock")
+        except BackupError as error:
+            if not any(words in str(error) for words in ("Is there a repository", "does not exist", "no such file")):
+                raise
+            self._run("init")
+
+    def _run(self, *words: str, folder: Path | None = None) -> str:
+        try:
+            done = subprocess.run(
+                ["restic", *self._words, *words], env=self._environment, cwd=folder, capture_output=True, text=True,
+                check=False, stdin=subprocess.DEVNULL, errors="replace",
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            raise SettingsError("restic is not installed. Install it: `apt-get install restic`.") from error
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split())[-400:] or f"it ended with {done.returncode}"
+            raise BackupError(f"restic {words[0]}: {said}. The snapshots that were there stand.")
+        return done.stdout
+
+
+def _place(repository: Repository) -> str:
+    if repository.folder is not None:
+        return str(repository.folder / FOLDER)
+    if repository.kind == "s3":
+        bucket, prefix = split_location(repository.place)
+        region = repository.options.get("region", "us-east-1")
+        endpoint = repository.options.get("endpoint") or f"https://s3.{region}.amazonaws.com"
+        return f"s3:{endpoint.rstrip('/')}/{bucket}/{prefix}{FOLDER}"
+    place = urlsplit(repository.place)
+    return f"sftp://{place.username}@{place.hostname}:{place.port or 22}/{place.path.rstrip('/')}/{FOLDER}"
+
+
+def _secrets(repository: Repository) -> dict[str, str]:
+    if repository.kind != "s3":
+        return {}
+    credentials = read_credentials(repository.credentials)
+    found = {
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_DEFAULT_REGION": repository.options.get("region", "us-east-1"),
+    }
+    return {**found, **({"AWS_SESSION_TOKEN": credentials.session_token} if credentials.session_token else {})}
+
+
+def _certificate(repository: Repository) -> list[str]:
+    name = repository.options.get("ca_file")
+    return [f"--cacert={repository.credentials.parent / name}"] if name else []
+
+
+def _time(text: str) -> datetime:
+    """restic's times have nanoseconds, which Python 3.11 does not read."""
+    head, _, tail = text.partition(".")
+    zone = tail.lstrip("0123456789") if tail else ""
+    micro = tail[: len(tail) - len(zone)][:6].ljust(6, "0")
+    return datetime.fromisoformat(f"{head}.{micro}{zone}" if tail else text)

@@ -1,0 +1,138 @@
+"""A run of the backup: the cluster and the configuration to one repository, and what has expired there goes.
+
+Never two at once. While it runs the log is shipped here too, if the worker does not: a backup counts only with its log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pacs import clock
+from pacs.backup import cluster_backup
+from pacs.backup.cluster_backup import Kind, Label, Progress
+from pacs.backup.configuration import Configuration, Snapshot
+from pacs.backup.keys import Keyring
+from pacs.backup.log_shipping import ShippedLog, Shipper, State
+from pacs.backup.log_spool import LogSpool
+from pacs.backup.repositories import Repository, repositories
+from pacs.errors import BackupError, NotFound, PacsError
+from pacs.settings import load
+
+log = logging.getLogger(__name__)
+
+#: A backup is late after a day and two hours; a failed one, or one after a gap, is tried again so often.
+LATE = timedelta(hours=26)
+RETRY = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run made."""
+
+    backup: Label
+    configuration: Snapshot
+
+
+def named(data: Path, name: str | None) -> list[Repository]:
+    """The repository of that name, or all. Raise NotFound if there is none."""
+    found = [each for each in repositories(data) if name in (None, each.name)]
+    if not found:
+        what = f"repository {name}" if name else "backup repository"
+        raise NotFound(f"There is no {what}. `pacs backup repository add` makes one, `… list` shows them.")
+    return found
+
+
+def is_due(state: State, now: datetime) -> bool:
+    """Whether a repository needs a backup now, without waiting for its night: it has none, a gap, or a late one."""
+    tried = datetime.fromisoformat(state.backup_at) if state.backup_at else None
+    if tried is not None and now - tried < RETRY:
+        return False
+    return tried is None or state.backup_error is not None or state.gap_since is not None or now - tried > LATE
+
+
+def due(data: Path) -> list[str]:
+    """The repositories that need a backup now."""
+    spool = LogSpool(data)
+    return [each.name for each in repositories(data) if is_due(ShippedLog(spool, each.name).read(), clock.now())]
+
+
+def run_backup(data: Path, repository: Repository, kind: Kind | None = None, progress: Progress | None = None) -> Done:
+    """Back up to a repository. Raise BackupError; what was there before counts as before."""
+    keyring, spool = Keyring.open(data), LogSpool(data)
+    with _only_one(load(data).runtime_folder):
+        spool.want(True)
+        shipped, started = ShippedLog(spool, repository.name), clock.now()
+        try:
+            cluster_backup.write_config(data, repositories(data), keyring)
+            cluster_backup.prepare(data, repository.name)
+            with shipped.changed() as state:
+                state.ready = True
+                gap = state.gap_since
+            with _shipping(data, repository.name):
+                made = cluster_backup.backup(data, repository.name, kind, progress)
+            snapshot = Configuration(repository, keyring).back_up(data)
+        except (PacsError, OSError) as error:
+            _note(shipped, started, error=str(error))
+            if isinstance(error, PacsError):
+                raise
+            raise BackupError(f"The backup failed: {error}. Is the repository full or gone?") from error
+        _note(shipped, started, made, snapshot, gap)
+        log.info("backup done", extra={"repository": repository.name, "label": made.label, "kind": made.kind})
+        return Done(made, snapshot)
+
+
+def _note(
+    shipped: ShippedLog,
+    started: datetime,
+    made: Label | None = None,
+    snapshot: Snapshot | None = None,
+    gap: str | None = None,
+    error: str | None = None,
+) -> None:
+    with shipped.changed() as state:
+        state.backup_at, state.backup_error = started.isoformat(timespec="seconds"), error
+        if made is not None and snapshot is not None:
+            state.label, state.configuration = made.label, snapshot.snapshot_id
+            # A gap that opened meanwhile is not closed by a backup that began before.
+            if state.gap_since == gap and not state.is_dropping:
+                state.gap_since = None
+
+
+@contextlib.contextmanager
+def _shipping(data: Path, name: str) -> Iterator[None]:
+    """Ship the log to a repository while the block runs, whenever nobody else does."""
+    stop, shipper = threading.Event(), Shipper(data, name)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                shipper.run()
+            except (PacsError, OSError) as error:  # pgBackRest says in the end that its log did not come
+                log.error("the log does not go to repository %s: %s", name, error)
+            stop.wait(0.3)
+
+    thread = threading.Thread(target=work, name="log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+@contextlib.contextmanager
+def _only_one(runtime: Path) -> Iterator[None]:
+    runtime.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with open(runtime / "backup.lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BackupError("Another backup is at work here. Wait for it; `pacs backup status` shows it.") from None
+        yield
