@@ -24,6 +24,7 @@ from pacs.archive.batches import Source as CopySource
 from pacs.archive.commit import Verifier
 from pacs.archive.reconcile import reconcile
 from pacs.archive.retrieve import Retrieve
+from pacs.archive.room import StateRoom
 from pacs.archive.store import Store
 from pacs.archive.transfer import Transfer
 from pacs.archive.volumes import Volumes
@@ -32,7 +33,7 @@ from pacs.backup.cluster import restore_cluster
 from pacs.backup.configuration import Configuration
 from pacs.backup.keys import Keyring
 from pacs.backup.points import Point
-from pacs.backup.repositories import Repository, open_volume, repositories, repository_named
+from pacs.backup.repositories import open_volume, repositories, repository_named
 from pacs.backup.restore_room import needed
 from pacs.backup.restore_source import Choice, Source
 from pacs.backup.scratch_server import end_server, scratch_server
@@ -80,7 +81,7 @@ class Drill:
         user: str | None = None,
         repository: str | None = None,
     ) -> None:
-        """user: whom the scratch server runs as, if we are root. repository: which; else the one with the newest point."""  # fmt: skip
+        """user: whom the scratch server runs as, if we are root. repository: which; else that of the newest point."""
         self.settings, self.database, self.keyring, self.user = settings, database, keyring, user
         self.folder = settings.data / FOLDER
         self.cluster, self.instance, self.tier1 = (self.folder / name for name in ("cluster", "instance", "tier1"))
@@ -217,10 +218,10 @@ class Drill:
 
     def _compare_objects(self, rows: Sequence[Row], restored: Database, volumes: Volumes) -> None:
         settings = load(
-            self.instance, database=restored.conninfo, tier1=self.tier1, tier2=self.tier1, any_device_from_loopback=True,
-            user_identity="optional",
+            self.instance, database=restored.conninfo, tier1=self.tier1, tier2=self.tier1,
+            any_device_from_loopback=True, user_identity="optional",
         )  # fmt: skip
-        store = Store(restored, volumes, settings.object_size_bytes_max)
+        store = Store(restored, volumes, settings.object_size_bytes_max, StateRoom(self.folder, 0))
         receiver = Receiver(settings, restored, store, Retrieve(restored, volumes), Verifier(restored, volumes))
         with socket.create_server(("127.0.0.1", 0)) as listening:
             receiver.serve([listening], [])
@@ -259,7 +260,8 @@ class Drill:
 
     def _bring_back(self, rows: Sequence[Row], restored: Database, volumes: Volumes, volume_id: str) -> None:
         """Some of them onto a volume, as a restore does it, and the volume reconciled with the index."""
-        items, size_bytes = [], 0
+        items: list[Item] = []
+        size_bytes = 0
         for row in (each for each in rows if each["copy_key"] is not None):
             size_bytes += row["size_bytes"]
             if len(items) >= BROUGHT_BACK_OBJECTS or size_bytes > BROUGHT_BACK_BYTES:

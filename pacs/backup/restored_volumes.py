@@ -43,7 +43,9 @@ def survey(data: Path, database: Database, roots: dict[int, Path]) -> Survey:
     appliance_id = read_identity(data).appliance_id
     at_roots = [_at_root(tier, root, appliance_id) for tier, root in sorted(roots.items())]
     here = {volume.volume_id for volume in at_roots}
-    kept, absent, gone = [], [], []
+    kept: list[KnownVolume] = []
+    absent: list[KnownVolume] = []
+    gone: list[KnownVolume] = []
     for row in list_volumes(database, with_retired=True):
         is_left = row.tier == REPOSITORY_TIER or row.state == "retired"
         if is_left or row.volume_id in here or _is_there(data, appliance_id, row):

@@ -51,7 +51,7 @@ def scratch_server(cluster: Path, work: Path, user: str | None) -> Iterator[str]
         for path in (work, *work.iterdir()):
             shutil.chown(path, user)
     log = work / "server.log"
-    words = ["-l", log, "start", "-o", f"-c config_file={work}/postgresql.conf"]
+    words: list[str | Path] = ["-l", log, "start", "-o", f"-c config_file={work}/postgresql.conf"]
     if _control(cluster, user, "-t", "600", *words) != 0:
         raise RestoreError(f"The restored database does not start: {_last_words(log)}")
     try:

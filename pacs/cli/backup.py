@@ -12,10 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pacs.backup.backup import Backup
 from pacs.backup.repository import Repository
-from pacs.backup.restore import Restore
 from pacs.cli.backup_keys import keys
 from pacs.cli.backup_repository import repository
-from pacs.cli.context import acting_as_owner, data_of
+from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.errors import UsageError
 from pacs.settings import Settings, load
@@ -66,26 +65,6 @@ def backup_list(
         typer.echo(f"{name}  {manifest.objects} objects, {manifest.size_bytes / 1e6:.1f} MB")
     if not found:
         typer.echo("There is none.")
-
-
-def restore(
-    context: typer.Context,
-    repository: Annotated[Path | None, typer.Option(help="The repository's folder.")] = None,
-    point: Annotated[str | None, typer.Option(help="The recovery point; the newest if none is named.")] = None,
-) -> None:
-    """Restore a recovery point onto this empty appliance. What is there already is never overwritten."""
-    data = data_of(context)
-    settings = load(data)
-    opened = Repository(repository or _repository_of(settings))
-    with (
-        acting_as_owner(settings.tier1_root),
-        open_instance(data, in_restore=True) as instance,
-        _bar("objects") as show,
-    ):
-        job = Restore(data, instance.database, instance.volumes, opened)
-        name, manifest = job.run(point, show)
-    job.finish(name, manifest)
-    typer.echo(f"Restored {manifest.objects} objects of {manifest.created}. Start the services, or restart.")
 
 
 class _bar:  # noqa: N801 (used as a function)

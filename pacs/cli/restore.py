@@ -110,7 +110,7 @@ def _restore(data: Path, source: Source, choice: Choice, need: Needed, master: M
         began = clock.monotonic_s()
         restored = Restore(data, source, choice, server, tell, master).run()
         took = format_duration(clock.monotonic_s() - began)
-    _print(restored, choice, source, took)
+    _print(restored, choice, took)
     typer.echo("The services run again." if is_appliance(settings) else "Start `pacs dev` again.")
 
 
@@ -198,7 +198,7 @@ def _show(source: Source, choice: Choice, need: Needed) -> None:
     typer.echo(f"The database has {format_size(need.database_bytes)} in backup {need.label}.")
 
 
-def _print(restored: Restored, choice: Choice, source: Source, took: str) -> None:
+def _print(restored: Restored, choice: Choice, took: str) -> None:
     known = restored.totals
     typer.echo(
         f"Restored in {took} to {choice.restored_to:%Y-%m-%d %H:%M:%S} UTC: {known['studies']:,} studies, "

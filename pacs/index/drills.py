@@ -35,7 +35,8 @@ def known(database: Database, through_object_key: int) -> Row:
 
 _SAMPLED = (
     "SELECT o.object_key, o.sha256, o.size_bytes, o.sop_instance_uid, o.sop_class_uid, o.transfer_syntax_uid,"
-    " o.is_current, se.series_instance_uid, st.study_instance_uid, st.is_patients, c.copy_key, c.volume_id::text, c.path"
+    " o.is_current, se.series_instance_uid, st.study_instance_uid, st.is_patients, c.copy_key,"
+    " c.volume_id::text, c.path"
     " FROM object o JOIN series se USING (series_key) JOIN study st USING (study_key)"
     " LEFT JOIN copy c ON c.object_key = o.object_key AND c.volume_id = %(volume)s AND c.state = 'good'"
 )

@@ -10,6 +10,7 @@ from datetime import datetime
 from pacs.index.database import Connection, Database, Row
 from pacs.index.volumes import REPOSITORY_TIER, KnownVolume, insert_volume
 
+
 @dataclass(frozen=True)
 class Replaced:
     """What `replace_volumes` did: copies that were dropped, and objects that are on no volume any more."""
