@@ -41,7 +41,7 @@ from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding, probe
 from pacs.storage.sealed import ABOUT_FILE, read_about
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids, read_identity
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,9 @@ class RepositoryChanges:
                     repository, {each.volume_id for each in known if each.state != "retired"}
                 )
                 try:
-                    findings = _probed(open_volume(repository, Keyring.open(self.data), self.appliance_id), is_new)
+                    findings = _probed(
+                        open_volume(repository, Keyring.open(self.data), appliance_ids(self.data)), is_new
+                    )
                 except PacsError:
                     if is_new:  # it is left as it was found, but for what it cannot take back
                         _unmake(repository)
@@ -168,7 +170,7 @@ class RepositoryChanges:
         is_new = found is None
         if found is None:
             found = place.make(ROLE, self.appliance_id)
-        elif found.appliance_id != self.appliance_id:
+        elif found.appliance_id not in appliance_ids(self.data):
             raise ForeignVolume(
                 f"{repository.place} is of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
                 "touched. Give each appliance a repository of its own; to get back what is in it: `pacs restore`."

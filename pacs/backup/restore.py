@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from pacs.archive.known_volumes import repositories_folder
 from pacs.backup import mark
 from pacs.backup.cluster import restore_cluster
 from pacs.backup.configuration import Configuration
@@ -140,6 +141,8 @@ class Restore:
         with self.server.as_service():
             succeed(self.data, self.source.volume.identity.appliance_id)
             keep_repository(self.data, self.source.repository)
+            if kept_repository(self.data, self.source.repository).name != self.source.repository.name:
+                (repositories_folder(self.data) / f"{self.source.repository.name}.toml").unlink(missing_ok=True)
 
     def _database(self) -> None:
         self.tell("the database")
@@ -211,21 +214,23 @@ def _replaced(cluster: Path) -> Path:
 
 def keep_repository(data: Path, repository: Repository) -> None:
     """Make a repository that was given for the restore one of the instance's: where it is now, under its old name."""
-    kept = kept_repository(data, repository)
-    folder = data / "config" / "repositories"
+    kept, folder = kept_repository(data, repository), repositories_folder(data)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if repository.credentials.is_file() and repository.credentials != kept.credentials:
-        durable.replace_file(kept.credentials, repository.credentials.read_bytes(), mode=0o600)
+    given = repository.credentials
+    for suffix in (".credentials", ".pem", ".key"):
+        source = given.with_suffix(suffix)
+        # A certificate is named in the options: it keeps its name.
+        target = folder / (source.name if suffix == ".pem" else f"{kept.name}{suffix}")
+        if source.is_file() and source != target:
+            durable.replace_file(target, source.read_bytes(), mode=0o600)
     durable.replace_file(folder / f"{kept.name}.toml", content_of(kept), mode=0o600)
 
 
 def kept_repository(data: Path, repository: Repository) -> Repository:
     """The same with the name and the terms that the archive has for it; with a name of its own if it has none."""
-    folder = data / "config" / "repositories"
-    for known in repositories(data):
-        if known.volume_id == repository.volume_id:
-            return replace(
-                known, place=repository.place, kind=repository.kind, options=repository.options,
-                credentials=folder / f"{known.name}.credentials",
-            )  # fmt: skip
-    return replace(repository, credentials=folder / f"{repository.name}.credentials")
+    known = [each for each in repositories(data) if each.volume_id == repository.volume_id]
+    known.sort(key=lambda each: each.name == repository.name)  # the archive's own name first
+    kept = replace(
+        known[0], place=repository.place, kind=repository.kind, options=repository.options
+    ) if known else repository  # fmt: skip
+    return replace(kept, credentials=repositories_folder(data) / f"{kept.name}.credentials")
