@@ -10,6 +10,7 @@ from pacs.checks import (
     database,
     devices,
     fixity,
+    log,
     room,
     tiers,
     volumes,
@@ -27,4 +28,5 @@ CHECKS: dict[str, Check] = {
     "devices": devices.run,
     "commitments": commitments.run,
     "backup": backup.run,
+    "log": log.run,
 }

@@ -20,6 +20,7 @@ from pacs.errors import PacsError
 from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
+from pacs.jobs.database_backup import INTERVAL_S, DatabaseBackup
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
 from pacs.storage.receipts import Receipts
@@ -45,6 +46,7 @@ class Worker:
         self.receipts = Receipts(settings.data)
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
+        self.backup = DatabaseBackup(settings, database, volumes)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
@@ -55,6 +57,7 @@ class Worker:
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
+            "log": (INTERVAL_S, (self.backup.ship_log, self.backup.make_points, self.backup.have_backups_made)),
         }
         threads = [
             threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
@@ -68,6 +71,7 @@ class Worker:
             thread.join()
         self._mover.close()
         self._recaller.close()
+        self.backup.close()
 
     def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
         while not self.stop.is_set():

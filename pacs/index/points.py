@@ -1,0 +1,27 @@
+"""What recovery points ask of the index."""
+
+from __future__ import annotations
+
+from pacs.index.database import Database
+
+
+def newest_object_key(database: Database) -> int:
+    """The highest key of an object that can be seen now; 0 if there is none."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT coalesce(max(object_key), 0) AS newest FROM object").fetchone()
+    assert row is not None
+    return int(row["newest"])
+
+
+def lacks_object(database: Database, volume_id: str, newest_key: int) -> bool:
+    """Whether a repository lacks an object with a key up to this one, of which there is a good copy."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT EXISTS (SELECT FROM object o WHERE o.object_key <= %(newest)s"
+            " AND NOT EXISTS (SELECT FROM copy c WHERE c.object_key = o.object_key AND c.volume_id = %(volume_id)s"
+            "   AND c.state = 'good')"
+            " AND EXISTS (SELECT FROM copy c WHERE c.object_key = o.object_key AND c.state = 'good')) AS lacks",
+            {"newest": newest_key, "volume_id": volume_id},
+        ).fetchone()
+    assert row is not None
+    return bool(row["lacks"])
