@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pacs.index.database import Database
+from pacs.index.shipping import UNSHIPPED, state
 
 
 def newest_object_key(database: Database) -> int:
@@ -16,12 +17,10 @@ def newest_object_key(database: Database) -> int:
 def lacks_object(database: Database, volume_id: str, newest_key: int) -> bool:
     """Whether a repository lacks an object with a key up to this one, of which there is a good copy."""
     with database.transaction() as connection:
+        found = state(connection, volume_id)
         row = connection.execute(
-            "SELECT EXISTS (SELECT FROM object o WHERE o.object_key <= %(newest)s"
-            " AND NOT EXISTS (SELECT FROM copy c WHERE c.object_key = o.object_key AND c.volume_id = %(volume_id)s"
-            "   AND c.state = 'good')"
-            " AND EXISTS (SELECT FROM copy c WHERE c.object_key = o.object_key AND c.state = 'good')) AS lacks",
-            {"newest": newest_key, "volume_id": volume_id},
+            f"SELECT EXISTS (SELECT FROM object o WHERE {UNSHIPPED} AND o.object_key <= %(newest)s) AS lacks".encode(),
+            {"newest": newest_key, "volume_id": volume_id, "after": (found or {}).get("position") or 0},
         ).fetchone()
     assert row is not None
     return bool(row["lacks"])

@@ -15,6 +15,7 @@ from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.shipping_turns import Shipping
 from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index import growth, recalls, tiers
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 COUNT_S = 900.0
 #: How often it is looked whether a study is to be recalled [s].
 RECALL_INTERVAL_S = 1.0
+#: How often it is looked whether something is to be shipped [s].
+SHIP_INTERVAL_S = 5.0
 #: How long recalls that are over are shown [days].
 _RECALLS_KEPT_DAYS = 30
 
@@ -47,6 +50,7 @@ class Worker:
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
         self.backup = DatabaseBackup(settings, database, volumes)
+        self._shipping = Shipping(database, volumes, settings.data, self.stop)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
@@ -58,6 +62,7 @@ class Worker:
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
             "log": (INTERVAL_S, (self.backup.ship_log, self.backup.make_points, self.backup.have_backups_made)),
+            "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
         threads = [
             threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
@@ -72,6 +77,7 @@ class Worker:
         self._mover.close()
         self._recaller.close()
         self.backup.close()
+        self._shipping.close()
 
     def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
         while not self.stop.is_set():
@@ -98,7 +104,7 @@ class Worker:
 
     def copy_journal(self) -> None:
         """Bring each volume's copies of the journal and the receipts up to date."""
-        for volume in self.volumes.all():
+        for volume in self.volumes.own():
             for kept in (self.journal, self.receipts):
                 try:
                     kept.copy_to(volume)
@@ -124,6 +130,10 @@ class Worker:
             if not done.is_nothing:
                 succeeded = done.failed == 0 and not done.errors
                 record_run(self.database, "tier", started, succeeded, asdict(done))
+
+    def ship(self) -> None:
+        """Have every repository given what it does not have yet, each on a thread of its own."""
+        self._shipping.turn()
 
     def repair(self) -> None:
         """Make copies that are missing or bad anew, from others of their objects or the backup."""
