@@ -117,7 +117,7 @@ def require_own_place(
 ) -> list[str]:
     """Raise UsageError if its name or place is another's; return what is to be known about the place."""
     if not _NAME.fullmatch(wanted.name) or wanted.name in _RESERVED:
-        raise UsageError("Its name is 1 to 32 small letters, digits and hyphens, and none of state, tier1 to tier3.")
+        raise UsageError("Its name is 1 to 32 small letters, digits and hyphens, and none of tier1 to tier3 and state.")
     if any(each.name == wanted.name for each in known):
         raise UsageError(f"There is a volume {wanted.name} already, maybe a retired one. Take another name.")
     if mount is None:

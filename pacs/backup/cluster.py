@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pacs.backup.keys import Keyring
 from pacs.backup.cluster_backup import Label, labels_of
+from pacs.backup.keys import Keyring
 from pacs.backup.pgbackrest import PgBackRest, as_user, configuration, reason, write_configuration
 from pacs.backup.points import Point
 from pacs.backup.repositories import Repository
@@ -45,7 +45,7 @@ hot_standby = off
 shared_buffers = 128MB
 max_connections = 20
 archive_mode = on
-archive_command = 'false'
+archive_command = ''
 autovacuum = off
 log_min_error_statement = panic
 log_parameter_max_length = 0

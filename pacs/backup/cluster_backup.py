@@ -126,7 +126,8 @@ def prepare(data: Path, name: str) -> None:
 def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress | None = None) -> Label:
     """Back the cluster up to a repository, and let go of what has expired there; return the new backup.
 
-    kind: None is a full one when one is due. The repository is prepared, and its log must be shipped meanwhile (log_shipping.Shipper).
+    kind: None is a full one when one is due. The repository is prepared, and its log must be shipped
+    meanwhile (log_shipping.Shipper).
     Raise BackupError; then what was there counts as before.
     """
     tool = PgBackRest(config_file(data, name))

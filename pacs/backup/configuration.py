@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pacs import clock
 from pacs.backup.keys import Keyring
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
@@ -51,16 +52,20 @@ class Configuration:
             "RESTIC_PASSWORD": keyring.restic_password,
             **_secrets(repository),
         }
-        self._words = ["--no-cache", "--json", "--quiet", *_certificate(repository)]
+        self._words = ["--no-cache", "--json", *_certificate(repository)]
 
     def back_up(self, data: Path) -> Snapshot:
         """Make a snapshot of the instance in `data`, and let go of what has expired. Raise BackupError."""
-        self._prepare()
         parts = [name for name in PARTS if (data / name).exists()]
-        excluded = [f"--exclude={data / name}" for name in EXCLUDED]
-        self._run("backup", f"--host={_HOST}", "--ignore-ctime", *excluded, *parts, folder=data)
+        words = ["backup", f"--host={_HOST}", *(f"--exclude={data / name}" for name in EXCLUDED), *parts]
+        try:
+            said = self._run(*words, folder=data)
+        except BackupError as error:
+            self._prepare(error)
+            said = self._run(*words, folder=data)
+        made = json.loads(said.strip().splitlines()[-1])
         self._run("forget", f"--host={_HOST}", "--group-by=host", *KEPT, "--prune")
-        return self.snapshots()[-1]
+        return Snapshot(made["snapshot_id"][:8], clock.now())
 
     def snapshots(self) -> list[Snapshot]:
         """Those that are there, oldest first. Raise BackupError if the repository cannot be read."""
@@ -78,7 +83,9 @@ class Configuration:
         known = self.snapshots()
         chosen = next((each for each in reversed(known) if snapshot_id in (None, each.snapshot_id)), None)
         if chosen is None:
-            raise NotFound(f"Repository {self.repository.name} has no snapshot {snapshot_id or 'of the configuration'}.")
+            raise NotFound(
+                f"Repository {self.repository.name} has no snapshot {snapshot_id or 'of the configuration'}."
+            )
         included = [f"--include=/{name}" for name in parts]
         try:
             self._run("restore", chosen.snapshot_id, f"--target={target}", "--verify", *included)
@@ -90,14 +97,14 @@ class Configuration:
         """Read all of it and compare digests. Raise BackupError with what is wrong."""
         self._run("check", "--read-data")
 
-    def _prepare(self) -> None:
-        """Have a repository, and no lock of a process that was killed."""
-        try:
+    def _prepare(self, error: BackupError) -> None:
+        """Have a repository where none is yet, and no lock of a process that was killed. Raise error if it is else."""
+        if "lock" in str(error):
             self._run("unlock")
-        except BackupError as error:
-            if not any(words in str(error) for words in ("Is there a repository", "does not exist", "no such file")):
-                raise
+        elif any(words in str(error) for words in ("Is there a repository", "does not exist", "no such file")):
             self._run("init")
+        else:
+            raise error
 
     def _run(self, *words: str, folder: Path | None = None) -> str:
         try:

@@ -53,6 +53,9 @@ class State:
     #: The newest backup (pgBackRest's label), and the newest snapshot of the configuration (restic's id).
     label: str | None = None
     configuration: str | None = None
+    configuration_at: str | None = None
+    #: Whether pages had wrong checksums when that backup read them.
+    damaged: bool = False
     #: The last try to make a backup, and what came of it.
     backup_at: str | None = None
     backup_error: str | None = None
@@ -171,7 +174,7 @@ class Shipper:
                 state.last_segment, state.last_pushed_at = name, now
                 if state.is_dropping:
                     state.is_dropping = False
-                    log.warning("repository %s is back; its log has a gap until a new backup is made", self.name)
+                    log.warning("repository %s takes the log; it has a gap until a new backup is made", self.name)
             if state.error:
                 log.info("the log goes to repository %s again", self.name)
             state.failed_since, state.error = None, None
@@ -220,7 +223,8 @@ def _open_gap(shipped: ShippedLog) -> None:
         state.gap_since = state.gap_since or clock.now().isoformat(timespec="seconds")
         state.is_dropping = True
     log.error(
-        "too much of the log waits for repository %s: it is dropped, and a new backup made when it is back", shipped.name
+        "too much of the log waits for repository %s: it is dropped, and a new backup made when it is back",
+        shipped.name,
     )
 
 

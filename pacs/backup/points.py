@@ -28,7 +28,8 @@ from pacs.backup.log_shipping import ShippedLog, State
 from pacs.backup.log_spool import LogSpool
 from pacs.errors import DataTooNew, NotFound, PacsError, RestoreError
 from pacs.index.database import Database, schema_version
-from pacs.index.server import LogPosition, log_end, name_position, newest_object_key
+from pacs.index.points import newest_object_key
+from pacs.index.server import LogPosition, log_end, name_position
 from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,9 @@ class Target:
 class PointMaker:
     """Makes recovery points in every repository. For one thread."""
 
-    def __init__(self, database: Database, spool: LogSpool, keyring: Keyring, appliance_id: str, every_s: float) -> None:
+    def __init__(
+        self, database: Database, spool: LogSpool, keyring: Keyring, appliance_id: str, every_s: float
+    ) -> None:
         self.database, self.spool, self.keyring = database, spool, keyring
         self.appliance_id, self.every_s = appliance_id, every_s
         self._next_s = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from pacs import clock
 from pacs.backup import cluster_backup
 from pacs.backup.cluster_backup import Kind, Label, Progress
-from pacs.backup.configuration import Configuration, Snapshot
+from pacs.backup.configuration import EXCLUDED, Configuration, Snapshot
 from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
@@ -27,9 +28,11 @@ from pacs.settings import load
 
 log = logging.getLogger(__name__)
 
-#: A backup is late after a day and two hours; a failed one, or one after a gap, is tried again so often.
+#: When a backup is late, and how often a failed one, or one after a gap, is tried again.
 LATE = timedelta(hours=26)
 RETRY = timedelta(minutes=30)
+#: The worker's word that a backup is due, in the runtime folder.
+WANTED_FILE = "backup-wanted"
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,52 @@ def named(data: Path, name: str | None) -> list[Repository]:
 def is_due(state: State, now: datetime) -> bool:
     """Whether a repository needs a backup now, without waiting for its night: it has none, a gap, or a late one."""
     tried = datetime.fromisoformat(state.backup_at) if state.backup_at else None
-    if tried is not None and now - tried < RETRY:
+    if tried is None:
+        return True
+    if now - tried < RETRY or (state.is_dropping and state.error):  # tried a moment ago, or known to be away
         return False
-    return tried is None or state.backup_error is not None or state.gap_since is not None or now - tried > LATE
+    return state.backup_error is not None or state.gap_since is not None or now - tried > LATE
 
 
-def due(data: Path) -> list[str]:
-    """The repositories that need a backup now."""
-    spool = LogSpool(data)
-    return [each.name for each in repositories(data) if is_due(ShippedLog(spool, each.name).read(), clock.now())]
+def has_changed(data: Path, state: State) -> bool:
+    """Whether configuration or journal changed after the newest snapshot, which needs no look at the repository."""
+    if not state.configuration_at:
+        return False  # the first comes with the first backup
+    since = datetime.fromisoformat(state.configuration_at).timestamp()
+    return any(changed_at(data / part) > since for part in ("config", "journal"))
+
+
+def changed_at(folder: Path) -> float:
+    """When the newest file below a folder was written, as far as we may look [seconds since 1970]."""
+    newest = 0.0
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if str(Path(parent, name).relative_to(folder.parent)) not in EXCLUDED]
+        for name in files:
+            with contextlib.suppress(OSError):
+                newest = max(newest, Path(parent, name).stat().st_mtime)
+    return newest
+
+
+def due(data: Path) -> dict[str, bool]:
+    """The repositories that need something now, and whether that is a backup of the database too."""
+    spool, found = LogSpool(data), {}
+    for each in repositories(data):
+        state = ShippedLog(spool, each.name).read()
+        if is_due(state, clock.now()):
+            found[each.name] = True
+        elif has_changed(data, state) and not state.error:
+            found[each.name] = False
+    return found
+
+
+def run_configuration(data: Path, repository: Repository) -> Snapshot:
+    """Make a snapshot of the configuration only. Raise BackupError."""
+    with _only_one(load(data).runtime_folder):
+        at = clock.now()
+        snapshot = Configuration(repository, Keyring.open(data)).back_up(data)
+        with ShippedLog(LogSpool(data), repository.name).changed() as state:
+            state.configuration, state.configuration_at = snapshot.snapshot_id, at.isoformat()
+        return snapshot
 
 
 def run_backup(data: Path, repository: Repository, kind: Kind | None = None, progress: Progress | None = None) -> Done:
@@ -77,32 +117,27 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
                 gap = state.gap_since
             with _shipping(data, repository.name):
                 made = cluster_backup.backup(data, repository.name, kind, progress)
+            at = clock.now()
             snapshot = Configuration(repository, keyring).back_up(data)
         except (PacsError, OSError) as error:
             _note(shipped, started, error=str(error))
             if isinstance(error, PacsError):
                 raise
             raise BackupError(f"The backup failed: {error}. Is the repository full or gone?") from error
-        _note(shipped, started, made, snapshot, gap)
+        with shipped.changed() as state:
+            state.label, state.configuration, state.configuration_at = made.label, snapshot.snapshot_id, at.isoformat()
+            state.damaged = made.damaged
+            # A gap that opened meanwhile is not closed by a backup that began before.
+            if state.gap_since == gap and not state.is_dropping:
+                state.gap_since = None
+        _note(shipped, started)
         log.info("backup done", extra={"repository": repository.name, "label": made.label, "kind": made.kind})
         return Done(made, snapshot)
 
 
-def _note(
-    shipped: ShippedLog,
-    started: datetime,
-    made: Label | None = None,
-    snapshot: Snapshot | None = None,
-    gap: str | None = None,
-    error: str | None = None,
-) -> None:
+def _note(shipped: ShippedLog, started: datetime, error: str | None = None) -> None:
     with shipped.changed() as state:
         state.backup_at, state.backup_error = started.isoformat(timespec="seconds"), error
-        if made is not None and snapshot is not None:
-            state.label, state.configuration = made.label, snapshot.snapshot_id
-            # A gap that opened meanwhile is not closed by a backup that began before.
-            if state.gap_since == gap and not state.is_dropping:
-                state.gap_since = None
 
 
 @contextlib.contextmanager

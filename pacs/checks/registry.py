@@ -11,6 +11,7 @@ from pacs.checks import (
     devices,
     drill,
     fixity,
+    log,
     restore,
     room,
     tiers,
@@ -29,6 +30,7 @@ CHECKS: dict[str, Check] = {
     "devices": devices.run,
     "commitments": commitments.run,
     "backup": backup.run,
+    "log": log.run,
     "drill": drill.run,
     "restore": restore.run,
 }

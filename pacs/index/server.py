@@ -106,14 +106,6 @@ def archiver(database: Database) -> Archiver:
     return Archiver(row["failed_at"], row["last_archived_wal"])
 
 
-def newest_object_key(database: Database) -> int:
-    """The highest key of an object whose transaction has ended; 0 if there is none."""
-    with database.transaction() as connection:
-        row = connection.execute("SELECT coalesce(max(object_key), 0) AS newest FROM object").fetchone()
-    assert row is not None
-    return int(row["newest"])
-
-
 @contextmanager
 def _connected(conninfo: str) -> Iterator[Connection]:
     try:

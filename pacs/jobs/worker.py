@@ -21,6 +21,7 @@ from pacs.errors import PacsError
 from pacs.index import growth, recalls, restores, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
+from pacs.jobs.database_backup import INTERVAL_S, DatabaseBackup
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
 from pacs.storage.receipts import Receipts
@@ -48,6 +49,7 @@ class Worker:
         self.receipts = Receipts(settings.data)
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
+        self.backup = DatabaseBackup(settings, database, volumes)
         self._shipping = Shipping(database, volumes, settings.data, self.stop)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
@@ -61,6 +63,7 @@ class Worker:
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
+            "log": (INTERVAL_S, (self.backup.ship_log, self.backup.make_points, self.backup.have_backups_made)),
             "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
         threads = [
@@ -76,6 +79,7 @@ class Worker:
         self._mover.close()
         self._recaller.close()
         self._behind.close()
+        self.backup.close()
         self._shipping.close()
 
     def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:

@@ -1,0 +1,288 @@
+"""The database backed up, lost and brought back: to the newest state, to a point, to a time. What is damaged never
+passes for whole, and a repository that is away holds nobody up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pacs.backup import cluster_backup
+from pacs.backup.points import PointMaker, Target, expire, parse_point, point_content, point_named, points
+from pacs.backup.repositories import Repository
+from pacs.backup.running import is_due, run_backup
+from pacs.errors import BackupError, NotFound, RestoreError
+from pacs.index import database as index
+from pacs.storage.files import LocalVolume
+from pacs.storage.volume import create_identity
+from tests.certificates import make_certificate
+from tests.fix_bucket import Bucket, write_credentials
+from tests.fix_cluster import Site
+from tests.mounted import file_system
+from tests.remote.faulty import FaultyEndpoint
+from tests.remote.swift import ACCESS_KEY, SECRET_KEY
+
+
+@pytest.fixture(scope="module")
+def usb(site: Site) -> Repository:
+    """A repository with a full backup, of a database with a schema and one row."""
+    index.migrate(site.database)
+    site.note("a: before the first backup")
+    repository = site.add_folder("usb")
+    assert run_backup(site.data, repository).backup.kind == "full"
+    return repository
+
+
+@pytest.fixture
+def beside(site: Site, usb: Repository) -> Iterator[Repository]:
+    """A second repository for one test, with a backup."""
+    repository = site.add_folder("beside")
+    run_backup(site.data, repository)
+    yield repository
+    site.forget("beside")
+    (site.spool.state / "beside.json").unlink()
+
+
+def point_maker(site: Site) -> PointMaker:
+    return PointMaker(site.database, site.spool, site.keyring, "appliance", every_s=0)
+
+
+def repository_volume(repository: Repository) -> LocalVolume:
+    assert repository.folder is not None
+    if not (repository.folder / "volume.json").exists():
+        create_identity(repository.folder, ("tier3",))
+    return LocalVolume(repository.folder, "tier3")
+
+
+def test_newest_point_and_time_come_back(site: Site, usb: Repository) -> None:
+    maker, volume = point_maker(site), repository_volume(usb)
+    target = Target(usb.name, volume, lambda _key: False)
+    site.note("b: before the point")
+    assert maker.run([target]) == [], "the log up to it is not there yet"
+    site.note("c: after the point")
+    site.end_segment()
+    site.ship("usb")
+    [(_name, point)] = maker.run([target])
+    moment = site.note("d: before the moment")
+    site.note("e: after the moment")
+    assert run_backup(site.data, usb).backup.kind == "incr"
+    site.note("f: after the last backup")
+    site.end_segment()
+    assert site.ship("usb")
+    site.tidy()
+    assert site.spool.names() == [], "what every repository has leaves the spool"
+
+    everything = ["a: before the first backup", "b: before the point", "c: after the point", "d: before the moment",
+                  "e: after the moment", "f: after the last backup"]  # fmt: skip
+    assert site.restore("usb").notes() == everything
+    found = point_named(volume, site.keyring, point.name)
+    assert site.restore("usb", point=found).notes() == everything[:2]
+    assert site.restore("usb", time=datetime.fromisoformat(moment)).notes() == everything[:4]
+    with pytest.raises(RestoreError, match="ends before the time"):
+        site.restore("usb", time=datetime.now(UTC) + timedelta(days=1))
+    with pytest.raises(NotFound, match="no backup of the database that reaches back"):
+        site.restore("usb", time=datetime.now(UTC) - timedelta(days=1))
+
+
+def test_a_kept_cluster_is_restored_again(site: Site, usb: Repository) -> None:
+    restored = site.restore("usb")
+    before = restored.notes()
+    site.note("z: of another day")
+    site.end_segment()
+    site.ship("usb")
+    (restored.made.folder / "postmaster.pid").write_text("1\n")  # its server was killed
+    from pacs.backup.cluster import restore_cluster
+    from pacs.cli.dev import unprivileged_user
+
+    user = unprivileged_user(site.folder)
+    with pytest.raises(RestoreError, match="not empty"):
+        restore_cluster(usb, site.keyring, restored.made.folder, user=user)
+    restore_cluster(usb, site.keyring, restored.made.folder, user=user, delta=True)
+    assert restored.notes() == [*before, "z: of another day"]
+    site.execute("DELETE FROM note WHERE words LIKE 'z%'")
+
+
+def test_a_point_counts_only_with_all_its_objects(site: Site, usb: Repository) -> None:
+    maker, lacks = point_maker(site), True
+    target = Target(usb.name, repository_volume(usb), lambda _key: lacks)
+    site.note("p")
+    maker.run([target])
+    site.end_segment()
+    site.ship("usb")
+    assert maker.run([target]) == []
+    lacks = False
+    assert len(maker.run([target])) == 1
+    site.execute("DELETE FROM note WHERE words = 'p'")
+
+
+def test_a_point_is_signed_and_goes_with_its_backup(site: Site, usb: Repository) -> None:
+    volume = repository_volume(usb)
+    maker, target = point_maker(site), Target(usb.name, repository_volume(usb), lambda _key: False)
+    maker.run([target])
+    site.end_segment()
+    site.ship("usb")
+    [(_name, point)] = maker.run([target])
+    content = point_content(point, site.keyring)
+    assert parse_point(content, site.keyring) == point
+    with pytest.raises(RestoreError, match="damaged, or not this appliance's"):
+        parse_point(content.replace(point.label.encode(), b"20200101-000000F"), site.keyring)
+    volume.replace_small("points/20200101T000000_000Z.json", b"{}")
+    assert point in points(volume, site.keyring), "one that is damaged does not hide the others"
+    assert expire(volume, site.keyring, [point.label]) == 0
+    assert expire(volume, site.keyring, []) >= 1
+    assert points(volume, site.keyring) == []
+
+
+def test_a_repository_that_is_away_holds_nobody_up(site: Site, usb: Repository, beside: Repository) -> None:
+    place = Path(beside.place)
+    gone = place.rename(place.with_name("gone"))
+    place.touch()  # what is there is no folder: nothing can be written
+    segment = site.end_segment()
+    site.ship("beside")
+    site.ship("usb")
+    assert site.log("usb").read().last_segment == segment, "the other has it"
+    state = site.log("beside").read()
+    assert state.error and state.failed_since and state.last_segment != segment
+    assert site.tidy() == [] and segment in site.spool.names(), "it waits"
+
+    site.end_segment()
+    site.ship("usb")
+    assert site.tidy(room_bytes=0) == ["beside"], "there is no room for more: it is given up"
+    newest = site.end_segment()
+    site.tidy(room_bytes=0)
+    site.ship("usb")
+    site.tidy(room_bytes=0)
+    assert site.spool.names() == [newest], "but for the newest, to try with"
+    assert site.archived() == newest, "PostgreSQL never waited"
+    state = site.log("beside").read()
+    assert state.gap_since and state.is_dropping
+    assert not is_due(state, datetime.now(UTC) + timedelta(hours=1)), "as long as it is away"
+
+    place.unlink()
+    gone.rename(place)
+    assert site.ship("beside") == 1
+    state = site.log("beside").read()
+    assert state.gap_since and not state.is_dropping and state.error is None
+    assert is_due(state, datetime.now(UTC) + timedelta(hours=1))
+    volume = repository_volume(beside)
+    assert point_maker(site).run([Target("beside", volume, lambda _key: False)]) == [], "no point in a gap"
+    run_backup(site.data, beside)
+    assert site.log("beside").read().gap_since is None
+    expected = sorted(site.restore("usb").notes())
+    assert site.restore("beside").notes() == expected
+
+
+def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb: Repository) -> None:
+    site.ship("usb")
+    site.tidy()
+    (site.spool.folder / "limit_kib").write_text("0\n")
+    segment = site.end_segment()
+    assert segment not in site.spool.names() and site.archived() == segment
+    assert site.spool.is_broken
+    assert site.tidy() == ["usb"]
+    assert site.log("usb").read().gap_since
+    run_backup(site.data, usb)
+    assert site.log("usb").read().gap_since is None
+
+
+@pytest.mark.parametrize("options", ["ro", "full"])
+def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, options: str) -> None:
+    with file_system(site.folder / f"disk-{options}", size_mib=32) as disk:
+        disk.root.chmod(0o755)
+        repository = site.add(f"disk-{options}", f'place = "{disk.root}"\nkind = "local"\n')
+        try:
+            run_backup(site.data, repository)
+            known = site.labels(repository.name)
+            if options == "ro":
+                disk.remount("ro")
+            else:
+                with open(disk.root / "filler", "wb") as filler, pytest.raises(OSError):
+                    while True:
+                        os.write(filler.fileno(), bytes(1 << 16))
+            site.execute("CREATE TABLE large AS SELECT md5(n::text) AS words FROM generate_series(1, 20000) n")
+            site.end_segment()
+            site.ship(repository.name)
+            assert site.log(repository.name).read().error
+            with pytest.raises(BackupError):
+                run_backup(site.data, repository, "full")
+            assert site.log(repository.name).read().backup_error
+            assert site.labels(repository.name) == known, "what was there counts"
+            if options == "ro":
+                disk.remount("rw")
+            else:
+                (disk.root / "filler").unlink()
+            run_backup(site.data, repository)
+            assert len(site.labels(repository.name)) == len(known) + 1
+            assert site.log(repository.name).read().backup_error is None
+        finally:
+            site.execute("DROP TABLE IF EXISTS large")
+            site.forget(repository.name)
+
+
+@pytest.mark.parametrize("part", ["backup", "archive"])
+def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str) -> None:
+    assert cluster_backup.verify(site.data, "beside") == []
+    files = [path for path in Path(beside.place, "pgbackrest", part).rglob("*") if path.is_file()]
+    victim = max((path for path in files if ".info" not in path.name), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    victim.write_bytes(content)
+    assert cluster_backup.verify(site.data, "beside") != []
+    with pytest.raises(RestoreError):
+        site.restore("beside")
+    victim.unlink()
+    assert cluster_backup.verify(site.data, "beside") != []
+    with pytest.raises(RestoreError):
+        site.restore("beside")
+
+
+def test_a_backup_that_was_killed(site: Site, usb: Repository) -> None:
+    known = site.labels("usb")
+    site.execute("CREATE TABLE large AS SELECT md5(n::text) AS words FROM generate_series(1, 200000) n")
+    words = [sys.executable, "-c", "import sys; from pathlib import Path; from pacs.backup.running import *;"
+             f"run_backup(Path('{site.data}'), named(Path('{site.data}'), 'usb')[0], 'full')"]  # fmt: skip
+    process = subprocess.Popen(words, start_new_session=True)
+    half = Path(usb.place, "pgbackrest", "backup", "pacs")
+    site.wait(lambda: any(not (path / "backup.manifest").exists() and path.name[0] == "2" for path in half.iterdir()))
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(site.data).encode() in path.read_bytes() and b"pgbackrest" in path.read_bytes()[:20]:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    process.kill()
+    process.wait()
+    assert site.labels("usb") == known, "half a backup is none"
+    made = run_backup(site.data, usb, "full").backup
+    assert site.labels("usb")[-1] == made.label
+    site.execute("DROP TABLE large")
+    assert site.restore("usb").notes()
+
+
+def test_a_bucket(site: Site, usb: Repository, bucket: Bucket, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "endpoint", alternative_name="IP:127.0.0.1")
+    endpoint = FaultyEndpoint(bucket.server if "://" in bucket.server else bucket.endpoint.upstream, certificate=certificate)
+    folder = site.data / "config" / "repositories"
+    (folder / "far.pem").write_text(certificate.certificate.read_text())
+    write_credentials(folder / "far.credentials", ACCESS_KEY, SECRET_KEY)
+    far = site.add("far", f'place = "s3://{bucket.name}/archive"\nkind = "s3"\n[options]\nendpoint = "{endpoint.url}"\nca_file = "far.pem"\n')
+    try:
+        done = run_backup(site.data, far)
+        site.note("y: in the bucket's log")
+        site.end_segment()
+        site.ship("far")
+        assert site.restore("far").notes()[-1] == "y: in the bucket's log"
+        from pacs.backup.configuration import Configuration
+
+        assert [each.snapshot_id for each in Configuration(far, site.keyring).snapshots()] == [done.configuration.snapshot_id]
+        assert {key.split("/")[1] for key in bucket.listing()} == {"pgbackrest", "restic"}
+    finally:
+        site.execute("DELETE FROM note WHERE words LIKE 'y%'")
+        site.forget("far")
+        endpoint.stop()
