@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from pacs.backup import points
 from pacs.backup.keys import Keyring, master_key
+from pacs.backup.log_spool import LogSpool
 from pacs.backup.points import Point
 from pacs.backup.repositories import open_volume, repository_named
 from tests import peer
@@ -43,6 +44,7 @@ class Archive:
         """Start it, and give it the repository."""
         dev.start()
         dev.pacs("backup", "repository", "add", NAME, "--place", str(repository), "--on-system-disk")
+        dev.pacs("backup", "run")
         sheet = repository.with_name(f"{repository.name}-sheet.txt")
         sheet.write_text(master_key(dev.data).text + "\n")
         return cls(dev, repository, sheet)
@@ -69,18 +71,46 @@ class Archive:
         with closing(open_volume(repository_named(self.dev.data, NAME), keyring)) as volume:
             return points.newest_point(volume, keyring)
 
+    def ship_all_log(self) -> None:
+        """End the log's segment, and wait until all of it is in the repository."""
+        rows(self.dev, "SELECT pg_switch_wal()")
+        rows(self.dev, "CHECKPOINT; SELECT 1 AS done")
+        spool = LogSpool(self.dev.data)
+        wait_for(lambda: not spool.names() or None, "the log is not shipped", timeout_s=90)
+
     def destroy(self) -> None:
         """The machine is gone, and its disks."""
         self.dev.stop()
         shutil.rmtree(self.dev.data)
 
-    def restore(self, dev: Dev, *words: str, check: bool = True) -> Any:
-        """`pacs restore` onto another instance."""
-        done = dev.pacs(
-            "restore", "--repository", str(self.repository), "--sheet", str(self.sheet), "--yes", *words, check=False
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+
+@dataclass
+class Lost:
+    """What is left of an archive: its repository and its sheet."""
+
+    repository: Path
+    sheet: Path
+
+    def copy(self, folder: Path) -> Lost:
+        """The same again, to be damaged."""
+        shutil.copytree(self.repository, folder)
+        return Lost(folder, self.sheet)
+
+    def words(self, *words: str) -> list[str]:
+        """The words of `pacs restore` from it."""
+        return ["restore", "--repository", str(self.repository), "--sheet", str(self.sheet), "--yes", *words]
+
+    def restore(self, dev: Dev, *words: str) -> str:
+        """Restore it onto another instance; return what was printed."""
+        done = dev.pacs(*self.words(*words), check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def refused(self, dev: Dev, *words: str) -> tuple[int, str]:
+        """Try to restore it; return the exit code and why not."""
+        done = dev.pacs(*self.words(*words), check=False)
+        assert done.returncode != 0, done.stdout
+        return done.returncode, done.stderr
 
 
 def rows(dev: Dev, statement: str) -> list[dict[str, Any]]:
@@ -105,8 +135,7 @@ def is_whole_again(dev: Dev) -> bool:
 #: What of the index is the archive's and no volume's: a restored one must have the same.
 _COMPARED = {
     "object": "SELECT sop_instance_uid, sop_class_uid, transfer_syntax_uid, encode(sha256, 'hex') AS sha256,"
-    " size_bytes,"
-    " is_current, arrived_at, calling_ae FROM object LEFT JOIN association USING (association_key)",
+    " size_bytes, is_current, arrived_at, calling_ae FROM object LEFT JOIN association USING (association_key)",
     "study": "SELECT s.*, p.patient_id, p.patient_name, p.issuer_of_patient_id FROM study s JOIN patient p"
     " USING (patient_key)",
     "series": "SELECT * FROM series",
@@ -135,6 +164,3 @@ def settings_and_keys(data: Path) -> dict[str, bytes]:
             if path.is_file() and not re.search(r"former-appliances|restored\.|pgbackrest", name):
                 found[name] = path.read_bytes()
     return found
-
-
-Look = Callable[[], bool]

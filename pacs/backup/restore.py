@@ -23,6 +23,7 @@ from pacs.backup import mark
 from pacs.backup.cluster import restore_cluster
 from pacs.backup.configuration import Configuration
 from pacs.backup.keys import MasterKey, keep_master_key
+from pacs.backup.log_spool import LogSpool
 from pacs.backup.mark import Begun
 from pacs.backup.repositories import Repository, content_of, repositories
 from pacs.backup.restore_source import Choice, Source
@@ -165,6 +166,19 @@ class Restore:
             durable.fsync_folder(cluster.parent)
         if not cluster.exists():
             raise RestoreError(f"{cluster} is gone. Begin again: `pacs restore --repository ...`.")
+        with self.server.as_service():
+            self._begin_log()
+
+    def _begin_log(self) -> None:
+        """Keep the log of the restored cluster from its first line: without its history no later restore finds to it.
+
+        What is known of the log of the cluster that was here, and what waits of it, is not this one's.
+        """
+        spool = LogSpool(self.data)
+        spool.want(False)
+        for path in spool.state.glob("*.json"):
+            path.unlink()
+        spool.want(True)
 
     def _volumes(self, begun: Begun) -> Restored:
         self.tell("the volumes")

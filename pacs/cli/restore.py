@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -44,16 +44,29 @@ _NAME = "restored"
 _LISTED = 50
 
 
+Place = Annotated[
+    str | None, typer.Option("--repository", help="Its place: a folder, sftp://user@host/path, or s3://bucket/prefix.")
+]
+Sheet = Annotated[
+    typer.FileText | None,
+    typer.Option(help="A file with the recovery sheet's key; - for standard input. Else it is asked for."),
+]
+Endpoint = Annotated[str | None, typer.Option(help="URL of the bucket's S3 API; else Amazon's.")]
+Region = Annotated[str | None, typer.Option(help="The bucket's region.")]
+Credentials = Annotated[
+    typer.FileBinaryRead | None, typer.Option(help="TOML with a bucket's keys, or an SFTP server's password.")
+]
+Certificate = Annotated[
+    typer.FileBinaryRead | None, typer.Option("--ca-file", help="PEM: who signed the endpoint's certificate.")
+]
+Others = Annotated[list[str] | None, typer.Option("--option", help="Another option of its kind, as timeout_s=60.")]
+
+
 @restore.callback()
 def restore_run(
     context: typer.Context,
-    repository: Annotated[
-        str | None, typer.Option(help="Its place: a folder, sftp://user@host/path, or s3://bucket/prefix.")
-    ] = None,
-    sheet: Annotated[
-        typer.FileText | None,
-        typer.Option(help="A file with the recovery sheet's key; - for standard input. Else it is asked for."),
-    ] = None,
+    repository: Place = None,
+    sheet: Sheet = None,
     point: Annotated[str | None, typer.Option(help="The recovery point; the newest if none is named.")] = None,
     time: Annotated[
         str | None, typer.Option(help="Up to a moment, as 2026-11-22T10:15 (UTC), whatever the points say.")
@@ -63,27 +76,17 @@ def restore_run(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and touch nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to go on.")] = False,
-    endpoint: Annotated[str | None, typer.Option(help="URL of the bucket's S3 API; else Amazon's.")] = None,
-    region: Annotated[str | None, typer.Option(help="The bucket's region.")] = None,
-    credentials_file: Annotated[
-        typer.FileBinaryRead | None, typer.Option(help="TOML with a bucket's keys, or an SFTP server's password.")
-    ] = None,
-    ca_file: Annotated[
-        typer.FileBinaryRead | None, typer.Option(help="PEM: who signed the endpoint's certificate.")
-    ] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Another option of its kind, as timeout_s=60.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    credentials_file: Credentials = None,
+    ca_file: Certificate = None,
+    option: Others = None,
 ) -> None:
     """Bring an archive back onto this empty appliance. One that was ended goes on: `pacs restore` without a word."""
     if context.invoked_subcommand is not None:
         return
     data = data_of(context)
-    options = {"endpoint": endpoint, "region": region, **options_of(option or [])}
-    given = Given(
-        {key: value for key, value in options.items() if value is not None},
-        credentials_file.read() if credentials_file else None,
-        ca_file.read() if ca_file else None,
-        on_system_disk=True,  # nothing is written there
-    )
+    given = _given(endpoint, region, credentials_file, ca_file, option)
     with _source(data, repository, given, sheet.read() if sheet else None) as (source, master):
         choice = _choice(data, source, point, _moment(time), to_the_end, is_named=repository is not None)
         need = needed(source, choice)
@@ -95,6 +98,47 @@ def restore_run(
         if not yes and sys.stdin.isatty():
             typer.confirm("Restore this onto this appliance?", abort=True)
         _restore(data, source, choice, need, master)
+
+
+@restore.command("points")
+def restore_points(
+    context: typer.Context,
+    repository: Place = None,
+    sheet: Sheet = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    credentials_file: Credentials = None,
+    ca_file: Certificate = None,
+    option: Others = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the states that a repository has, oldest first; nothing is touched."""
+    given = _given(endpoint, region, credentials_file, ca_file, option)
+    with _source(data_of(context), repository, given, sheet.read() if sheet else None) as (source, _master):
+        found = source.points()
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], default=str))
+        return
+    print_table(
+        ("point", "moment (UTC)", "objects that had arrived", "on backup", "version"),
+        [
+            (each.name, f"{each.at:%Y-%m-%d %H:%M:%S}", f"{each.newest_object_key:,}", each.label, each.version)
+            for each in found
+        ],
+    )
+
+
+def _given(
+    endpoint: str | None, region: str | None, credentials: BinaryIO | None, certificate: BinaryIO | None,
+    option: list[str] | None,
+) -> Given:  # fmt: skip
+    options = {"endpoint": endpoint, "region": region, **options_of(option or [])}
+    return Given(
+        {key: value for key, value in options.items() if value is not None},
+        credentials.read() if credentials else None,
+        certificate.read() if certificate else None,
+        on_system_disk=True,  # nothing is written there
+    )
 
 
 def _restore(data: Path, source: Source, choice: Choice, need: Needed, master: MasterKey | None) -> None:

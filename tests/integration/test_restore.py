@@ -1,115 +1,337 @@
-"""Restore: an archive is destroyed, and comes back from a folder by the recovery sheet; what is wrong is refused."""
+"""An archive's life: drilled every night, then overwritten, then destroyed, and restored by its recovery sheet.
+
+One archive serves all tests here, in their order. Its history: three studies (the good point), then everything is
+overwritten (the bad point), then a study of which the log reaches the repository and the images do not.
+"""
 
 from __future__ import annotations
 
 import json
+import random
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pacs.backup.keys import MasterKey
 from pacs.backup.mark import MARK
+from pacs.backup.points import Point
+from pacs.storage.names import repository_path
+from tests import peer
 from tests.faults.process import wait_for
 from tests.fix_instance import Dev
+from tests.mounted import file_system
 from tests.peer import RawObject
-from tests.restoring import QUICK, Archive, contents, given_back, is_whole_again, rows, settings_and_keys
+from tests.restoring import (
+    NAME,
+    QUICK,
+    Archive,
+    Lost,
+    contents,
+    given_back,
+    is_whole_again,
+    rows,
+    settings_and_keys,
+)
 from tests.synthetic import ct_study
+
+STUDIES = 3
 
 
 def _raw(seed: int, count: int = 3) -> list[RawObject]:
     return [RawObject.of(each) for each in ct_study(seed, count)]
 
 
-@pytest.fixture
-def repository(short_folder: Path, request: pytest.FixtureRequest) -> Path:
-    folder = short_folder / f"repository-{request.node.name[:20]}"
-    folder.mkdir()
-    return folder
+GOOD = [raw for seed in range(1, STUDIES + 1) for raw in _raw(seed)]
+AFTERWARDS, UNSHIPPED = _raw(8), _raw(9, 2)
 
 
-@pytest.fixture
-def archive(new_dev: Callable[..., Dev], repository: Path) -> Archive:
-    """An archive with three studies, a device and a rule, in the repository."""
-    made = Archive.begin(new_dev(**QUICK), repository)
-    for seed in (1, 2, 3):
+@pytest.fixture(scope="module")
+def living(short_folder: Path) -> Iterator[Archive]:
+    """The archive, with a device, and the first point in its repository."""
+    repository = short_folder / f"repository{uuid.uuid4().hex[:6]}"
+    repository.mkdir()
+    made = Archive.begin(Dev(short_folder / f"old{uuid.uuid4().hex[:6]}", {"PACS_RECEIVERS": "1", **QUICK}), repository)
+    made.dev.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
+    for seed in range(1, STUDIES + 1):
         made.send(_raw(seed))
-    made.dev.pacs(
-        "device", "add", "CT room 2", "--ae-title", "CT2", "--host", "192.0.2.7", "--port", "104"
-    )  # fmt: skip
-    return made
+    made.wait_for_point()
+    yield made
+    made.dev.stop()
+    shutil.rmtree(made.dev.data, ignore_errors=True)
+    shutil.rmtree(repository, ignore_errors=True)
 
 
-def test_everything_comes_back(archive: Archive, new_dev: Callable[..., Dev]) -> None:
-    archive.wait_for_point()
-    wait_for(lambda: "CT2" in json.dumps(rows(archive.dev, "SELECT * FROM device")), "no device")
-    before = contents(archive.dev)
-    kept = settings_and_keys(archive.dev.data)
-    objects = [raw for seed in (1, 2, 3) for raw in _raw(seed)]
-    archive.destroy()
-
-    new = new_dev(**QUICK)
-    said = archive.restore(new).stdout
-    assert "3 studies, 9 objects" in said
-    assert not (new.data / MARK).exists()
-    now = settings_and_keys(new.data)
-    assert {name: now.get(name) for name in kept if not name.startswith("journal/")} == {
-        name: content for name, content in kept.items() if not name.startswith("journal/")
-    }
-    new.start()
-    assert contents(new) == before
-    assert given_back(new, objects) == {raw.sop_instance_uid: raw.dataset for raw in objects}
-    archive.dev = new
-    archive.send(_raw(4))
-    wait_for(lambda: is_whole_again(new), f"it does not come back: {new.log()[-2000:]}")
-    lonely = rows(
-        new,
-        "SELECT object_key FROM object o WHERE NOT EXISTS (SELECT FROM copy c JOIN volume v USING (volume_id)"
-        " WHERE c.object_key = o.object_key AND c.state = 'good' AND v.tier < 4)",
-    )
-    assert lonely == []
-    assert "100 % is back" in new.pacs("restore", "status").stdout
-    assert new.pacs("reconcile", "run").returncode == 0
-    # It goes on as the archive that it is: new studies reach the repository, and it can be destroyed again.
-    archive.wait_for_point()
-    archive.destroy()
-    third = new_dev(**QUICK)
-    assert "4 studies, 12 objects" in archive.restore(third).stdout
+# --- the drill -----------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_sheet_a_mistyped_one_and_too_little_room_touch_nothing(
-    archive: Archive, new_dev: Callable[..., Dev], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive.wait_for_point()
-    archive.destroy()
-    new = new_dev(**QUICK)
-    right = archive.sheet.read_text()
-    archive.sheet.write_text(MasterKey.make().text)
-    refused = archive.restore(new, check=False)
-    assert refused.returncode == 12 and "does not open this repository" in refused.stderr
-    archive.sheet.write_text(("3" if right[0] == "2" else "2") + right[1:])
-    refused = archive.restore(new, check=False)
-    assert refused.returncode == 2 and "Group 1" in refused.stderr
-    assert not new.data.exists()
-    archive.sheet.write_text(right)
-    looked = archive.restore(new, "--dry-run").stdout
+def _check(dev: Dev, name: str) -> tuple[str, str]:
+    found = {each["name"]: each for each in json.loads(dev.pacs("check", "--json", check=False).stdout)}
+    return found[name]["severity"], found[name]["message"]
+
+
+def test_a_drill_proves_that_a_restore_works(living: Archive) -> None:
+    assert _check(living.dev, "drill")[0] == "warning"
+    done = living.dev.pacs("drill", "run", "--json", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = json.loads(done.stdout)
+    assert (outcome["known"], outcome["sampled"], outcome["differ"], outcome["problems"]) == (9, 9, 0, [])
+    assert outcome["brought_back"] == 9
+    severity, message = _check(living.dev, "drill")
+    assert severity == "ok"
+    assert message.startswith("Last proven restore: ") and "9 objects known, 9 sampled, 0 differ" in message
+    metrics = living.dev.pacs("check", "--metrics").stdout
+    assert 'pacs_drill_objects{what="known"} 9' in metrics and "pacs_proven_restore_timestamp_seconds" in metrics
+    kept = {path.name for path in (living.dev.data / "drill").iterdir()}
+    assert kept == {"cluster", "lock"}, "keys and images are not left there"
+    assert not list((living.dev.data / "drill").rglob("postmaster.pid"))
+    # The living archive went on, and its log was not mixed with the drill's.
+    assert living.dev.pacs("drill", "run").returncode == 0, "into the cluster that is kept"
+    assert "9 objects known" in living.dev.pacs("drill", "status").stdout
+
+
+def test_a_drill_finds_what_differs(living: Archive) -> None:
+    row = rows(living.dev, "SELECT sha256, sop_instance_uid FROM object ORDER BY object_key LIMIT 1")[0]
+    file = living.repository / repository_path(bytes(row["sha256"]))
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    done = living.dev.pacs("drill", "run", check=False)
+    assert done.returncode == 8
+    assert "1 differ" in done.stdout and row["sop_instance_uid"] in done.stdout
+    severity, message = _check(living.dev, "drill")
+    assert severity == "critical" and "the last drill found faults" in message and "Last proven restore" in message
+    file.write_bytes(good)
+    rows(living.dev, "UPDATE copy SET state = 'good' WHERE state <> 'good' RETURNING 1 AS done")
+
+
+def test_a_drill_that_cannot_run_is_a_failure(living: Archive) -> None:
+    away = living.repository.with_name("away")
+    living.repository.rename(away)
+    done = living.dev.pacs("drill", "run", check=False)
+    assert done.returncode != 0
+    severity, message = _check(living.dev, "drill")
+    assert severity == "critical" and "could not be done" in message
+    away.rename(living.repository)
+    assert living.dev.pacs("drill", "run").returncode == 0
+    assert _check(living.dev, "drill")[0] == "ok"
+
+
+# --- the end -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class End:
+    """What was, and what is left."""
+
+    lost: Lost
+    good: Point
+    bad: Point
+    contents: dict[str, list[str]]
+    settings: dict[str, bytes]
+    contents_at_the_end: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def end(living: Archive) -> End:
+    """Overwritten, then destroyed."""
+    good = living.wait_for_point()
+    dev = living.dev
+    was, settings = contents(dev), settings_and_keys(dev.data)
+    _overwrite(dev)
+    living.send(AFTERWARDS)
+    bad = living.wait_for_point(after=good)
+    dev.pacs("backup", "repository", "set", NAME, "--window", _closed_window())
+    assert set(peer.store(dev.dicom_port, UNSHIPPED, "CT2")) == {0}
+    living.ship_all_log()
+    at_the_end = contents(dev)
+    living.destroy()
+    return End(Lost(living.repository, living.sheet), good, bad, was, settings, at_the_end)
+
+
+def _overwrite(dev: Dev) -> None:
+    """Ransomware: every object's file and what the database says of patients."""
+    files = [path for tier in ("tier1", "tier2") for path in (dev.data / tier).rglob("*.dcm")]
+    assert files
+    for path in files:
+        path.write_bytes(random.Random(1).randbytes(path.stat().st_size))
+    rows(dev, "UPDATE patient SET patient_name = 'PAY', patient_id = 'PAY' || patient_key RETURNING 1 AS done")
+    rows(dev, "DELETE FROM device RETURNING 1 AS done")
+
+
+def _closed_window() -> str:
+    """A window that is closed for hours yet: of another day."""
+    day = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")[(time.gmtime().tm_wday + 3) % 7]
+    return f"{day} 10:00-11:00"
+
+
+def test_what_is_wrong_is_refused_and_nothing_is_touched(end: End, new_dev: Callable[..., Dev], tmp_path: Path) -> None:
+    new, right = new_dev(**QUICK), end.lost.sheet.read_text()
+    sheet = tmp_path / "sheet.txt"
+    lost = Lost(end.lost.repository, sheet)
+    sheet.write_text(MasterKey.make().text)
+    code, why = lost.refused(new)
+    assert code == 12 and "does not open this repository" in why
+    sheet.write_text(("3" if right[0] == "2" else "2") + right[1:])
+    code, why = lost.refused(new)
+    assert code == 2 and "Group 1" in why
+    assert "no recovery point" in end.lost.refused(new, "--point", "20200101T000000_000Z")[1]
+    assert "before 2020-01-01" in end.lost.refused(new, "--time", "2020-01-01T00:00")[1]
+    assert "Restore from where?" in new.pacs("restore", check=False).stderr
+    looked = new.pacs(*end.lost.words("--dry-run")).stdout
     assert "recovery points" in looked and "Nothing was touched" in looked
     assert not new.data.exists()
 
 
-def test_an_archive_is_not_restored_over_another(archive: Archive, new_dev: Callable[..., Dev]) -> None:
-    archive.wait_for_point()
+def test_an_archive_that_is_there_is_not_restored_over(end: End, new_dev: Callable[..., Dev]) -> None:
     other = new_dev(**QUICK).start()
-    running = archive.restore(other, check=False)
-    assert running.returncode == 2 and "End it first" in running.stderr
-    from tests import peer
-
-    assert set(peer.store(other.dicom_port, _raw(9))) == {0}
+    assert "End it first" in end.lost.refused(other)[1] or "Another `pacs dev`" in end.lost.refused(other)[1]
+    assert set(peer.store(other.dicom_port, _raw(7))) == {0}
     other.stop()
-    refused = archive.restore(other, check=False)
-    assert refused.returncode == 8 and "holds images" in refused.stderr
+    code, why = end.lost.refused(other)
+    assert code == 8 and "holds images" in why
+    assert not (other.data / MARK).exists()
     other.start()
-    assert given_back(other, _raw(9)) == {raw.sop_instance_uid: raw.dataset for raw in _raw(9)}
-    shutil.rmtree(archive.repository / "points")
-    assert "no recovery point" in archive.restore(new_dev(), check=False).stderr
+    assert given_back(other, _raw(7)) == {raw.sop_instance_uid: raw.dataset for raw in _raw(7)}
+
+
+def test_everything_of_the_last_good_point_comes_back(end: End, new_dev: Callable[..., Dev]) -> None:
+    new = new_dev(**QUICK)
+    said = end.lost.copy(end.lost.repository.with_name("copy")).restore(new, "--point", end.good.name)
+    assert "3 studies, 9 objects" in said and "TESTER" in said
+    assert not (new.data / MARK).exists()
+    now = settings_and_keys(new.data)
+    _assert_settings(end.settings, now)
+    new.start()
+    assert contents(new) == end.contents
+    assert given_back(new, GOOD) == {raw.sop_instance_uid: raw.dataset for raw in GOOD}
+    restored = Archive(new, end.lost.repository.with_name("copy"), end.lost.sheet)
+    restored.send(_raw(4))
+    wait_for(lambda: is_whole_again(new), f"it does not come back: {new.log()[-2000:]}", timeout_s=120)
+    assert rows(new, _NOT_ON_OWN_VOLUMES) == []
+    assert "100 % is back" in new.pacs("restore", "status").stdout
+    assert _check(new, "restore")[0] == "ok"
+    assert new.pacs("reconcile", "run").returncode == 0
+    # It goes on as the archive that it is: what is new reaches the repository, and it can be lost again.
+    new.pacs("backup", "run")
+    restored.wait_for_point()
+    restored.destroy()
+    third = new_dev(**QUICK)
+    assert "4 studies, 12 objects" in Lost(restored.repository, restored.sheet).restore(third)
+    shutil.rmtree(restored.repository)
+
+
+_NOT_ON_OWN_VOLUMES = (
+    "SELECT object_key FROM object o WHERE NOT EXISTS (SELECT FROM copy c JOIN volume v USING (volume_id)"
+    " WHERE c.object_key = o.object_key AND c.state = 'good' AND v.tier < 4)"
+)
+
+
+def _assert_settings(before: dict[str, bytes], now: dict[str, bytes]) -> None:
+    for name, content in before.items():
+        if name.startswith("journal/"):
+            assert now[name].startswith(content[: len(content) // 2]), name
+        elif not name.startswith("config/repositories/"):  # which says where it is now
+            assert now[name] == content, name
+
+
+def test_beyond_the_last_point_it_is_listed_what_to_send_again(end: End, new_dev: Callable[..., Dev]) -> None:
+    new = new_dev(**QUICK)
+    said = end.lost.restore(new, "--to-the-end")
+    study = peer.study_uid_of(UNSHIPPED[0])
+    assert "2 objects are in no repository" in said and study in said and "CT2" in said
+    new.start()
+    (listed,) = json.loads(new.pacs("restore", "missing", "--json").stdout)
+    assert (listed["calling_ae"], listed["study_instance_uid"], listed["objects"]) == ("CT2", study, 2)
+    assert contents(new) == end.contents_at_the_end
+    assert set(peer.store(new.dicom_port, UNSHIPPED)) == {0}
+    assert "Nothing is missing" in new.pacs("restore", "missing").stdout
+    assert given_back(new, UNSHIPPED) == {raw.sop_instance_uid: raw.dataset for raw in UNSHIPPED}
+
+
+def test_a_damaged_point_is_left_out_and_a_damaged_object_is_told(
+    end: End, new_dev: Callable[..., Dev], short_folder: Path
+) -> None:
+    damaged = end.lost.copy(short_folder / "damaged")
+    for path in (damaged.repository / "points").glob("*.json"):
+        if path.stem > end.good.name:
+            path.write_bytes(path.read_bytes().replace(b'"at"', b'"ta"'))
+    objects = sorted((damaged.repository / "objects").rglob("*.bin"))
+    objects[0].write_bytes(objects[0].read_bytes()[:-7])
+    new = new_dev(**QUICK)
+    assert "3 studies, 9 objects" in damaged.restore(new)
+    new.start()
+    wait_for(lambda: is_whole_again(new), f"it does not come back: {new.log()[-2000:]}", timeout_s=120)
+    assert len(rows(new, _NOT_ON_OWN_VOLUMES)) == 1
+    (listed,) = json.loads(new.pacs("restore", "missing", "--json").stdout)
+    assert listed["objects"] == 1
+    shutil.rmtree(damaged.repository)
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_touched(
+    end: End, new_dev: Callable[..., Dev], tmp_path: Path
+) -> None:
+    with file_system(tmp_path / "small", size_mib=100) as small:
+        new = Dev(small.root / "data", QUICK)
+        code, why = end.lost.refused(new)
+        assert code == 8 and "too small" in why
+        assert not (new.data / MARK).exists()
+        assert "too small" in end.lost.refused(new, "--dry-run")[1]
+
+
+# --- killed --------------------------------------------------------------------------------------------------------
+
+
+def _kill_and_run_again(end: End, new: Dev, kills: int, seed: int) -> int:
+    """Kill so many runs of a restore; return how many were killed at work. The last one is let be."""
+    moments, inside, words = random.Random(seed), 0, end.lost.words("--point", end.good.name)
+    longest_s = 12.0
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pacs.cli.main", "--data", str(new.data), *words], stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, start_new_session=True, text=True,
+        )  # fmt: skip
+        try:
+            _out, said = process.communicate(timeout=moments.uniform(0.5, longest_s))
+            assert process.returncode == 0, said
+            return inside
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        if (new.data / MARK).exists():
+            inside += 1
+            words = ["restore"]  # which goes on, without a word
+            refused = new.pacs("check", check=False)
+            assert refused.returncode == 2 and "did not finish" in refused.stdout
+    done = new.pacs(*words, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return inside
+
+
+def test_a_restore_that_is_killed_goes_on(end: End, new_dev: Callable[..., Dev]) -> None:
+    new = new_dev(**QUICK)
+    _kill_and_run_again(end, new, 4, seed=5)
+    assert not (new.data / MARK).exists()
+    new.start()
+    assert contents(new) == end.contents
+    assert given_back(new, GOOD) == {raw.sop_instance_uid: raw.dataset for raw in GOOD}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_restore_that_is_killed_again_and_again(end: End, new_dev: Callable[..., Dev]) -> None:
+    inside = 0
+    for seed in range(12):
+        new = new_dev(**QUICK)
+        inside += _kill_and_run_again(end, new, 8, seed)
+        new.start()
+        assert contents(new) == end.contents
+        new.stop()
+    print(f"killed {inside} times at work")
+    assert inside > 20
