@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import closing
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,24 @@ class Archive:
         shutil.rmtree(self.dev.data)
 
 
+@contextmanager
+def living_archive(folder: Path, objects: Sequence[RawObject]) -> Iterator[Archive]:
+    """An archive below a folder, with a device and these objects, and a recovery point of it."""
+    repository = folder / f"repository{uuid.uuid4().hex[:6]}"
+    repository.mkdir()
+    dev = Dev(folder / f"old{uuid.uuid4().hex[:6]}", {"PACS_RECEIVERS": "1", **QUICK})
+    try:
+        made = Archive.begin(dev, repository)
+        dev.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
+        made.send(objects)
+        made.wait_for_point()
+        yield made
+    finally:
+        dev.stop()
+        shutil.rmtree(dev.data, ignore_errors=True)
+        shutil.rmtree(repository, ignore_errors=True)
+
+
 @dataclass
 class Lost:
     """What is left of an archive: its repository and its sheet."""
@@ -111,6 +130,12 @@ class Lost:
         done = dev.pacs(*self.words(*words), check=False)
         assert done.returncode != 0, done.stdout
         return done.returncode, done.stderr
+
+
+def check_of(dev: Dev, name: str) -> tuple[str, str]:
+    """Severity and message of a check of an instance."""
+    found = {each["name"]: each for each in json.loads(dev.pacs("check", "--json", check=False).stdout)}
+    return found[name]["severity"], found[name]["message"]
 
 
 def rows(dev: Dev, statement: str) -> list[dict[str, Any]]:

@@ -214,7 +214,9 @@ class Drill:
         newest = drills.newest(restored, volume_id, point.newest_object_key, NEWEST_MAX)
         if not is_whole:
             share = share.until(bytes(rows[-1]["sha256"]))
-        return [*rows, *(row for row in newest if row["object_key"] not in sampled)], share
+        rows += [row for row in newest if row["object_key"] not in sampled]
+        drills.leave_only(restored, volume_id, [row["object_key"] for row in rows])
+        return rows, share
 
     def _compare_objects(self, rows: Sequence[Row], restored: Database, volumes: Volumes) -> None:
         settings = load(

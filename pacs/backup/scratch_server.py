@@ -71,7 +71,7 @@ def _control(cluster: Path, user: str | None, *words: str | Path) -> int:
     return subprocess.run(
         [binaries_of(cluster) / "pg_ctl", "-D", cluster, "-s", "-w", *words], stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cluster.parent, check=False, start_new_session=True,
-        **as_user(user),
+        **as_user(user, cluster.parent),
     ).returncode  # fmt: skip
 
 

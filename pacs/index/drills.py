@@ -68,6 +68,14 @@ def sample(
     return found, True
 
 
+def leave_only(database: Database, volume_id: str, object_keys: Sequence[int]) -> None:
+    """In a restored database: forget the copies of objects on other volumes, which are nowhere."""
+    with database.transaction() as connection:
+        connection.execute(
+            "DELETE FROM copy WHERE object_key = ANY (%s) AND volume_id <> %s", (list(object_keys), volume_id)
+        )
+
+
 def newest(database: Database, volume_id: str, through_object_key: int, objects_max: int) -> list[Row]:
     """The newest objects up to a key, as `sample` has them."""
     with database.transaction() as connection:

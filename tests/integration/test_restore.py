@@ -1,6 +1,6 @@
-"""An archive's life: drilled every night, then overwritten, then destroyed, and restored by its recovery sheet.
+"""An archive is overwritten, then destroyed, and restored by its recovery sheet.
 
-One archive serves all tests here, in their order. Its history: three studies (the good point), then everything is
+One archive serves all tests here. Its history: three studies (the good point), then everything is
 overwritten (the bad point), then a study of which the log reaches the repository and the images do not.
 """
 
@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ import pytest
 from pacs.backup.keys import MasterKey
 from pacs.backup.mark import MARK
 from pacs.backup.points import Point
-from pacs.storage.names import repository_path
 from tests import peer
 from tests.faults.process import wait_for
 from tests.fix_instance import Dev
@@ -34,9 +32,11 @@ from tests.restoring import (
     QUICK,
     Archive,
     Lost,
+    check_of,
     contents,
     given_back,
     is_whole_again,
+    living_archive,
     rows,
     settings_and_keys,
 )
@@ -51,76 +51,6 @@ def _raw(seed: int, count: int = 3) -> list[RawObject]:
 
 GOOD = [raw for seed in range(1, STUDIES + 1) for raw in _raw(seed)]
 AFTERWARDS, UNSHIPPED = _raw(8), _raw(9, 2)
-
-
-@pytest.fixture(scope="module")
-def living(short_folder: Path) -> Iterator[Archive]:
-    """The archive, with a device, and the first point in its repository."""
-    repository = short_folder / f"repository{uuid.uuid4().hex[:6]}"
-    repository.mkdir()
-    made = Archive.begin(Dev(short_folder / f"old{uuid.uuid4().hex[:6]}", {"PACS_RECEIVERS": "1", **QUICK}), repository)
-    made.dev.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
-    for seed in range(1, STUDIES + 1):
-        made.send(_raw(seed))
-    made.wait_for_point()
-    yield made
-    made.dev.stop()
-    shutil.rmtree(made.dev.data, ignore_errors=True)
-    shutil.rmtree(repository, ignore_errors=True)
-
-
-# --- the drill -----------------------------------------------------------------------------------------------------
-
-
-def _check(dev: Dev, name: str) -> tuple[str, str]:
-    found = {each["name"]: each for each in json.loads(dev.pacs("check", "--json", check=False).stdout)}
-    return found[name]["severity"], found[name]["message"]
-
-
-def test_a_drill_proves_that_a_restore_works(living: Archive) -> None:
-    assert _check(living.dev, "drill")[0] == "warning"
-    done = living.dev.pacs("drill", "run", "--json", check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    outcome = json.loads(done.stdout)
-    assert (outcome["known"], outcome["sampled"], outcome["differ"], outcome["problems"]) == (9, 9, 0, [])
-    assert outcome["brought_back"] == 9
-    severity, message = _check(living.dev, "drill")
-    assert severity == "ok"
-    assert message.startswith("Last proven restore: ") and "9 objects known, 9 sampled, 0 differ" in message
-    metrics = living.dev.pacs("check", "--metrics").stdout
-    assert 'pacs_drill_objects{what="known"} 9' in metrics and "pacs_proven_restore_timestamp_seconds" in metrics
-    kept = {path.name for path in (living.dev.data / "drill").iterdir()}
-    assert kept == {"cluster", "lock"}, "keys and images are not left there"
-    assert not list((living.dev.data / "drill").rglob("postmaster.pid"))
-    # The living archive went on, and its log was not mixed with the drill's.
-    assert living.dev.pacs("drill", "run").returncode == 0, "into the cluster that is kept"
-    assert "9 objects known" in living.dev.pacs("drill", "status").stdout
-
-
-def test_a_drill_finds_what_differs(living: Archive) -> None:
-    row = rows(living.dev, "SELECT sha256, sop_instance_uid FROM object ORDER BY object_key LIMIT 1")[0]
-    file = living.repository / repository_path(bytes(row["sha256"]))
-    good = file.read_bytes()
-    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    done = living.dev.pacs("drill", "run", check=False)
-    assert done.returncode == 8
-    assert "1 differ" in done.stdout and row["sop_instance_uid"] in done.stdout
-    severity, message = _check(living.dev, "drill")
-    assert severity == "critical" and "the last drill found faults" in message and "Last proven restore" in message
-    file.write_bytes(good)
-    rows(living.dev, "UPDATE copy SET state = 'good' WHERE state <> 'good' RETURNING 1 AS done")
-
-
-def test_a_drill_that_cannot_run_is_a_failure(living: Archive) -> None:
-    away = living.repository.with_name("away")
-    living.repository.rename(away)
-    done = living.dev.pacs("drill", "run", check=False)
-    assert done.returncode != 0
-    severity, message = _check(living.dev, "drill")
-    assert severity == "critical" and "could not be done" in message
-    away.rename(living.repository)
-    assert living.dev.pacs("drill", "run").returncode == 0
-    assert _check(living.dev, "drill")[0] == "ok"
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
@@ -139,8 +69,13 @@ class End:
 
 
 @pytest.fixture(scope="module")
-def end(living: Archive) -> End:
+def end(short_folder: Path) -> Iterator[End]:
     """Overwritten, then destroyed."""
+    with living_archive(short_folder, GOOD) as living:
+        yield _ended(living)
+
+
+def _ended(living: Archive) -> End:
     good = living.wait_for_point()
     dev = living.dev
     was, settings = contents(dev), settings_and_keys(dev.data)
@@ -216,7 +151,7 @@ def test_everything_of_the_last_good_point_comes_back(end: End, new_dev: Callabl
     wait_for(lambda: is_whole_again(new), f"it does not come back: {new.log()[-2000:]}", timeout_s=120)
     assert rows(new, _NOT_ON_OWN_VOLUMES) == []
     assert "100 % is back" in new.pacs("restore", "status").stdout
-    assert _check(new, "restore")[0] == "ok"
+    assert check_of(new, "restore")[0] == "ok"
     assert new.pacs("reconcile", "run").returncode == 0
     # It goes on as the archive that it is: what is new reaches the repository, and it can be lost again.
     new.pacs("backup", "run")
