@@ -14,6 +14,7 @@ import typer
 
 from pacs.backup.drill import FOLDER, Drill
 from pacs.backup.keys import Keyring
+from pacs.backup.repositories import repositories
 from pacs.cli.context import data_of
 from pacs.cli.dev import unprivileged_user
 from pacs.cli.instance import open_database
@@ -49,6 +50,13 @@ def drill_run(
         _print(outcome)
     if not outcome.is_proven:
         raise RestoreError("The restore is not proven: see above, and docs/operate/drill.md.")
+
+
+@drill.command("configured")
+def drill_configured(context: typer.Context) -> None:
+    """End with 0 if there is a repository to drill from, with 2 if not. For the timer."""
+    if not repositories(data_of(context)):
+        raise UsageError("There is no backup repository. `pacs backup repository add`.")
 
 
 @drill.command("status")
