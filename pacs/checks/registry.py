@@ -11,6 +11,7 @@ from pacs.checks import (
     devices,
     fixity,
     room,
+    shipping,
     tiers,
     volumes,
 )
@@ -27,4 +28,5 @@ CHECKS: dict[str, Check] = {
     "devices": devices.run,
     "commitments": commitments.run,
     "backup": backup.run,
+    "shipping": shipping.run,
 }
