@@ -14,6 +14,7 @@ from pacs.checks import (
     log,
     restore,
     room,
+    shipping,
     tiers,
     volumes,
 )
@@ -30,6 +31,7 @@ CHECKS: dict[str, Check] = {
     "devices": devices.run,
     "commitments": commitments.run,
     "backup": backup.run,
+    "shipping": shipping.run,
     "log": log.run,
     "drill": drill.run,
     "restore": restore.run,
