@@ -24,12 +24,12 @@ from datetime import datetime
 from pathlib import Path
 
 from pacs.backup.cluster_backup import Label, labels_of
-from pacs.backup.keys import Keyring
 from pacs.backup.pgbackrest import PgBackRest, as_user, configuration, reason, write_configuration
 from pacs.backup.points import Point
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
 from pacs.storage import durable
+from pacs.storage.keyring import Keyring
 
 _PR_SET_PDEATHSIG = 1
 #: Lines that pgBackRest adds to a restored cluster, which are of the restore only.

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pacs import clock
-from pacs.backup.keys import Keyring
 from pacs.backup.pgbackrest import PgBackRest, config_file, configuration, write_configuration
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError
 from pacs.index.server import server_place
 from pacs.settings import load
+from pacs.storage.keyring import Keyring
 
 Kind = Literal["full", "incr"]
 #: A backup is a full one when the last full one is older than this: a week, less what a timer's delay may be.

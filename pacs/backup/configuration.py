@@ -17,9 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pacs import clock
-from pacs.backup.keys import Keyring
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
+from pacs.storage.keyring import Keyring
 from pacs.storage.s3_client import read_credentials, split_location
 
 #: Below a repository.

@@ -193,6 +193,9 @@ def tidy(data: Path, names: list[str], room_bytes: int) -> list[str]:
     """Let go of what every repository has, and of the oldest when more waits than room_bytes; return who got a gap."""
     spool = LogSpool(data)
     spool.want(bool(names))
+    for path in spool.state.glob("*.json"):
+        if path.stem not in names:  # it is no repository any more
+            path.unlink()
     if not names:
         return []
     spool.limit(room_bytes)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pacs.backup.keys import Keyring
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, SettingsError
 from pacs.index.server import ServerPlace
 from pacs.storage import durable
+from pacs.storage.keyring import Keyring
 from pacs.storage.s3_client import read_credentials, split_location
 
 STANZA = "pacs"
@@ -50,8 +50,8 @@ def configuration(repository: Repository, keyring: Keyring, runtime: Path, serve
     lines += [f"{name}={_word(value)}" for name, value in options.items() if value is not None]
     if server is not None:
         lines += [
-            f"\n[{STANZA}]", f"pg1-path={_word(server.data_directory)}", f"pg1-socket-path={_word(server.socket_folder)}",
-            f"pg1-port={server.port}", f"pg1-user={_word(server.user)}",
+            f"\n[{STANZA}]", f"pg1-path={_word(server.data_directory)}", f"pg1-port={server.port}",
+            f"pg1-socket-path={_word(server.socket_folder)}", f"pg1-user={_word(server.user)}",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -10,27 +10,30 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pacs import clock
-from pacs.backup import cluster_backup
+from pacs.backup import cluster_backup, points
 from pacs.backup.cluster_backup import Kind, Label, Progress
 from pacs.backup.configuration import EXCLUDED, Configuration, Snapshot
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
-from pacs.backup.repositories import Repository, repositories
+from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.errors import BackupError, NotFound, PacsError
 from pacs.settings import load
+from pacs.storage.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
 #: When a backup is late, and how often a failed one, or one after a gap, is tried again.
 LATE = timedelta(hours=26)
 RETRY = timedelta(minutes=30)
+#: How long what waits of the log may take before a backup begins all the same [s].
+_PATIENCE_S = 120.0
 #: The worker's word that a backup is due, in the runtime folder.
 WANTED_FILE = "backup-wanted"
 
@@ -115,6 +118,7 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
             with shipped.changed() as state:
                 state.ready = True
                 gap = state.gap_since
+            _ship_what_waits(data, shipped)
             with _shipping(data, repository.name):
                 made = cluster_backup.backup(data, repository.name, kind, progress)
             at = clock.now()
@@ -131,6 +135,7 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
             if state.gap_since == gap and not state.is_dropping:
                 state.gap_since = None
         _note(shipped, started)
+        _expire_points(repository, keyring, [each.label for each in cluster_backup.backups(data, repository.name)])
         log.info("backup done", extra={"repository": repository.name, "label": made.label, "kind": made.kind})
         return Done(made, snapshot)
 
@@ -138,6 +143,28 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
 def _note(shipped: ShippedLog, started: datetime, error: str | None = None) -> None:
     with shipped.changed() as state:
         state.backup_at, state.backup_error = started.isoformat(timespec="seconds"), error
+
+
+def _ship_what_waits(data: Path, shipped: ShippedLog) -> None:
+    """Raise BackupError if the repository does not take the log: pgBackRest would wait for minutes to say so."""
+    shipper, ends_s = Shipper(data, shipped.name), clock.monotonic_s() + _PATIENCE_S
+    while clock.monotonic_s() < ends_s and shipped.missing(shipped.read()):
+        shipper.run()
+        if error := shipped.read().error:
+            raise BackupError(f"The repository does not take the database's log: {error}")
+        time.sleep(0.1)
+
+
+def _expire_points(repository: Repository, keyring: Keyring, labels: list[str]) -> None:
+    """Remove the points that stand on a backup that has expired. That this fails does not undo the backup."""
+    try:
+        volume = open_volume(repository, keyring)
+        try:
+            points.expire(volume, keyring, labels)
+        finally:
+            volume.close()
+    except PacsError as error:
+        log.error("old recovery points in %s are left: %s", repository.name, error)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ from pacs.backup import points as recovery_points
 from pacs.backup import running
 from pacs.backup.cluster_backup import Label, backups
 from pacs.backup.configuration import Configuration
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.repositories import Repository, open_volume
@@ -25,6 +24,7 @@ from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.settings import load
+from pacs.storage.keyring import Keyring
 
 Name = Annotated[str | None, typer.Argument(help="A repository; all of them if none is named.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

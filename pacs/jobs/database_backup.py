@@ -18,7 +18,6 @@ from pacs import clock
 from pacs.archive.room import reserve_bytes
 from pacs.archive.volumes import Volumes
 from pacs.backup import cluster_backup, running
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import Shipper, room_bytes, tidy
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.points import PointMaker, Target
@@ -29,6 +28,7 @@ from pacs.index.points import lacks_object
 from pacs.index.runs import record_run
 from pacs.index.server import server_place
 from pacs.settings import Settings
+from pacs.storage.keyring import Keyring
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
