@@ -107,7 +107,9 @@ class Site:
         return Shipper(self.data, name).run()
 
     def tidy(self, room_bytes: int = ROOM_BYTES) -> list[str]:
-        return tidy(self.data, [each.name for each in repositories(self.data)], room_bytes)
+        gaps = tidy(self.data, [each.name for each in repositories(self.data)], room_bytes)
+        self.spool.limit(ROOM_BYTES)  # or PostgreSQL would drop its log itself, in so little room
+        return gaps
 
     def log(self, name: str) -> ShippedLog:
         return ShippedLog(self.spool, name)

@@ -24,6 +24,7 @@ from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.errors import BackupError, NotFound, PacsError
+from pacs.model.schedule import is_open
 from pacs.settings import load
 from pacs.storage.keyring import Keyring
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 #: When a backup is late, and how often a failed one, or one after a gap, is tried again.
 LATE = timedelta(hours=26)
+DAILY = timedelta(hours=20)
 RETRY = timedelta(minutes=30)
 #: How long what waits of the log may take before a backup begins all the same [s].
 _PATIENCE_S = 120.0
@@ -55,14 +57,19 @@ def named(data: Path, name: str | None) -> list[Repository]:
     return found
 
 
-def is_due(state: State, now: datetime) -> bool:
-    """Whether a repository needs a backup now, without waiting for its night: it has none, a gap, or a late one."""
+def is_due(state: State, now: datetime, windows: tuple[str, ...] = ()) -> bool:
+    """Whether a repository needs a backup now, without waiting for its night: it has none, a gap, or a late one.
+
+    One with windows has its nights there: its backup is late sooner.
+    """
+    if not is_open(windows, now.astimezone()):
+        return False
     tried = datetime.fromisoformat(state.backup_at) if state.backup_at else None
     if tried is None:
         return True
     if now - tried < RETRY or (state.is_dropping and state.error):  # tried a moment ago, or known to be away
         return False
-    return state.backup_error is not None or state.gap_since is not None or now - tried > LATE
+    return state.backup_error is not None or state.gap_since is not None or now - tried > (DAILY if windows else LATE)
 
 
 def has_changed(data: Path, state: State) -> bool:
@@ -89,7 +96,7 @@ def due(data: Path) -> dict[str, bool]:
     spool, found = LogSpool(data), {}
     for each in repositories(data):
         state = ShippedLog(spool, each.name).read()
-        if is_due(state, clock.now()):
+        if is_due(state, clock.now(), each.windows):
             found[each.name] = True
         elif has_changed(data, state) and not state.error:
             found[each.name] = False
@@ -187,6 +194,15 @@ def _shipping(data: Path, name: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(10)
+
+
+def is_at_work(data: Path) -> bool:
+    """Whether a backup is at work here."""
+    try:
+        with _only_one(load(data).runtime_folder):
+            return False
+    except BackupError:
+        return True
 
 
 @contextlib.contextmanager

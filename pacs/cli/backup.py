@@ -12,7 +12,7 @@ from pacs.backup.repository import Repository
 from pacs.backup.restore import Restore
 from pacs.cli.backup_keys import keys
 from pacs.cli.backup_repository import repository
-from pacs.cli.backup_run import backup_list, backup_points, backup_run, backup_status
+from pacs.cli.backup_run import backup_configured, backup_list, backup_points, backup_run, backup_status
 from pacs.cli.context import acting_as_owner, data_of
 from pacs.cli.instance import open_instance
 from pacs.errors import UsageError
@@ -21,6 +21,7 @@ from pacs.settings import Settings, load
 backup = typer.Typer(no_args_is_help=True, help="Backups.")
 backup.add_typer(repository, name="repository")
 backup.add_typer(keys, name="keys")
+backup.command("configured")(backup_configured)
 backup.command("run")(backup_run)
 backup.command("list")(backup_list)
 backup.command("status")(backup_status)
