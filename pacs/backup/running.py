@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pacs import clock
 from pacs.backup import cluster_backup, points
@@ -22,6 +24,7 @@ from pacs.backup.cluster_backup import Kind, Label, Progress
 from pacs.backup.configuration import EXCLUDED, Configuration, Snapshot
 from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
+from pacs.backup.pgbackrest import config_file
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.errors import BackupError, NotFound, PacsError
 from pacs.model.schedule import is_open
@@ -36,6 +39,7 @@ DAILY = timedelta(hours=20)
 RETRY = timedelta(minutes=30)
 #: How long what waits of the log may take before a backup begins all the same [s].
 _PATIENCE_S = 120.0
+_PROGRESS_FILE = "backup-progress.json"
 #: The worker's word that a backup is due, in the runtime folder.
 WANTED_FILE = "backup-wanted"
 
@@ -103,11 +107,15 @@ def due(data: Path) -> dict[str, bool]:
     return found
 
 
+def _files(data: Path) -> Path:
+    return config_file(data, "any").parent
+
+
 def run_configuration(data: Path, repository: Repository) -> Snapshot:
     """Make a snapshot of the configuration only. Raise BackupError."""
     with _only_one(load(data).runtime_folder):
         at = clock.now()
-        snapshot = Configuration(repository, Keyring.open(data)).back_up(data)
+        snapshot = Configuration(repository, Keyring.open(data), _files(data)).back_up(data)
         with ShippedLog(LogSpool(data), repository.name).changed() as state:
             state.configuration, state.configuration_at = snapshot.snapshot_id, at.isoformat()
         return snapshot
@@ -121,15 +129,16 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
         shipped, started = ShippedLog(spool, repository.name), clock.now()
         try:
             cluster_backup.write_config(data, repositories(data), keyring)
+            cluster_backup.require_config(data, repository, keyring)
             cluster_backup.prepare(data, repository.name)
             with shipped.changed() as state:
-                state.ready = True
+                state.ready, state.is_dropping = True, False  # it was reached just now
                 gap = state.gap_since
             _ship_what_waits(data, shipped)
-            with _shipping(data, repository.name):
-                made = cluster_backup.backup(data, repository.name, kind, progress)
+            with _shipping(data, repository.name), _progress_shown(data, repository.name, progress) as shown:
+                made = cluster_backup.backup(data, repository.name, kind, shown)
             at = clock.now()
-            snapshot = Configuration(repository, keyring).back_up(data)
+            snapshot = Configuration(repository, keyring, _files(data)).back_up(data)
         except (PacsError, OSError) as error:
             _note(shipped, started, error=str(error))
             if isinstance(error, PacsError):
@@ -194,6 +203,34 @@ def _shipping(data: Path, name: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(10)
+
+
+@contextlib.contextmanager
+def _progress_shown(data: Path, name: str, progress: Progress | None) -> Iterator[Progress]:
+    """Tell of the progress, and leave it where `pacs backup status` sees it."""
+    file, started, told_s = load(data).runtime_folder / _PROGRESS_FILE, clock.now(), 0.0
+
+    def shown(percent: float) -> None:
+        nonlocal told_s
+        if progress is not None:
+            progress(percent)
+        if clock.monotonic_s() > told_s + 1:
+            told_s = clock.monotonic_s()
+            file.write_text(json.dumps({"repository": name, "percent": percent, "since": f"{started:%Y-%m-%dT%H:%MZ}"}))
+
+    try:
+        yield shown
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def at_work(data: Path) -> dict[str, Any] | None:
+    """The backup of the database that is at work here: repository, percent, since; None if none is, or none is far."""
+    try:
+        found: dict[str, Any] = json.loads((load(data).runtime_folder / _PROGRESS_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if is_at_work(data) else None
 
 
 def is_at_work(data: Path) -> bool:

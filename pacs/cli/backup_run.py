@@ -18,6 +18,7 @@ from pacs.backup.cluster_backup import Label, backups
 from pacs.backup.configuration import Configuration
 from pacs.backup.log_shipping import ShippedLog
 from pacs.backup.log_spool import LogSpool
+from pacs.backup.pgbackrest import config_file
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.cli.context import data_of
 from pacs.errors import PacsError
@@ -106,7 +107,7 @@ def backup_list(context: typer.Context, name: Name = None, as_json: AsJson = Fal
     data = data_of(context)
     found: dict[str, dict[str, Any]] = {}
     for each in running.named(data, name):
-        snapshots = Configuration(each, Keyring.open(data)).snapshots()
+        snapshots = Configuration(each, Keyring.open(data), config_file(data, "any").parent).snapshots()
         found[each.name] = {"database": backups(data, each.name), "configuration": snapshots}
     if as_json:
         plain = {
@@ -141,9 +142,12 @@ def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = F
             "spool_bytes": spool.size_bytes(),
         }  # fmt: skip
         found[each.name].pop("pushed")
+    now = running.at_work(data)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps({"at_work": now, "repositories": found}))
         return
+    if now is not None:
+        typer.echo(f"A backup to {now['repository']} is at work since {now['since']}: {now['percent']:.0f} %.")
     for key, state_of in found.items():
         typer.echo(key)
         for word, value in state_of.items():

@@ -224,8 +224,10 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
 @pytest.mark.parametrize("part", ["backup", "archive"])
 def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str) -> None:
     assert cluster_backup.verify(site.data, beside.name) == []
-    files = [path for path in Path(beside.place, "pgbackrest", part).rglob("*") if path.is_file()]
-    victim = max((path for path in files if ".info" not in path.name), key=lambda path: path.stat().st_size)
+    [made] = cluster_backup.backups(site.data, beside.name)
+    wanted = f"{made.first_segment}-*" if part == "archive" else f"{made.label}/**/*"
+    found = [path for path in Path(beside.place, "pgbackrest", part).rglob(wanted) if path.is_file()]
+    victim = max(found, key=lambda path: path.stat().st_size)
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 0x40
     victim.write_bytes(content)
@@ -277,7 +279,7 @@ def test_a_bucket(site: Site, usb: Repository, bucket: Bucket, tmp_path: Path) -
         site.end_segment()
         site.ship(far.name)
         assert site.restore(far.name).notes()[-1] == "y: in the bucket's log"
-        [snapshot] = Configuration(far, site.keyring).snapshots()
+        [snapshot] = Configuration(far, site.keyring, tmp_path).snapshots()
         assert snapshot.snapshot_id == done.configuration.snapshot_id
         assert {"pgbackrest", "restic"} <= {key.split("/")[1] for key in bucket.listing()}
     finally:

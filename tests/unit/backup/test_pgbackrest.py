@@ -18,7 +18,9 @@ SERVER = ServerPlace(Path("/srv/pacs/state/postgresql/17/main"), "/run/postgresq
 
 
 def options(repository: Repository) -> dict[str, str]:
-    lines = configuration(repository, Keyring.make(), Path("/run/pacs/pgbackrest"), SERVER).splitlines()
+    lines = configuration(
+        repository, Keyring.make(), Path("/run/pacs/pgbackrest"), SERVER, Path("/nowhere")
+    ).splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
