@@ -88,7 +88,7 @@ class LogSpool:
     def since_s(self, name: str) -> float | None:
         """When a segment came [seconds since 1970]; None if it is gone."""
         try:
-            return self.path(name).stat().st_ctime
+            return self.path(name).stat().st_mtime
         except FileNotFoundError:
             return None
 

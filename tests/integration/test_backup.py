@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -261,44 +261,3 @@ def test_volumes_too_small_are_told_before_anything_is_written(
     with pytest.raises(RestoreError, match="too small"):
         _restore(second_instance, repository)
     assert not (second_instance.settings.data / MARK).exists()
-
-
-def test_all_of_it_by_its_commands(new_dev: Callable, repository: Path) -> None:
-    """As an operator does it: run, list, restore onto another instance while its receivers are stopped."""
-    from tests import peer
-    from tests.peer import RawObject
-
-    repository.parent.chmod(0o755)
-    old = new_dev(PACS_BACKUP_REPOSITORY=str(repository)).start()
-    objects = [RawObject.of(made) for made in ct_study(5, 6)]
-    assert set(peer.store(old.dicom_port, objects)) == {0}
-    assert "6 objects" in old.pacs("backup", "run").stdout
-    (point,) = json.loads(old.pacs("backup", "list", "--json").stdout)
-    old.stop()
-
-    new = new_dev(PACS_BACKUP_REPOSITORY=str(repository)).start()
-    refused = new.pacs("restore", check=False)
-    assert refused.returncode == 8 and "Receivers are at work" in refused.stderr
-    new.stop()
-    with _database_of(new):
-        assert "Restored 6 objects" in new.pacs("restore", "--point", point).stdout
-    new.start()
-    offered = [(raw.sop_class_uid, raw.transfer_syntax_uid) for raw in objects]
-    back = peer.get(new.dicom_port, [ct_study(5, 1)[0].study_instance_uid], offered)
-    assert back == {raw.sop_instance_uid: raw for raw in objects}
-
-
-class _database_of:  # noqa: N801
-    """Only the cluster of an instance, without its services."""
-
-    def __init__(self, dev) -> None:
-        from pacs.cli.cluster import Cluster
-        from pacs.cli.dev import unprivileged_user
-
-        self.cluster = Cluster(dev.data, unprivileged_user(dev.data))
-
-    def __enter__(self) -> None:
-        self.cluster.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.cluster.stop()

@@ -189,7 +189,7 @@ def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb:
 
 @pytest.mark.parametrize("options", ["ro", "full"])
 def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, options: str) -> None:
-    with file_system(site.folder / f"disk-{options}", size_mib=32) as disk:
+    with file_system(site.folder / f"disk-{options}", size_mib=160) as disk:
         disk.root.chmod(0o755)
         repository = site.add(f"disk-{options}", str(disk.root))
         try:
@@ -200,7 +200,7 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             else:
                 with open(disk.root / "filler", "wb") as filler, pytest.raises(OSError):
                     while True:
-                        os.write(filler.fileno(), bytes(1 << 16))
+                        os.write(filler.fileno(), bytes(1 << 20))
             site.execute("CREATE TABLE large AS SELECT md5(n::text) AS words FROM generate_series(1, 20000) n")
             site.end_segment()
             site.ship(repository.name)
@@ -221,20 +221,18 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             site.forget(repository.name)
 
 
-@pytest.mark.parametrize("part", ["backup", "archive"])
-def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str) -> None:
-    assert cluster_backup.verify(site.data, beside.name) == []
+@pytest.mark.parametrize(("part", "damage"), [("backup", "flipped"), ("archive", "missing"), ("archive", "flipped")])
+def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str, damage: str) -> None:
     [made] = cluster_backup.backups(site.data, beside.name)
     wanted = f"{made.first_segment}-*" if part == "archive" else f"{made.label}/**/*"
     found = [path for path in Path(beside.place, "pgbackrest", part).rglob(wanted) if path.is_file()]
     victim = max(found, key=lambda path: path.stat().st_size)
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    victim.write_bytes(content)
-    assert cluster_backup.verify(site.data, beside.name) != []
-    with pytest.raises(RestoreError):
-        site.restore(beside.name)
-    victim.unlink()
+    if damage == "missing":
+        victim.unlink()
+    else:
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        victim.write_bytes(content)
     assert cluster_backup.verify(site.data, beside.name) != []
     with pytest.raises(RestoreError):
         site.restore(beside.name)
