@@ -36,7 +36,8 @@ def archive_command(folder: Path) -> str:
     """
     return (
         f'd="{folder}"; [ -e "$d/wanted" ] || exit 0; '
-        'if [ "$(du -sk "$d" | cut -f1)" -lt "$(cat "$d/limit_kib" || echo {_DEFAULT_LIMIT_KIB})" ] && cp --sparse=always "%p" "$d/.%f" '
+        'if [ "$(du -sk "$d" | cut -f1)" -lt "$(cat "$d/limit_kib" || echo '
+        f'{_DEFAULT_LIMIT_KIB})" ] && cp --sparse=always "%p" "$d/.%f" '
         '&& chmod 640 "$d/.%f" && sync "$d/.%f" && mv "$d/.%f" "$d/%f" && sync "$d"; then exit 0; fi; '
         'rm -f "$d/.%f" "$d/unbroken"'
     )
@@ -52,7 +53,7 @@ class LogSpool:
 
     def __init__(self, data: Path) -> None:
         self.folder = data / FOLDER
-        #: What each repository has had of the log (log_shipping.py): not in the spool, which PostgreSQL's user measures.
+        #: What each repository has had (log_shipping.py). Not in the spool, which PostgreSQL's user measures.
         self.state = data / "config" / "pgbackrest"
 
     def want(self, wanted: bool) -> None:

@@ -262,13 +262,13 @@ def test_a_backup_that_was_killed(site: Site, usb: Repository) -> None:
 
 
 def test_a_bucket(site: Site, usb: Repository, bucket: Bucket, tmp_path: Path) -> None:
-    certificate = make_certificate(tmp_path, "endpoint", alternative_name="IP:127.0.0.1")
+    certificate = make_certificate(tmp_path, "endpoint", alternative_name="DNS:localhost")
     endpoint = FaultyEndpoint(
         bucket.server if "://" in bucket.server else bucket.endpoint.upstream, certificate=certificate
     )
     credentials = write_credentials(tmp_path / "far.toml", ACCESS_KEY, SECRET_KEY).read_bytes()
     far = site.add(
-        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": endpoint.url}, credentials=credentials,
+        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": endpoint.url.replace("127.0.0.1", "localhost")}, credentials=credentials,
         ca_certificate=certificate.certificate.read_bytes(),
     )  # fmt: skip
     try:
