@@ -7,19 +7,23 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from pacs.archive.volume_places import Given
 from pacs.backup import cluster_backup
 from pacs.backup.cluster import RestoredCluster, restore_cluster
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog, Shipper, tidy
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.repositories import Repository, repositories
+from pacs.backup.repository_changes import RepositoryChanges
 from pacs.cli.cluster import Cluster
 from pacs.cli.dev import unprivileged_user
+from pacs.cli.instance import open_instance
 from pacs.index import database as index
+from pacs.storage.keyring import Keyring
 from pacs.storage.volume import create_identity
 
 ROOM_BYTES = 1 << 30
@@ -34,13 +38,14 @@ class Site:
 
     def __post_init__(self) -> None:
         self.data = self.folder / "data"
-        (self.data / "config" / "repositories").mkdir(parents=True)
+        (self.data / "config").mkdir(parents=True)
         (self.data / "journal").mkdir()
         create_identity(self.data, ("state",))
         self.cluster = Cluster(self.data, unprivileged_user(self.data))
         self.cluster.start()
         self.conninfo = f"host={self.cluster.sockets} dbname=pacs user=pacs"
         self.database = index.Database(self.conninfo)
+        index.migrate(self.database)
         self.spool = LogSpool(self.data)
         self.keyring = Keyring.open(self.data)
         self.execute("CREATE TABLE note (words text)")
@@ -49,22 +54,23 @@ class Site:
         """A repository in a new folder."""
         place = self.folder / name
         place.mkdir(mode=0o755)
-        return self.add(name, f'place = "{place}"\nkind = "local"\n')
+        return self.add(name, str(place))
 
-    def add(self, name: str, text: str) -> Repository:
+    def add(self, name: str, place: str, **given: Any) -> Repository:
         """A repository of any kind."""
-        path = self.data / "config" / "repositories" / f"{name}.toml"
-        path.write_text(text)
-        path.chmod(0o600)
+        with open_instance(self.data) as instance:
+            changes = RepositoryChanges(instance.database, self.data, instance.volumes)
+            made = changes.add(name, place, Given(on_system_disk=True, **given)).repository
         self.spool.want(True)
-        return self.repository(name)
+        return made
 
     def repository(self, name: str) -> Repository:
         return next(each for each in repositories(self.data) if each.name == name)
 
     def forget(self, name: str) -> None:
         """Take a repository away from the instance."""
-        (self.data / "config" / "repositories" / f"{name}.toml").unlink()
+        with open_instance(self.data) as instance:
+            RepositoryChanges(instance.database, self.data, instance.volumes).remove(name)
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
@@ -101,7 +107,9 @@ class Site:
         return Shipper(self.data, name).run()
 
     def tidy(self, room_bytes: int = ROOM_BYTES) -> list[str]:
-        return tidy(self.data, [each.name for each in repositories(self.data)], room_bytes)
+        gaps = tidy(self.data, [each.name for each in repositories(self.data)], room_bytes)
+        self.spool.limit(ROOM_BYTES)  # or PostgreSQL would drop its log itself, in so little room
+        return gaps
 
     def log(self, name: str) -> ShippedLog:
         return ShippedLog(self.spool, name)

@@ -24,12 +24,12 @@ from datetime import datetime
 from pathlib import Path
 
 from pacs.backup.cluster_backup import Label, labels_of
-from pacs.backup.keys import Keyring
 from pacs.backup.pgbackrest import PgBackRest, as_user, configuration, reason, write_configuration
 from pacs.backup.points import Point
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
 from pacs.storage import durable
+from pacs.storage.keyring import Keyring
 
 _PR_SET_PDEATHSIG = 1
 #: Lines that pgBackRest adds to a restored cluster, which are of the restore only.
@@ -81,21 +81,19 @@ def restore_cluster(
     """
     with _working_folder(user) as work:
         config = work / "pgbackrest.conf"
-        write_configuration(config, configuration(repository, keyring, work, None))
-        if user and os.geteuid() == 0:
-            shutil.chown(config, user)
-        tool = PgBackRest(config)
+        write_configuration(config, configuration(repository, keyring, work, None, work))
+        for path in work.iterdir():
+            _give(path, user)
+        tool = PgBackRest(config, user, repository.folder)
         try:
             known = labels_of(tool)
             chosen = _backup_before(known, point, time)
-            _make_target(target, delta)
+            _make_target(target, delta, user)
             _forget_dead_server(target)
             words = [f"--pg1-path={target}", f"--set={chosen.label}", *_target_words(point, time)]
             tool.run("restore", *words, *(["--delta"] if delta else []), "--log-level-console=warn")
         except BackupError as error:
             raise RestoreError(f"{error} `pacs backup repository verify {repository.name}` says more.") from error
-        if user and os.geteuid() == 0:
-            _give(target, user)
         _replay(work, target, user, repository.folder)
         return RestoredCluster(target, chosen.label, _timeline(target))
 
@@ -127,10 +125,11 @@ def _target_words(point: Point | None, time: datetime | None) -> list[str]:
     return [*words, "--target-action=promote"]
 
 
-def _make_target(target: Path, delta: bool) -> None:
+def _make_target(target: Path, delta: bool, user: str | None) -> None:
     durable.make_folders(target.parent)
     target.mkdir(mode=0o700, exist_ok=True)
     target.chmod(0o700)
+    _give(target, user)
     if not delta and any(target.iterdir()):
         raise RestoreError(f"{target} is not empty. Nothing was touched. Name an empty folder, or take its content on.")
 
@@ -143,8 +142,7 @@ def _replay(work: Path, target: Path, user: str | None, repository: Path | None)
         ("pg_ident.conf", ""),
     ):
         (work / name).write_text(text)
-        if user and os.geteuid() == 0:
-            shutil.chown(work / name, user)
+        _give(work / name, user)
     log = work / "server.log"
     with open(log, "ab") as output:
         server = subprocess.Popen(
@@ -216,11 +214,9 @@ def _forget_recovery(path: Path) -> None:
         os.chown(path, status.st_uid, status.st_gid)
 
 
-def _give(target: Path, user: str) -> None:
-    for folder, _folders, files in os.walk(target):
-        shutil.chown(folder, user, user)
-        for name in files:
-            shutil.chown(Path(folder, name), user, user)
+def _give(path: Path, user: str | None) -> None:
+    if user is not None and os.geteuid() == 0:
+        shutil.chown(path, user)
 
 
 def _timeline(target: Path) -> int:
@@ -246,8 +242,7 @@ def _working_folder(user: str | None) -> Iterator[Path]:
     """A folder for the time of a restore: configuration with the pass phrase, locks, a socket."""
     folder = Path(tempfile.mkdtemp(prefix="pacs-restore-"))
     try:
-        if user and os.geteuid() == 0:
-            shutil.chown(folder, user)
+        _give(folder, user)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ there. A full one stands alone; an incremental one needs those before it, up to 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pacs import clock
-from pacs.backup.keys import Keyring
 from pacs.backup.pgbackrest import PgBackRest, config_file, configuration, write_configuration
 from pacs.backup.repositories import Repository
-from pacs.errors import BackupError
+from pacs.errors import BackupError, SettingsError
 from pacs.index.server import server_place
 from pacs.settings import load
+from pacs.storage.keyring import Keyring
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["full", "incr"]
 #: A backup is a full one when the last full one is older than this: a week, less what a timer's delay may be.
@@ -58,12 +61,23 @@ def write_config(data: Path, repositories: list[Repository], keyring: Keyring) -
     server = server_place(settings.conninfo)
     runtime = settings.runtime_folder / "pgbackrest"
     for repository in repositories:
-        text = configuration(repository, keyring, runtime, server)
-        write_configuration(config_file(data, repository.name), text)
+        path = config_file(data, repository.name)
+        try:
+            write_configuration(path, configuration(repository, keyring, runtime, server, path.parent))
+        except SettingsError as error:  # the others get theirs
+            log.error("repository %s: %s", repository.name, error)
+            path.unlink(missing_ok=True)
     kept = {config_file(data, repository.name) for repository in repositories}
-    for path in config_file(data, "any").parent.glob("*.conf"):
-        if path not in kept:
+    for path in config_file(data, "any").parent.glob("*"):
+        if path.with_suffix(".conf") not in kept:
             path.unlink()
+
+
+def require_config(data: Path, repository: Repository, keyring: Keyring) -> None:
+    """Raise SettingsError if pgBackRest cannot be told of the repository: write_config has only logged it."""
+    path = config_file(data, repository.name)
+    if not path.exists():
+        configuration(repository, keyring, path.parent, None, path.parent)
 
 
 def backups(data: Path, name: str) -> list[Label]:

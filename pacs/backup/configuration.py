@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pacs import clock
-from pacs.backup.keys import Keyring
 from pacs.backup.repositories import Repository
+from pacs.backup.sftp_login import write_login
 from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
+from pacs.storage.keyring import Keyring
 from pacs.storage.s3_client import read_credentials, split_location
 
 #: Below a repository.
@@ -44,15 +44,22 @@ class Snapshot:
 class Configuration:
     """The configuration's snapshots in one repository."""
 
-    def __init__(self, repository: Repository, keyring: Keyring) -> None:
+    def __init__(self, repository: Repository, keyring: Keyring, folder: Path) -> None:
+        """folder: for files that restic wants, keys of logins."""
         self.repository = repository
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RESTIC_", "AWS_"))},
-            "RESTIC_REPOSITORY": _place(repository),
+            "RESTIC_REPOSITORY": "",
             "RESTIC_PASSWORD": keyring.restic_password,
             **_secrets(repository),
         }
         self._words = ["--no-cache", "--json", *_certificate(repository)]
+        if repository.kind == "sftp":
+            login = write_login(repository, folder)
+            self._environment["RESTIC_REPOSITORY"] = f"sftp:{login.user}@{login.host}:{login.path}/{FOLDER}"
+            self._words += ["-o", f"sftp.command={login.command}"]
+        else:
+            self._environment["RESTIC_REPOSITORY"] = _place(repository)
 
     def back_up(self, data: Path) -> Snapshot:
         """Make a snapshot of the instance in `data`, and let go of what has expired. Raise BackupError."""
@@ -128,8 +135,7 @@ def _place(repository: Repository) -> str:
         region = repository.options.get("region", "us-east-1")
         endpoint = repository.options.get("endpoint") or f"https://s3.{region}.amazonaws.com"
         return f"s3:{endpoint.rstrip('/')}/{bucket}/{prefix}{FOLDER}"
-    place = urlsplit(repository.place)
-    return f"sftp://{place.username}@{place.hostname}:{place.port or 22}/{place.path.rstrip('/')}/{FOLDER}"
+    raise SettingsError(f"restic knows no repository of kind {repository.kind}. Take a folder, S3 or SFTP.")
 
 
 def _secrets(repository: Repository) -> dict[str, str]:

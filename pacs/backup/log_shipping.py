@@ -1,6 +1,6 @@
 """The database's log on its way from the spool to the repositories, each at its own pace.
 
-Each repository has a state of its own, `state/<name>.json` in the spool: which of the segments that wait it has had,
+Each repository has a state of its own, config/pgbackrest/<name>.json: which of the segments that wait it has had,
 since when it fails, and whether its log has a gap. A segment leaves the spool when every repository has it. When more
 waits than there is room for, those that lack the oldest get a gap: their segments are given up but for the newest,
 which is tried again and again. When that one goes through the repository is back, and a new backup is due there: from
@@ -193,6 +193,9 @@ def tidy(data: Path, names: list[str], room_bytes: int) -> list[str]:
     """Let go of what every repository has, and of the oldest when more waits than room_bytes; return who got a gap."""
     spool = LogSpool(data)
     spool.want(bool(names))
+    for path in spool.state.glob("*.json"):
+        if path.stem not in names:  # it is no repository any more
+            path.unlink()
     if not names:
         return []
     spool.limit(room_bytes)

@@ -5,7 +5,8 @@
         limit_kib       how much may wait
         unbroken        the archive_command removes it when it has dropped a segment, as too much was waiting
         <segment> …     complete, fsynced, with their holes left out: one that was ended early takes little room
-        state/          what each repository has had (pacs/backup/log_shipping.py)
+
+The folder is of PostgreSQL's user and of the service's group: the one puts in, the other takes out.
 
 PostgreSQL's part ends when the segment is here, on the same disk. No repository, dead share or slow network can hold
 it up, fill its pg_wal or end it: the archive never stops for its backup. What stands here is nobody's only copy of
@@ -35,7 +36,8 @@ def archive_command(folder: Path) -> str:
     """
     return (
         f'd="{folder}"; [ -e "$d/wanted" ] || exit 0; '
-        'if [ "$(du -sk "$d" | cut -f1)" -lt "$(cat "$d/limit_kib")" ] && cp --sparse=always "%p" "$d/.%f" '
+        'if [ "$(du -sk "$d" | cut -f1)" -lt "$(cat "$d/limit_kib" || echo '
+        f'{_DEFAULT_LIMIT_KIB})" ] && cp --sparse=always "%p" "$d/.%f" '
         '&& chmod 640 "$d/.%f" && sync "$d/.%f" && mv "$d/.%f" "$d/%f" && sync "$d"; then exit 0; fi; '
         'rm -f "$d/.%f" "$d/unbroken"'
     )
@@ -51,14 +53,15 @@ class LogSpool:
 
     def __init__(self, data: Path) -> None:
         self.folder = data / FOLDER
-        self.state = self.folder / "state"
+        #: What each repository has had (log_shipping.py). Not in the spool, which PostgreSQL's user measures.
+        self.state = data / "config" / "pgbackrest"
 
     def want(self, wanted: bool) -> None:
         """Have segments kept from now on, or no more. What waits then goes."""
         mark = self.folder / "wanted"
         if wanted and not mark.exists():
             self.folder.mkdir(mode=0o770, exist_ok=True)
-            self.state.mkdir(mode=0o750, exist_ok=True)
+            self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (self.folder / "limit_kib").exists():
                 self.limit(_DEFAULT_LIMIT_KIB << 10)
             self.mend()
@@ -71,8 +74,12 @@ class LogSpool:
     def limit(self, size_bytes: int) -> None:
         """Say how much may wait [bytes]. The archive_command asks at each segment."""
         text, path = b"%d\n" % (size_bytes >> 10), self.folder / "limit_kib"
-        if not path.exists() or path.read_bytes() != text:
-            durable.replace_file(path, text, 0o644)
+        if path.exists() and path.read_bytes() == text:
+            return
+        half = path.with_name(".limit_kib")
+        half.write_bytes(text)
+        half.chmod(0o644)  # PostgreSQL's user reads it, whatever our umask is
+        half.rename(path)
 
     def names(self) -> list[str]:
         """The segments that wait, and notes beside them, in the order of the log."""
@@ -88,7 +95,7 @@ class LogSpool:
     def since_s(self, name: str) -> float | None:
         """When a segment came [seconds since 1970]; None if it is gone."""
         try:
-            return self.path(name).stat().st_ctime
+            return self.path(name).stat().st_mtime
         except FileNotFoundError:
             return None
 
@@ -111,4 +118,4 @@ class LogSpool:
 
     def mend(self) -> None:
         """Note that it is known what was dropped."""
-        durable.replace_file(self.folder / "unbroken", b"", 0o644)
+        durable.replace_file(self.folder / "unbroken", b"")

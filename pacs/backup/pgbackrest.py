@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pacs.backup.keys import Keyring
 from pacs.backup.repositories import Repository
+from pacs.backup.sftp_login import write_login
 from pacs.errors import BackupError, SettingsError
 from pacs.index.server import ServerPlace
 from pacs.storage import durable
+from pacs.storage.keyring import Keyring
 from pacs.storage.s3_client import read_credentials, split_location
 
 STANZA = "pacs"
@@ -30,10 +31,15 @@ FOLDER = "pgbackrest"
 ARCHIVE_TIMEOUT_S = 300
 
 
-def configuration(repository: Repository, keyring: Keyring, runtime: Path, server: ServerPlace | None) -> str:
-    """The text of pgbackrest.conf for one repository. runtime: where locks are; server: None for a restore."""
+def configuration(
+    repository: Repository, keyring: Keyring, runtime: Path, server: ServerPlace | None, folder: Path
+) -> str:
+    """The text of pgbackrest.conf for one repository.
+
+    runtime: where locks are; server: None for a restore; folder: for files that it names, keys of logins.
+    """
     options: dict[str, Any] = {
-        **_place(repository),
+        **_place(repository, folder),
         "repo1-cipher-type": "aes-256-cbc",
         "repo1-cipher-pass": keyring.pgbackrest_passphrase,
         "repo1-retention-full": max(1, repository.keep_full),
@@ -50,13 +56,13 @@ def configuration(repository: Repository, keyring: Keyring, runtime: Path, serve
     lines += [f"{name}={_word(value)}" for name, value in options.items() if value is not None]
     if server is not None:
         lines += [
-            f"\n[{STANZA}]", f"pg1-path={_word(server.data_directory)}", f"pg1-socket-path={_word(server.socket_folder)}",
-            f"pg1-port={server.port}", f"pg1-user={_word(server.user)}",
+            f"\n[{STANZA}]", f"pg1-path={_word(server.data_directory)}", f"pg1-port={server.port}",
+            f"pg1-socket-path={_word(server.socket_folder)}", f"pg1-user={_word(server.user)}",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _place(repository: Repository) -> dict[str, Any]:
+def _place(repository: Repository, folder: Path) -> dict[str, Any]:
     if repository.folder is not None:
         # `cifs` is a folder without links and without fsyncs of folders, which SMB doesn't have.
         kind = "cifs" if repository.kind == "smb" else "posix"
@@ -64,7 +70,7 @@ def _place(repository: Repository) -> dict[str, Any]:
     if repository.kind == "s3":
         return _bucket(repository)
     if repository.kind == "sftp":
-        return _sftp(repository)
+        return _sftp(repository, folder)
     raise SettingsError(f"pgBackRest knows no repository of kind {repository.kind}. Take a folder, S3 or SFTP.")
 
 
@@ -100,19 +106,19 @@ def _beside(repository: Repository, option: str) -> Path | None:
     return repository.credentials.parent / name if name else None
 
 
-def _sftp(repository: Repository) -> dict[str, Any]:
+def _sftp(repository: Repository, folder: Path) -> dict[str, Any]:
     """Of pgBackRest 2.46 and later."""
-    place, options = urlsplit(repository.place), repository.options
+    login = write_login(repository, folder)
     return {
         "repo1-type": "sftp",
-        "repo1-path": f"{place.path.rstrip('/')}/{FOLDER}",
-        "repo1-sftp-host": place.hostname,
-        "repo1-sftp-host-port": place.port,
-        "repo1-sftp-host-user": place.username,
-        "repo1-sftp-private-key-file": options.get("private_key_file"),
-        "repo1-sftp-host-key-check-type": "strict",
-        "repo1-sftp-known-host": options.get("known_hosts_file"),
+        "repo1-path": f"{login.path}/{FOLDER}",
+        "repo1-sftp-host": login.host,
+        "repo1-sftp-host-port": login.port,
+        "repo1-sftp-host-user": login.user,
+        "repo1-sftp-private-key-file": login.private_key,
         "repo1-sftp-host-key-hash-type": "sha256",
+        "repo1-sftp-host-key-check-type": "fingerprint",
+        "repo1-sftp-host-fingerprint": login.fingerprint,
     }
 
 
@@ -140,9 +146,9 @@ def write_configuration(path: Path, text: str) -> None:
 class PgBackRest:
     """pgBackRest with a configuration."""
 
-    def __init__(self, config: Path, user: str | None = None) -> None:
-        """user: whom it runs as, if we are root and it is not to be."""
-        self.config, self.user = config, user
+    def __init__(self, config: Path, user: str | None = None, group_of: Path | None = None) -> None:
+        """user: whom it runs as, if we are root and it is not to be; then also in the group that owns a folder."""
+        self.config, self.user, self.group_of = config, user, group_of
 
     def words(self, *words: str) -> list[str]:
         """The command line of a command."""
@@ -171,7 +177,7 @@ class PgBackRest:
         try:
             return subprocess.Popen(
                 self.words(*words), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors="replace", env=_environment(), start_new_session=True, **as_user(self.user),
+                errors="replace", env=_environment(), start_new_session=True, **as_user(self.user, self.group_of),
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SettingsError("pgBackRest is not installed. Install it: `apt-get install pgbackrest`.") from error

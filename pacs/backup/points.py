@@ -23,13 +23,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pacs import __version__, clock
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog, State
 from pacs.backup.log_spool import LogSpool
 from pacs.errors import DataTooNew, NotFound, PacsError, RestoreError
 from pacs.index.database import Database, schema_version
 from pacs.index.points import newest_object_key
 from pacs.index.server import LogPosition, log_end, name_position
+from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def point_content(point: Point, keyring: Keyring) -> bytes:
 
 
 def parse_point(content: bytes, keyring: Keyring) -> Point:
-    """The point that a file holds. Raise RestoreError if it is damaged or not ours, DataTooNew if of a newer version."""
+    """The point that a file holds. Raise RestoreError if it is damaged or not ours, or DataTooNew."""
     try:
         found: dict[str, Any] = json.loads(content)
         signature = base64.b64decode(found.pop("signature"))

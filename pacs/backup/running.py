@@ -7,30 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pacs import clock
-from pacs.backup import cluster_backup
+from pacs.backup import cluster_backup, points
 from pacs.backup.cluster_backup import Kind, Label, Progress
 from pacs.backup.configuration import EXCLUDED, Configuration, Snapshot
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
-from pacs.backup.repositories import Repository, repositories
+from pacs.backup.pgbackrest import config_file
+from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.errors import BackupError, NotFound, PacsError
+from pacs.model.schedule import is_open
 from pacs.settings import load
+from pacs.storage.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
 #: When a backup is late, and how often a failed one, or one after a gap, is tried again.
 LATE = timedelta(hours=26)
+DAILY = timedelta(hours=20)
 RETRY = timedelta(minutes=30)
+#: How long what waits of the log may take before a backup begins all the same [s].
+_PATIENCE_S = 120.0
+_PROGRESS_FILE = "backup-progress.json"
 #: The worker's word that a backup is due, in the runtime folder.
 WANTED_FILE = "backup-wanted"
 
@@ -52,14 +61,19 @@ def named(data: Path, name: str | None) -> list[Repository]:
     return found
 
 
-def is_due(state: State, now: datetime) -> bool:
-    """Whether a repository needs a backup now, without waiting for its night: it has none, a gap, or a late one."""
+def is_due(state: State, now: datetime, windows: tuple[str, ...] = ()) -> bool:
+    """Whether a repository needs a backup now, without waiting for its night: it has none, a gap, or a late one.
+
+    One with windows has its nights there: its backup is late sooner.
+    """
+    if not is_open(windows, now.astimezone()):
+        return False
     tried = datetime.fromisoformat(state.backup_at) if state.backup_at else None
     if tried is None:
         return True
     if now - tried < RETRY or (state.is_dropping and state.error):  # tried a moment ago, or known to be away
         return False
-    return state.backup_error is not None or state.gap_since is not None or now - tried > LATE
+    return state.backup_error is not None or state.gap_since is not None or now - tried > (DAILY if windows else LATE)
 
 
 def has_changed(data: Path, state: State) -> bool:
@@ -86,18 +100,22 @@ def due(data: Path) -> dict[str, bool]:
     spool, found = LogSpool(data), {}
     for each in repositories(data):
         state = ShippedLog(spool, each.name).read()
-        if is_due(state, clock.now()):
+        if is_due(state, clock.now(), each.windows):
             found[each.name] = True
         elif has_changed(data, state) and not state.error:
             found[each.name] = False
     return found
 
 
+def _files(data: Path) -> Path:
+    return config_file(data, "any").parent
+
+
 def run_configuration(data: Path, repository: Repository) -> Snapshot:
     """Make a snapshot of the configuration only. Raise BackupError."""
     with _only_one(load(data).runtime_folder):
         at = clock.now()
-        snapshot = Configuration(repository, Keyring.open(data)).back_up(data)
+        snapshot = Configuration(repository, Keyring.open(data), _files(data)).back_up(data)
         with ShippedLog(LogSpool(data), repository.name).changed() as state:
             state.configuration, state.configuration_at = snapshot.snapshot_id, at.isoformat()
         return snapshot
@@ -111,14 +129,16 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
         shipped, started = ShippedLog(spool, repository.name), clock.now()
         try:
             cluster_backup.write_config(data, repositories(data), keyring)
+            cluster_backup.require_config(data, repository, keyring)
             cluster_backup.prepare(data, repository.name)
             with shipped.changed() as state:
-                state.ready = True
+                state.ready, state.is_dropping = True, False  # it was reached just now
                 gap = state.gap_since
-            with _shipping(data, repository.name):
-                made = cluster_backup.backup(data, repository.name, kind, progress)
+            _ship_what_waits(data, shipped)
+            with _shipping(data, repository.name), _progress_shown(data, repository.name, progress) as shown:
+                made = cluster_backup.backup(data, repository.name, kind, shown)
             at = clock.now()
-            snapshot = Configuration(repository, keyring).back_up(data)
+            snapshot = Configuration(repository, keyring, _files(data)).back_up(data)
         except (PacsError, OSError) as error:
             _note(shipped, started, error=str(error))
             if isinstance(error, PacsError):
@@ -131,6 +151,7 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
             if state.gap_since == gap and not state.is_dropping:
                 state.gap_since = None
         _note(shipped, started)
+        _expire_points(repository, keyring, [each.label for each in cluster_backup.backups(data, repository.name)])
         log.info("backup done", extra={"repository": repository.name, "label": made.label, "kind": made.kind})
         return Done(made, snapshot)
 
@@ -138,6 +159,28 @@ def run_backup(data: Path, repository: Repository, kind: Kind | None = None, pro
 def _note(shipped: ShippedLog, started: datetime, error: str | None = None) -> None:
     with shipped.changed() as state:
         state.backup_at, state.backup_error = started.isoformat(timespec="seconds"), error
+
+
+def _ship_what_waits(data: Path, shipped: ShippedLog) -> None:
+    """Raise BackupError if the repository does not take the log: pgBackRest would wait for minutes to say so."""
+    shipper, ends_s = Shipper(data, shipped.name), clock.monotonic_s() + _PATIENCE_S
+    while clock.monotonic_s() < ends_s and shipped.missing(shipped.read()):
+        shipper.run()
+        if error := shipped.read().error:
+            raise BackupError(f"The repository does not take the database's log: {error}")
+        time.sleep(0.1)
+
+
+def _expire_points(repository: Repository, keyring: Keyring, labels: list[str]) -> None:
+    """Remove the points that stand on a backup that has expired. That this fails does not undo the backup."""
+    try:
+        volume = open_volume(repository, keyring)
+        try:
+            points.expire(volume, keyring, labels)
+        finally:
+            volume.close()
+    except PacsError as error:
+        log.error("old recovery points in %s are left: %s", repository.name, error)
 
 
 @contextlib.contextmanager
@@ -160,6 +203,43 @@ def _shipping(data: Path, name: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(10)
+
+
+@contextlib.contextmanager
+def _progress_shown(data: Path, name: str, progress: Progress | None) -> Iterator[Progress]:
+    """Tell of the progress, and leave it where `pacs backup status` sees it."""
+    file, started, told_s = load(data).runtime_folder / _PROGRESS_FILE, clock.now(), 0.0
+
+    def shown(percent: float) -> None:
+        nonlocal told_s
+        if progress is not None:
+            progress(percent)
+        if clock.monotonic_s() > told_s + 1:
+            told_s = clock.monotonic_s()
+            file.write_text(json.dumps({"repository": name, "percent": percent, "since": f"{started:%Y-%m-%dT%H:%MZ}"}))
+
+    try:
+        yield shown
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def at_work(data: Path) -> dict[str, Any] | None:
+    """The backup of the database that is at work here: repository, percent, since; None if none is, or none is far."""
+    try:
+        found: dict[str, Any] = json.loads((load(data).runtime_folder / _PROGRESS_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if is_at_work(data) else None
+
+
+def is_at_work(data: Path) -> bool:
+    """Whether a backup is at work here."""
+    try:
+        with _only_one(load(data).runtime_folder):
+            return False
+    except BackupError:
+        return True
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from pacs import clock
 from pacs.backup.log_shipping import ShippedLog
@@ -10,6 +11,7 @@ from pacs.backup.log_spool import LogSpool
 from pacs.backup.repositories import Repository, repositories
 from pacs.backup.running import LATE
 from pacs.checks.check import ORDER, Result, Severity, Subject
+from pacs.index.volumes import REPOSITORY_TIER
 
 
 def run(subject: Subject) -> Result:
@@ -41,12 +43,18 @@ def _of(subject: Subject, repository: Repository) -> tuple[Severity, str, str]:
             "critical", f"{name}: pages of the database had wrong checksums when they were read",
             "Look at the state's disk. Restore an earlier point (docs/operate/restore.md), or `pacs index rebuild`.",
         )  # fmt: skip
-    on_own_disk = repository.kind == "local" and any(
-        repository.place.startswith(f"{row.location}/") for row in subject.volumes.rows if row.kind == "local"
-    )
-    if on_own_disk:
+    if is_on_own_disk(subject, repository):
         return (
             "warning", f"{name}: {age.total_seconds() / 3600:.0f} hours old, on a disk of this appliance",
             "It does not outlive the appliance. Name a place on another machine.",
         )  # fmt: skip
     return "ok", f"{name}: {age.total_seconds() / 3600:.0f} hours old", ""
+
+
+def is_on_own_disk(subject: Subject, repository: Repository) -> bool:
+    """Whether a repository lies on a volume of the archive's own."""
+    return repository.kind == "local" and any(
+        Path(repository.place).is_relative_to(row.location)
+        for row in subject.volumes.rows
+        if row.kind == "local" and row.tier < REPOSITORY_TIER
+    )

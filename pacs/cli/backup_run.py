@@ -16,15 +16,17 @@ from pacs.backup import points as recovery_points
 from pacs.backup import running
 from pacs.backup.cluster_backup import Label, backups
 from pacs.backup.configuration import Configuration
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import ShippedLog
 from pacs.backup.log_spool import LogSpool
-from pacs.backup.repositories import Repository, open_volume
+from pacs.backup.pgbackrest import config_file
+from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.cli.context import data_of
 from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.runs import record_run
+from pacs.model.schedule import is_open
 from pacs.settings import load
+from pacs.storage.keyring import Keyring
 
 Name = Annotated[str | None, typer.Argument(help="A repository; all of them if none is named.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -35,6 +37,7 @@ def backup_run(
     name: Name = None,
     full: Annotated[bool, typer.Option("--full", help="A full backup, though none is due.")] = False,
     due: Annotated[bool, typer.Option("--due", help="Only what is overdue: for the worker.")] = False,
+    nightly: Annotated[bool, typer.Option("--nightly", help="Only within the repositories' windows.")] = False,
 ) -> None:
     """Back up the database and the configuration now; images are shipped as they arrive.
 
@@ -43,9 +46,15 @@ def backup_run(
     """
     data = data_of(context)
     (load(data).runtime_folder / running.WANTED_FILE).unlink(missing_ok=True)
-    wanted = running.due(data) if due else {each.name: True for each in running.named(data, name)}
+    if due and running.is_at_work(data):
+        return  # what is due then still is seen in two minutes
+    known = repositories(data) if due else running.named(data, name)
+    wanted = running.due(data) if due else {each.name: True for each in known}
     failure: PacsError | None = None
-    for each in running.named(data, name) if wanted else []:
+    for each in known:
+        if nightly and not is_open(each.windows, clock.now().astimezone()):
+            typer.echo(f"{each.name}: not now; its backup comes when its window is open.")
+            continue
         try:
             if wanted.get(each.name):
                 _run_one(data, each, full)
@@ -88,12 +97,17 @@ def _record(data: Path, started: datetime, succeeded: bool, figures: dict[str, A
 _KINDS = {"full": "full", "incr": "incremental", "diff": "differential"}
 
 
+def backup_configured(context: typer.Context) -> None:
+    """End with 0 if there is a repository, with 9 if not. For the timer."""
+    running.named(data_of(context), None)
+
+
 def backup_list(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show the backups of the database and the snapshots of the configuration, oldest first."""
     data = data_of(context)
     found: dict[str, dict[str, Any]] = {}
     for each in running.named(data, name):
-        snapshots = Configuration(each, Keyring.open(data)).snapshots()
+        snapshots = Configuration(each, Keyring.open(data), config_file(data, "any").parent).snapshots()
         found[each.name] = {"database": backups(data, each.name), "configuration": snapshots}
     if as_json:
         plain = {
@@ -128,9 +142,12 @@ def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = F
             "spool_bytes": spool.size_bytes(),
         }  # fmt: skip
         found[each.name].pop("pushed")
+    now = running.at_work(data)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps({"at_work": now, "repositories": found}))
         return
+    if now is not None:
+        typer.echo(f"A backup to {now['repository']} is at work since {now['since']}: {now['percent']:.0f} %.")
     for key, state_of in found.items():
         typer.echo(key)
         for word, value in state_of.items():

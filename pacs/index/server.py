@@ -1,7 +1,7 @@
 """What backup and recovery points need of the database's server, apart from the index: where its files are, a named
 place in its log, whether it gets its log archived.
 
-They are asked of the database `postgres`, where the role pacs was given the right to (pacs/machine/identity.py): the
+They are asked of the database `postgres`, where the role pacs was given the right to (rights.py): the
 index's own is made anew by a rebuild, and would lose it.
 """
 
@@ -19,15 +19,7 @@ from psycopg.rows import dict_row
 
 from pacs.errors import DatabaseUnavailable, SettingsError
 from pacs.index.database import CONNECT_TIMEOUT_S, Connection, Database
-
-#: What the role pacs is allowed on the appliance, said to the database `postgres` by its owner (PostgreSQL 17).
-GRANTS = (
-    "GRANT pg_read_all_settings TO pacs",
-    "GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean) TO pacs",
-    "GRANT EXECUTE ON FUNCTION pg_backup_stop(boolean) TO pacs",
-    "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO pacs",
-    "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO pacs",
-)
+from pacs.index.rights import STATEMENTS
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ def _connected(conninfo: str) -> Iterator[Connection]:
     except psycopg.errors.InsufficientPrivilege as error:
         raise SettingsError(
             "The database does not let us name places in its log. As its owner, in database postgres: "
-            f"{'; '.join(GRANTS)}."
+            f"{'; '.join(STATEMENTS)}."
         ) from error
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(

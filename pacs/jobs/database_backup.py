@@ -18,7 +18,6 @@ from pacs import clock
 from pacs.archive.room import reserve_bytes
 from pacs.archive.volumes import Volumes
 from pacs.backup import cluster_backup, running
-from pacs.backup.keys import Keyring
 from pacs.backup.log_shipping import Shipper, room_bytes, tidy
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.points import PointMaker, Target
@@ -29,6 +28,7 @@ from pacs.index.points import lacks_object
 from pacs.index.runs import record_run
 from pacs.index.server import server_place
 from pacs.settings import Settings
+from pacs.storage.keyring import Keyring
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 1.0
 #: How often it is asked whether a backup is due [s]: also the most that a change of the configuration waits.
 DUE_S = 120.0
+#: How often pgBackRest's configuration is written again [s]: a bucket may have got other keys.
+WRITE_S = 60.0
 
 
 class DatabaseBackup:
@@ -49,16 +51,16 @@ class DatabaseBackup:
         self._shippers: dict[str, Shipper] = {}
         self._points: PointMaker | None = None
         self._written: list[Repository] | None = None
-        self._due_s = 0.0
+        self._write_again_s = self._due_s = 0.0
         self._backup: subprocess.Popen[bytes] | None = None
 
     def ship_log(self) -> None:
         """One look at the spool: what waits is on its way to each repository, what all have goes."""
         known = repositories(self.settings.data)
-        if known and known != self._written:
+        if known and (known != self._written or clock.monotonic_s() >= self._write_again_s):
             self.spool.want(True)
             cluster_backup.write_config(self.settings.data, known, Keyring.open(self.settings.data))
-            self._written = known
+            self._written, self._write_again_s = known, clock.monotonic_s() + WRITE_S
         reserve = reserve_bytes(self.settings, self.database) if known else 0
         room = self.settings.backup_log_bytes_max or (room_bytes(self.spool, reserve) if known else 0)
         for name in tidy(self.settings.data, [each.name for each in known], room):

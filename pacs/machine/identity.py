@@ -10,13 +10,16 @@ import shutil
 from pathlib import Path
 
 from pacs.errors import DataTooNew, VolumeError
+from pacs.index import rights
 from pacs.machine.commands import run
 from pacs.storage import durable
 
 POSTGRESQL_VERSION = 17
 _PROGRAMS = Path(f"/usr/lib/postgresql/{POSTGRESQL_VERSION}/bin")
 # Given to a backend of its own, without a server: nothing listens while they run.
-_FIRST_STATEMENTS = "CREATE ROLE pacs LOGIN CREATEDB\nCREATE DATABASE pacs OWNER pacs\n"
+_FIRST_STATEMENTS = (
+    "\n".join(("CREATE ROLE pacs LOGIN CREATEDB", "CREATE DATABASE pacs OWNER pacs", *rights.STATEMENTS)) + "\n"
+)
 _YEARS = 10
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from pacs.backup import cluster_backup
+from pacs.backup.configuration import Configuration
 from pacs.backup.points import PointMaker, Target, expire, parse_point, point_content, point_named, points
-from pacs.backup.repositories import Repository
+from pacs.backup.repositories import Repository, open_volume
 from pacs.backup.running import is_due, run_backup
 from pacs.errors import BackupError, NotFound, RestoreError
-from pacs.index import database as index
-from pacs.storage.files import LocalVolume
-from pacs.storage.volume import create_identity
+from pacs.storage.kinds import Volume
 from tests.certificates import make_certificate
 from tests.fix_bucket import Bucket, write_credentials
 from tests.fix_cluster import Site
@@ -32,7 +32,6 @@ from tests.remote.swift import ACCESS_KEY, SECRET_KEY
 @pytest.fixture(scope="module")
 def usb(site: Site) -> Repository:
     """A repository with a full backup, of a database with a schema and one row."""
-    index.migrate(site.database)
     site.note("a: before the first backup")
     repository = site.add_folder("usb")
     assert run_backup(site.data, repository).backup.kind == "full"
@@ -42,26 +41,23 @@ def usb(site: Site) -> Repository:
 @pytest.fixture
 def beside(site: Site, usb: Repository) -> Iterator[Repository]:
     """A second repository for one test, with a backup."""
-    repository = site.add_folder("beside")
+    repository = site.add_folder(f"b{uuid.uuid4().hex[:8]}")
     run_backup(site.data, repository)
     yield repository
-    site.forget("beside")
-    (site.spool.state / "beside.json").unlink()
+    site.forget(repository.name)
+    site.tidy()
 
 
 def point_maker(site: Site) -> PointMaker:
     return PointMaker(site.database, site.spool, site.keyring, "appliance", every_s=0)
 
 
-def repository_volume(repository: Repository) -> LocalVolume:
-    assert repository.folder is not None
-    if not (repository.folder / "volume.json").exists():
-        create_identity(repository.folder, ("tier3",))
-    return LocalVolume(repository.folder, "tier3")
+def repository_volume(site: Site, repository: Repository) -> Volume:
+    return open_volume(repository, site.keyring)
 
 
 def test_newest_point_and_time_come_back(site: Site, usb: Repository) -> None:
-    maker, volume = point_maker(site), repository_volume(usb)
+    maker, volume = point_maker(site), repository_volume(site, usb)
     target = Target(usb.name, volume, lambda _key: False)
     site.note("b: before the point")
     assert maker.run([target]) == [], "the log up to it is not there yet"
@@ -110,7 +106,7 @@ def test_a_kept_cluster_is_restored_again(site: Site, usb: Repository) -> None:
 
 def test_a_point_counts_only_with_all_its_objects(site: Site, usb: Repository) -> None:
     maker, lacks = point_maker(site), True
-    target = Target(usb.name, repository_volume(usb), lambda _key: lacks)
+    target = Target(usb.name, repository_volume(site, usb), lambda _key: lacks)
     site.note("p")
     maker.run([target])
     site.end_segment()
@@ -122,8 +118,8 @@ def test_a_point_counts_only_with_all_its_objects(site: Site, usb: Repository) -
 
 
 def test_a_point_is_signed_and_goes_with_its_backup(site: Site, usb: Repository) -> None:
-    volume = repository_volume(usb)
-    maker, target = point_maker(site), Target(usb.name, repository_volume(usb), lambda _key: False)
+    volume = repository_volume(site, usb)
+    maker, target = point_maker(site), Target(usb.name, repository_volume(site, usb), lambda _key: False)
     maker.run([target])
     site.end_segment()
     site.ship("usb")
@@ -144,38 +140,38 @@ def test_a_repository_that_is_away_holds_nobody_up(site: Site, usb: Repository, 
     gone = place.rename(place.with_name("gone"))
     place.touch()  # what is there is no folder: nothing can be written
     segment = site.end_segment()
-    site.ship("beside")
+    site.ship(beside.name)
     site.ship("usb")
     assert site.log("usb").read().last_segment == segment, "the other has it"
-    state = site.log("beside").read()
+    state = site.log(beside.name).read()
     assert state.error and state.failed_since and state.last_segment != segment
     assert site.tidy() == [] and segment in site.spool.names(), "it waits"
 
     site.end_segment()
     site.ship("usb")
-    assert site.tidy(room_bytes=0) == ["beside"], "there is no room for more: it is given up"
+    assert site.tidy(room_bytes=0) == [beside.name], "there is no room for more: it is given up"
     newest = site.end_segment()
     site.tidy(room_bytes=0)
     site.ship("usb")
     site.tidy(room_bytes=0)
     assert site.spool.names() == [newest], "but for the newest, to try with"
     assert site.archived() == newest, "PostgreSQL never waited"
-    state = site.log("beside").read()
+    state = site.log(beside.name).read()
     assert state.gap_since and state.is_dropping
     assert not is_due(state, datetime.now(UTC) + timedelta(hours=1)), "as long as it is away"
 
     place.unlink()
     gone.rename(place)
-    assert site.ship("beside") == 1
-    state = site.log("beside").read()
+    assert site.ship(beside.name) == 1
+    state = site.log(beside.name).read()
     assert state.gap_since and not state.is_dropping and state.error is None
     assert is_due(state, datetime.now(UTC) + timedelta(hours=1))
-    volume = repository_volume(beside)
-    assert point_maker(site).run([Target("beside", volume, lambda _key: False)]) == [], "no point in a gap"
+    volume = repository_volume(site, beside)
+    assert point_maker(site).run([Target(beside.name, volume, lambda _key: False)]) == [], "no point in a gap"
     run_backup(site.data, beside)
-    assert site.log("beside").read().gap_since is None
+    assert site.log(beside.name).read().gap_since is None
     expected = sorted(site.restore("usb").notes())
-    assert site.restore("beside").notes() == expected
+    assert site.restore(beside.name).notes() == expected
 
 
 def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb: Repository) -> None:
@@ -193,9 +189,9 @@ def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb:
 
 @pytest.mark.parametrize("options", ["ro", "full"])
 def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, options: str) -> None:
-    with file_system(site.folder / f"disk-{options}", size_mib=32) as disk:
+    with file_system(site.folder / f"disk-{options}", size_mib=160) as disk:
         disk.root.chmod(0o755)
-        repository = site.add(f"disk-{options}", f'place = "{disk.root}"\nkind = "local"\n')
+        repository = site.add(f"disk-{options}", str(disk.root))
         try:
             run_backup(site.data, repository)
             known = site.labels(repository.name)
@@ -204,7 +200,7 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             else:
                 with open(disk.root / "filler", "wb") as filler, pytest.raises(OSError):
                     while True:
-                        os.write(filler.fileno(), bytes(1 << 16))
+                        os.write(filler.fileno(), bytes(1 << 20))
             site.execute("CREATE TABLE large AS SELECT md5(n::text) AS words FROM generate_series(1, 20000) n")
             site.end_segment()
             site.ship(repository.name)
@@ -225,21 +221,21 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             site.forget(repository.name)
 
 
-@pytest.mark.parametrize("part", ["backup", "archive"])
-def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str) -> None:
-    assert cluster_backup.verify(site.data, "beside") == []
-    files = [path for path in Path(beside.place, "pgbackrest", part).rglob("*") if path.is_file()]
-    victim = max((path for path in files if ".info" not in path.name), key=lambda path: path.stat().st_size)
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    victim.write_bytes(content)
-    assert cluster_backup.verify(site.data, "beside") != []
+@pytest.mark.parametrize(("part", "damage"), [("backup", "flipped"), ("archive", "missing"), ("archive", "flipped")])
+def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str, damage: str) -> None:
+    [made] = cluster_backup.backups(site.data, beside.name)
+    wanted = f"{made.first_segment}-*" if part == "archive" else f"{made.label}/**/*"
+    found = [path for path in Path(beside.place, "pgbackrest", part).rglob(wanted) if path.is_file()]
+    victim = max(found, key=lambda path: path.stat().st_size)
+    if damage == "missing":
+        victim.unlink()
+    else:
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        victim.write_bytes(content)
+    assert cluster_backup.verify(site.data, beside.name) != []
     with pytest.raises(RestoreError):
-        site.restore("beside")
-    victim.unlink()
-    assert cluster_backup.verify(site.data, "beside") != []
-    with pytest.raises(RestoreError):
-        site.restore("beside")
+        site.restore(beside.name)
 
 
 def test_a_backup_that_was_killed(site: Site, usb: Repository) -> None:
@@ -266,23 +262,25 @@ def test_a_backup_that_was_killed(site: Site, usb: Repository) -> None:
 
 
 def test_a_bucket(site: Site, usb: Repository, bucket: Bucket, tmp_path: Path) -> None:
-    certificate = make_certificate(tmp_path, "endpoint", alternative_name="IP:127.0.0.1")
-    endpoint = FaultyEndpoint(bucket.server if "://" in bucket.server else bucket.endpoint.upstream, certificate=certificate)
-    folder = site.data / "config" / "repositories"
-    (folder / "far.pem").write_text(certificate.certificate.read_text())
-    write_credentials(folder / "far.credentials", ACCESS_KEY, SECRET_KEY)
-    far = site.add("far", f'place = "s3://{bucket.name}/archive"\nkind = "s3"\n[options]\nendpoint = "{endpoint.url}"\nca_file = "far.pem"\n')
+    certificate = make_certificate(tmp_path, "endpoint", alternative_name="DNS:localhost")
+    endpoint = FaultyEndpoint(
+        bucket.server if "://" in bucket.server else bucket.endpoint.upstream, certificate=certificate
+    )
+    credentials = write_credentials(tmp_path / "far.toml", ACCESS_KEY, SECRET_KEY).read_bytes()
+    far = site.add(
+        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": endpoint.url.replace("127.0.0.1", "localhost")}, credentials=credentials,
+        ca_certificate=certificate.certificate.read_bytes(),
+    )  # fmt: skip
     try:
         done = run_backup(site.data, far)
         site.note("y: in the bucket's log")
         site.end_segment()
-        site.ship("far")
-        assert site.restore("far").notes()[-1] == "y: in the bucket's log"
-        from pacs.backup.configuration import Configuration
-
-        assert [each.snapshot_id for each in Configuration(far, site.keyring).snapshots()] == [done.configuration.snapshot_id]
-        assert {key.split("/")[1] for key in bucket.listing()} == {"pgbackrest", "restic"}
+        site.ship(far.name)
+        assert site.restore(far.name).notes()[-1] == "y: in the bucket's log"
+        [snapshot] = Configuration(far, site.keyring, tmp_path).snapshots()
+        assert snapshot.snapshot_id == done.configuration.snapshot_id
+        assert {"pgbackrest", "restic"} <= {key.split("/")[1] for key in bucket.listing()}
     finally:
         site.execute("DELETE FROM note WHERE words LIKE 'y%'")
-        site.forget("far")
+        site.forget(far.name)
         endpoint.stop()
