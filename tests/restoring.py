@@ -75,7 +75,6 @@ class Archive:
     def ship_all_log(self) -> None:
         """End the log's segment, and wait until all of it is in the repository."""
         rows(self.dev, "SELECT pg_switch_wal()")
-        rows(self.dev, "CHECKPOINT; SELECT 1 AS done")
         spool = LogSpool(self.dev.data)
         wait_for(lambda: not spool.names() or None, "the log is not shipped", timeout_s=90)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -167,7 +168,9 @@ class Drill:
             delta=(self.cluster / "PG_VERSION").exists(),
         )  # fmt: skip
         self.instance.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Configuration(source.repository, self.keyring).restore(self.instance, point.configuration)
+        with tempfile.TemporaryDirectory(prefix="pacs-drill-") as folder:
+            configuration = Configuration(source.repository, self.keyring, Path(folder))
+            configuration.restore(self.instance, point.configuration)
         for ours in Journal(self.instance).segments():
             living = self.settings.data / "journal" / ours.name
             if not living.is_file() or not living.read_bytes().startswith(ours.read_bytes()):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -138,7 +139,9 @@ class Restore:
         for segment in journal.segments():  # of what this appliance was until now: it was empty
             segment.unlink()
         snapshot = self.choice.point.configuration if self.choice.point else None
-        Configuration(self.source.repository, self.source.keyring).restore(self.data, snapshot, _PARTS)
+        with tempfile.TemporaryDirectory(prefix="pacs-restore-") as folder:
+            configuration = Configuration(self.source.repository, self.source.keyring, Path(folder))
+            configuration.restore(self.data, snapshot, _PARTS)
         with self.server.as_service():
             succeed(self.data, self.source.volume.identity.appliance_id)
             keep_repository(self.data, self.source.repository)

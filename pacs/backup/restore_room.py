@@ -42,7 +42,8 @@ def needed(source: Source, choice: Choice) -> Needed:
     """What a restore needs. Raise NotFound if no backup goes back so far, BackupError if none can be read."""
     with tempfile.TemporaryDirectory(prefix="pacs-restore-") as folder:
         config = Path(folder) / "pgbackrest.conf"
-        write_configuration(config, configuration(source.repository, source.keyring, Path(folder), None))
+        text = configuration(source.repository, source.keyring, Path(folder), None, Path(folder))
+        write_configuration(config, text)
         known = labels_of(PgBackRest(config))
     usable = [each for each in known if each.finished_at <= choice.restored_to]
     if not usable:

@@ -74,10 +74,10 @@ def is_noted(database: Database, restore_id: str) -> bool:
 
 
 def note_source(connection: Connection, repository: KnownVolume) -> None:
-    """Note that a repository is what was restored from, and where it is now."""
+    """Note where the repository that was restored from is now."""
     insert_volume(connection, repository)
     connection.execute(
-        "UPDATE volume SET is_source = true, state = 'active', kind = %s, options = %s WHERE volume_id = %s",
+        "UPDATE volume SET state = 'active', kind = %s, options = %s WHERE volume_id = %s",
         (repository.kind, json.dumps(dict(repository.options)), repository.volume_id),
     )
 
@@ -93,7 +93,8 @@ def forget_what_went_on(connection: Connection) -> None:
 def begin_bulk(connection: Connection, restore_id: str, repository: str, point: str, restored_to: datetime) -> int:
     """Note a restore, and ask for all that is in a repository only: newest and most lately used first. Return its key.
 
-    A restore that was noted before is let be.
+    A restore that was noted before is let be. The same is done where a volume is given up whose objects are in a
+    repository only: `point` says so then.
     """
     row = connection.execute(
         "INSERT INTO restore (restore_id, repository, point, restored_to) VALUES (%s, %s, %s, %s)"
@@ -127,6 +128,9 @@ def begin_bulk(connection: Connection, restore_id: str, repository: str, point: 
         " finished_at = CASE WHEN NOT EXISTS (SELECT FROM behind) THEN now() END WHERE restore_key = %s",
         (row["restore_key"],),
     )
+    connection.execute(
+        "UPDATE volume SET is_source = true WHERE tier = %s AND EXISTS (SELECT FROM behind)", (REPOSITORY_TIER,)
+    )
     return int(row["restore_key"])
 
 
@@ -157,13 +161,16 @@ def newest_restore(database: Database, lately_s: float = 1800) -> Row | None:
 def finish_bulk(database: Database) -> bool:
     """Note that all of a restore is back, if it is. True if it just was."""
     with database.transaction() as connection:
-        return (
+        is_done = connection.execute(
+            "UPDATE restore r SET finished_at = now() WHERE finished_at IS NULL AND NOT EXISTS ("
+            " SELECT FROM recall x WHERE x.restore_key = r.restore_key AND x.state = 'open')"
+        ).rowcount
+        if is_done:
             connection.execute(
-                "UPDATE restore r SET finished_at = now() WHERE finished_at IS NULL AND NOT EXISTS ("
-                " SELECT FROM recall x WHERE x.restore_key = r.restore_key AND x.state = 'open')"
-            ).rowcount
-            > 0
-        )
+                "UPDATE volume SET is_source = false"
+                " WHERE is_source AND NOT EXISTS (SELECT FROM restore WHERE finished_at IS NULL)"
+            )
+    return is_done > 0
 
 
 def studies_to_send_again(database: Database, studies_max: int) -> list[Row]:

@@ -34,6 +34,7 @@ _RUNNING = [
 _TIMERS = [
     "fstrim.timer",
     "pacs-backup.timer",
+    "pacs-drill.timer",
     "pacs-grow.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import uuid
 from datetime import timedelta
@@ -12,47 +14,32 @@ import pytest
 from pacs import clock
 from pacs.archive import devices
 from pacs.archive.recall import Behind
-from pacs.archive.transfer import Transfer
+from pacs.archive.volume_changes import VolumeChanges
+from pacs.backup.repositories import repositories
 from pacs.cli.instance import Instance
 from pacs.index import recalls, restores, tiers
 from pacs.index.devices import Device
 from pacs.index.volumes import KnownVolume
+from pacs.model.tier_rules import Rule
 from pacs.storage.journal import Journal
 from pacs.storage.volume import create_identity, read_identity
+from tests.repository import add_folder, ship
 from tests.serving import stored_bytes
 from tests.synthetic import SyntheticObject, ct_study
-from tests.tiers import add_volume, assert_each_object_is_safe, good_by_tier, store
+from tests.tiers import follow, good_by_tier, mover, recall, store
 
 
 @pytest.fixture
-def backed_up(instance: Instance) -> Instance:
-    """An instance with a volume of tier 4, as a repository is one."""
-    add_volume(instance, 4, "repository")
+def backed_up(instance: Instance, tmp_path: Path) -> Instance:
+    """An instance with a repository."""
+    add_folder(instance, tmp_path / "repository")
     return instance
 
 
 def _ship(instance: Instance) -> None:
-    """Copy all objects to the repository."""
-    from pacs.archive.batches import Item, Source
-
-    with instance.database.transaction() as connection:
-        rows = connection.execute(
-            "SELECT DISTINCT ON (object_key) object_key, copy_key, volume_id::text, path, sha256, size_bytes"
-            " FROM object JOIN copy c USING (object_key) JOIN volume v USING (volume_id)"
-            " WHERE NOT EXISTS (SELECT FROM copy k JOIN volume w USING (volume_id)"
-            "  WHERE k.object_key = c.object_key AND w.tier = 4) ORDER BY object_key"
-        ).fetchall()
-    items = [
-        Item(
-            row["object_key"], bytes(row["sha256"]), row["size_bytes"],
-            (Source(row["copy_key"], row["volume_id"], row["path"]),),
-        )
-        for row in rows
-    ]  # fmt: skip
-    transfer = Transfer(instance.database, instance.volumes)
-    (repository,) = instance.volumes.tier(4)
-    assert len(transfer.copy(items, lambda _size_bytes: repository).copied) == len(items)
-    transfer.close()
+    """Have all objects in the repository."""
+    (repository,) = repositories(instance.settings.data)
+    assert ship(instance, repository).error == ""
 
 
 def _lose_the_volumes(instance: Instance, restore_id: str = "") -> restores.Replaced:
@@ -90,6 +77,19 @@ def _assert_served(instance: Instance, objects: list[SyntheticObject]) -> None:
     }
 
 
+def _assert_files_are_right(instance: Instance) -> None:
+    """Each copy on the archive's own volumes is where a volume has it, and is what its row says."""
+    with instance.database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT o.sha256, v.location, c.path FROM object o JOIN copy c USING (object_key)"
+            " JOIN volume v USING (volume_id) WHERE v.tier < 4 AND c.state = 'good'"
+        ).fetchall()
+    assert rows
+    for row in rows:
+        assert re.fullmatch(r"objects/1/\d{4}/\d\d/\d\d/[0-9a-f]{16}/[0-9a-f]{64}-[0-9a-f]{12}\.dcm", row["path"])
+        assert hashlib.sha256(Path(row["location"], row["path"]).read_bytes()).digest() == bytes(row["sha256"])
+
+
 def _order(instance: Instance) -> list[str]:
     with instance.database.transaction() as connection:
         rows = connection.execute(
@@ -112,13 +112,11 @@ def test_all_is_served_from_the_repository_and_comes_back(backed_up: Instance) -
     assert (found["studies"], found["objects"], found["done_objects"], found["finished_at"]) == (3, 9, 0, None)
 
     assert _behind(backed_up) == 2, "one of them was asked for: the other recaller brings it"
-    from tests.tiers import recall
-
     assert recall(backed_up) == 1
     assert _behind(backed_up) == 0
     assert sum(n for tier, n in good_by_tier(backed_up).items() if tier < 4) == 9
     assert good_by_tier(backed_up)[4] == 9, "the repository's copies stay"
-    assert_each_object_is_safe(backed_up)
+    _assert_files_are_right(backed_up)
     for objects in studies:
         _assert_served(backed_up, objects)
     found = restores.newest_restore(backed_up.database)
@@ -226,4 +224,31 @@ def test_without_the_repository_it_waits_and_is_never_given_up(backed_up: Instan
     with backed_up.database.transaction() as connection:
         connection.execute("UPDATE recall SET next_try_at = now()")
     assert _behind(backed_up) == 1
-    assert_each_object_is_safe(backed_up)
+    _assert_files_are_right(backed_up)
+
+
+def test_a_dead_disks_objects_come_back_from_the_repository(backed_up: Instance) -> None:
+    """docs/operate/replace-a-disk.md: nobody restores for one disk."""
+    objects = ct_study(1, 3)
+    store(backed_up, objects)
+    follow(backed_up, Rule("down", 1, 2))
+    _ship(backed_up)
+    with mover(backed_up) as moving:
+        moving.remove_left(grace_s=0)
+    assert good_by_tier(backed_up) == {2: 3, 4: 3}
+    (dead,) = [row for row in backed_up.volumes.rows if row.tier == 2]
+    shutil.rmtree(dead.location)
+    backed_up.volumes.refresh()
+    changes = VolumeChanges(
+        backed_up.database, Journal(backed_up.settings.data), backed_up.settings.data, backed_up.volumes
+    )
+    changes.drain("tier2")
+    changes.retire("tier2", leave_copies=True)
+    _assert_served(backed_up, objects)
+    assert recall(backed_up) == 1, "it was asked for"
+    assert _behind(backed_up) == 0
+    assert good_by_tier(backed_up) == {1: 3, 4: 3}
+    found = restores.newest_restore(backed_up.database)
+    assert found is not None and found["finished_at"] is not None
+    with backed_up.database.transaction() as connection:
+        assert connection.execute("SELECT FROM volume WHERE is_source").fetchall() == []

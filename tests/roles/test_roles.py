@@ -31,6 +31,7 @@ UNITS = (
     "nftables.service",
     "pacs-backup-due.path",
     "pacs-backup.timer",
+    "pacs-drill.timer",
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
     "pacs-screen.timer",
