@@ -188,8 +188,8 @@ def _require_in_use(volume: KnownVolume) -> None:
 def _require_not_needed(name: str, left: Holdings, leave_copies: bool) -> None:
     if left.nowhere_else or (left.only_here and not leave_copies):
         raise UsageError(
-            f"{left.nowhere_else or left.only_here} objects have no good copy but on {name}. Let it drain; `pacs volume "
-            f"show {name}` tells how much is left."
+            f"{left.nowhere_else or left.only_here} objects have no good copy but on {name}. Let it drain; "
+            f"`pacs volume show {name}` tells how much is left."
         )
     if left.copies and not leave_copies:
         raise UsageError(
