@@ -36,6 +36,7 @@ _TIMERS = [
     "pacs-backup.timer",
     "pacs-drill.timer",
     "pacs-grow.timer",
+    "pacs-mounts.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",
     "pacs-scrub.timer",
