@@ -45,7 +45,6 @@ class Archive:
         """Start it, and give it the repository."""
         dev.start()
         dev.pacs("backup", "repository", "add", NAME, "--place", str(repository), "--on-system-disk")
-        dev.pacs("backup", "run")
         sheet = repository.with_name(f"{repository.name}-sheet.txt")
         sheet.write_text(master_key(dev.data).text + "\n")
         return cls(dev, repository, sheet)
@@ -93,6 +92,7 @@ def living_archive(folder: Path, objects: Sequence[RawObject]) -> Iterator[Archi
     try:
         made = Archive.begin(dev, repository)
         dev.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
+        dev.pacs("backup", "run")
         made.send(objects)
         made.wait_for_point()
         yield made
@@ -147,7 +147,9 @@ def given_back(dev: Dev, objects: Sequence[RawObject]) -> dict[str, bytes]:
     """What a C-GET of the objects' studies gives: SOP Instance UID → data set."""
     studies = dict.fromkeys(peer.study_uid_of(raw) for raw in objects)
     offered = [(raw.sop_class_uid, raw.transfer_syntax_uid) for raw in objects]
-    return {uid: raw.dataset for uid, raw in peer.get(dev.dicom_port, studies, offered).items()}
+    given = {uid: raw.dataset for uid, raw in peer.get(dev.dicom_port, studies, offered).items()}
+    assert len(given) == len(objects), dev.log()[-5000:]
+    return given
 
 
 def is_whole_again(dev: Dev) -> bool:

@@ -37,6 +37,7 @@ from pacs.backup.points import Point
 from pacs.backup.repositories import open_volume, repositories, repository_named
 from pacs.backup.restore_room import needed
 from pacs.backup.restore_source import Choice, Source
+from pacs.backup.restored_volumes import note_shipped
 from pacs.backup.scratch_server import end_server, scratch_server
 from pacs.errors import BackupError, PacsError, RestoreError
 from pacs.index import database as index
@@ -44,7 +45,7 @@ from pacs.index import drills
 from pacs.index.database import Database, Row
 from pacs.index.runs import newest_success, record_run
 from pacs.index.store import DEFAULT_TENANT
-from pacs.index.volumes import KnownVolume, register_volume
+from pacs.index.volumes import KnownVolume, list_volumes, register_volume
 from pacs.model.drill_outcome import DrillOutcome
 from pacs.model.drill_sample import Share, next_share
 from pacs.model.record import study_key
@@ -180,6 +181,8 @@ class Drill:
     def _prove(self, source: Source, point: Point, restored: Database, began_s: float) -> None:
         with restored.transaction() as connection:
             drills.make_harmless(connection, source.repository.row, self.folder / "nowhere")
+        others = [row.volume_id for row in list_volumes(restored) if row.volume_id != source.volume.volume_id]
+        note_shipped(restored, source.repository.row, source.volume, others)
         scratch = self._scratch_volume()
         register_volume(restored, scratch)
         volumes = Volumes(restored, self.instance)

@@ -199,8 +199,8 @@ class Restore:
         found = survey(self.data, database, roots_of(settings))
         repository = kept_repository(self.data, self.source.repository)
         take_over(
-            database, Journal(self.data), found, begun.restore_id, repository.row, begun.point or "end of the log",
-            datetime.fromisoformat(begun.restored_to),
+            database, Journal(self.data), found, begun.restore_id, repository.row, self.source.volume,
+            begun.point or "end of the log", datetime.fromisoformat(begun.restored_to),
         )  # fmt: skip
         to_send_again = restores.studies_to_send_again(database, LISTED_MAX)
         return Restored(

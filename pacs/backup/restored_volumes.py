@@ -9,21 +9,28 @@ it is, as nothing is known of it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pacs.archive.known_volumes import open_known
-from pacs.errors import PacsError
-from pacs.index import restores
-from pacs.index.database import Database
+from pacs.errors import DigestMismatch, NotFound, PacsError
+from pacs.index import movement, restores
+from pacs.index.database import Database, Row
 from pacs.index.restores import Replaced
 from pacs.index.volumes import REPOSITORY_TIER, KnownVolume, list_volumes
 from pacs.storage import durable
 from pacs.storage.journal import Journal
+from pacs.storage.kinds import Volume
+from pacs.storage.names import repository_path
 from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
 
 log = logging.getLogger(__name__)
+
+#: So many files of a repository are asked for at once.
+_ASKED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -74,20 +81,43 @@ def _is_there(data: Path, appliance_id: str, row: KnownVolume) -> bool:
 
 
 def take_over(
-    database: Database, journal: Journal, found: Survey, restore_id: str, repository: KnownVolume, point: str,
-    restored_to: datetime,
+    database: Database, journal: Journal, found: Survey, restore_id: str, repository: KnownVolume, volume: Volume,
+    point: str, restored_to: datetime,
 ) -> Replaced:  # fmt: skip
     """Put the new volumes in the place of those that are gone, and have all that is in the repository only come back.
 
-    Once: a restore that has done so before does nothing.
+    volume: the repository, open. Once: a restore that has done so before does nothing.
     """
     if restores.is_noted(database, restore_id):
         return Replaced(0, 0)
     gone = [row.volume_id for row in found.gone]
     journal.append("restore", point=point, restore_id=restore_id, gone=gone)
+    note_shipped(database, repository, volume, gone)
     with database.transaction() as connection:
         replaced = restores.replace_volumes(connection, gone, found.new)
         restores.forget_what_went_on(connection)
-        restores.note_source(connection, repository)
         restores.begin_bulk(connection, restore_id, repository.name, point, restored_to)
     return replaced
+
+
+def note_shipped(database: Database, repository: KnownVolume, volume: Volume, gone: Collection[str]) -> int:
+    """Note the copies in a repository that had come there when the database did not know it yet; return how many.
+
+    A recovery point counts when every object that it names is in the repository: their rows come a moment later.
+    """
+    with database.transaction() as connection:
+        restores.note_source(connection, repository)
+    unknown = restores.without_copy_elsewhere(database, gone)
+
+    def is_there(row: Row) -> bool:
+        try:
+            return volume.size_of(repository_path(bytes(row["sha256"]))) == row["size_bytes"]
+        except (NotFound, DigestMismatch):
+            return False
+
+    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="shipped") as pool:
+        there = [row for row, answer in zip(unknown, pool.map(is_there, unknown), strict=True) if answer]
+    with database.transaction() as connection:
+        paths = [(row["object_key"], repository_path(bytes(row["sha256"]))) for row in there]
+        movement.add_copies(connection, volume.volume_id, paths)
+    return len(there)

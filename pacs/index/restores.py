@@ -82,6 +82,20 @@ def note_source(connection: Connection, repository: KnownVolume) -> None:
     )
 
 
+def without_copy_elsewhere(database: Database, gone: Collection[str]) -> list[Row]:
+    """Objects that have no copy on another volume than these: object_key, sha256, size_bytes.
+
+    Their copies in a repository may be there and not be noted yet: the database is as it was a moment before.
+    """
+    with database.transaction() as connection:
+        connection.execute("SET LOCAL work_mem = '128MB'")
+        return connection.execute(
+            "SELECT o.object_key, o.sha256, o.size_bytes FROM object o WHERE NOT EXISTS (SELECT FROM copy k"
+            " WHERE k.object_key = o.object_key AND k.volume_id <> ALL (%s::uuid[])) ORDER BY o.object_key",
+            (list(gone),),
+        ).fetchall()
+
+
 def forget_what_went_on(connection: Connection) -> None:
     """What was under way when the database was written is not any more: associations, recalls, what was told of the
     volumes' receipts."""
