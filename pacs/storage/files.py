@@ -153,11 +153,17 @@ class LocalVolume:
                 target.unlink()
             raise durable.as_volume_error(error, self.root) from error
 
-    def give_name(self, received: ReceivedFile, path: str) -> None:
-        """Give a received file its own name, which is durable only once its folder is fsynced."""
+    def give_name(self, received: ReceivedFile, path: str, is_synced_later: bool = False) -> None:
+        """Give a received file its own name, which is durable only once its folder is fsynced.
+
+        is_synced_later: the caller syncs the file system, and with it the folders that are made here.
+        """
         target = self.root / path
         try:
-            self._make_durable_folder(target.parent)
+            if is_synced_later:
+                target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            else:
+                self._make_durable_folder(target.parent)
             os.rename(received.temporary, target)
         except OSError as error:
             self.discard(received)
