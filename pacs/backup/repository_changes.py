@@ -34,6 +34,7 @@ from pacs.backup.repositories import (
 from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeError, WrongKey
 from pacs.index import volumes as rows
 from pacs.index.database import Database
+from pacs.index.shipping import may_have
 from pacs.index.volumes import REPOSITORY_TIER, Holdings, KnownVolume
 from pacs.model.schedule import Window
 from pacs.storage import durable
@@ -99,6 +100,8 @@ class RepositoryChanges:
                 self._keep(repository)
             rows.insert_volume(connection, repository.row)
             rows.take_up(connection, repository.row)
+            if not is_new:
+                may_have(connection, repository.volume_id)
         if not is_new:
             notes.append("It was a repository of this appliance already: what is in it counts once it was read again.")
         self.volumes.refresh()
@@ -142,6 +145,7 @@ class RepositoryChanges:
             with rows.adding(self.database) as connection:
                 rows.insert_volume(connection, repository.row)
                 rows.take_up(connection, repository.row)
+                may_have(connection, repository.volume_id)
         if missing:
             self.volumes.refresh()
         return len(missing)
