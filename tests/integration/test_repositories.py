@@ -21,7 +21,7 @@ from pacs.backup.keys import master_key, sealed_in, unseal
 from pacs.backup.repositories import open_volume, repositories, repository_named
 from pacs.backup.shipping import lag_of
 from pacs.cli.instance import Instance
-from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, WrongKey
+from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeError, WrongKey
 from pacs.index import shipping as shipping_rows
 from pacs.index import volumes as volume_rows
 from pacs.index.tiers import note_absent
@@ -29,10 +29,11 @@ from pacs.model.schedule import is_open
 from pacs.storage import crypt
 from pacs.storage.keyring import Keyring
 from pacs.storage.names import repository_path
+from tests.fix_bucket import Bucket
 from tests.fix_share import Share
 from tests.mounted import file_system
-from tests.planting import LocalSite, copies
-from tests.repository import PLACES, InRepository, add_folder, changes, sealed, ship
+from tests.planting import BucketSite, LocalSite, copies
+from tests.repository import PLACES, InRepository, add_bucket, add_folder, changes, sealed, ship
 from tests.sftp_server import SftpServer
 from tests.synthetic import ct_study
 from tests.tiers import add_volume, good_by_tier, recall, store
@@ -271,6 +272,38 @@ def test_a_copy_in_a_repository_lets_none_leave(instance: Instance, folder: InRe
         connection.execute("DELETE FROM copy WHERE volume_id = %s", (tier1.volume_id,))
     with pytest.raises(UsageError, match="no good copy on the archive's own"):
         changes(instance).remove("far")
+
+
+# --- object lock ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stolen_appliance_cannot_erase_a_bucket_with_object_lock(
+    instance: Instance, request: pytest.FixtureRequest
+) -> None:
+    place = add_bucket(instance, request, locked_days=30)
+    assert isinstance(place.site, BucketSite)
+    client, bucket = place.site.client, place.site.bucket
+    store(instance, STUDY[:2])
+    ship(instance, place.repository)
+    (row, other) = in_repository(instance, place)
+    path = str(row["path"])
+    content, version = place.site.get(path), client.head_object(Bucket=bucket, Key=path)
+    left = version["ObjectLockRetainUntilDate"] - clock.now()
+    assert left > timedelta(days=179), "renewed when it was read back"
+    place.site.delete(path)
+    with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+        client.delete_object(Bucket=bucket, Key=path, VersionId=version["VersionId"])
+    place.site.put(str(other["path"]), b"ransom")
+    assert scrub(instance) == (1, 1)
+    kept = client.get_object(Bucket=bucket, Key=path, VersionId=version["VersionId"])["Body"].read()
+    assert kept == content
+
+
+def test_a_bucket_that_was_to_have_a_lock_and_has_none_is_refused(instance: Instance, bucket: Bucket) -> None:
+    given = Given({**bucket.options, "retention_days": 180}, bucket.credentials.read_bytes())
+    with pytest.raises(VolumeError, match="no object lock"):
+        changes(instance).add("far", bucket.location, given)
+    assert bucket.listing() == []
 
 
 # --- an SFTP server ------------------------------------------------------------------------------------------------
