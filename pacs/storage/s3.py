@@ -102,7 +102,7 @@ class S3Volume:
     def _connect(self) -> None:
         stamp = _stamp(self._credentials_file)
         self._client, self._place = reach(self._where, self._options, self._credentials_file)
-        self._uploads = Uploads(self._client, self._place)
+        self._uploads = Uploads(self._client, self._place, bool(self._options.get("retention_days")))
         self._credentials_stamp = stamp
 
     def require_writable(self) -> None:

@@ -50,6 +50,8 @@ def renew(client: S3Client, place: Place, key: str, retention_days: int) -> bool
     with translated(place):
         found = client.head_object(Bucket=place.bucket, Key=key)
         until, mode = found.get("ObjectLockRetainUntilDate"), found.get("ObjectLockMode")
+        if "VersionId" not in found:  # the bucket has no lock; `pacs backup repository verify` says so
+            return False
         if until is not None and until - now > timedelta(days=_RENEWED_BELOW * retention_days):
             return False
         client.put_object_retention(

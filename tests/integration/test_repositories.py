@@ -463,7 +463,9 @@ def test_a_repository_that_is_full_or_read_only_catches_up(instance: Instance, t
         store(instance, STUDY[:3])
         filler = disk.root / "incoming" / "filler.part"
         with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, sealed(instance, place.repository).room().free_bytes or 0)
+            os.posix_fallocate(
+                file.fileno(), 0, (sealed(instance, place.repository).room().free_bytes or 0) - (8 << 20)
+            )
         assert "No room left" in ship(instance, place.repository).error
         filler.unlink()
         disk.remount("ro")
