@@ -9,9 +9,7 @@ What others have written there is synced with them: this is for batches, not for
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pacs.errors import PacsError
@@ -71,49 +69,43 @@ def _give_names(
     root_fd: int,
 ) -> None:
     """Give files that are synced their names, and have those on the disk."""
-    numbers_in: dict[Path, list[int]] = {}
+    folders: dict[str, list[tuple[int, str]]] = {}
     for number in written:
-        numbers_in.setdefault((volume.root / files[number].path).parent, []).append(number)
-    is_synced_at_once = len(numbers_in) > _FOLDERS_MAX
-    named: dict[Path, list[int]] = {}
-    if is_synced_at_once:
-        try:
-            volume.require_present()  # else folders would be made below the mount point
-        except PacsError as error:
-            _discard(volume, written.values())
-            outcomes |= dict.fromkeys(written, error)
-            return
-    for folder, numbers in numbers_in.items():
-        for number in numbers:
-            try:
-                volume.give_name(written[number], files[number].path, is_synced_at_once)
-                outcomes[number] = written[number].sha256
-                named.setdefault(folder, []).append(number)
-            except PacsError as error:
-                outcomes[number] = error
-    if is_synced_at_once:
-        all_named = [number for numbers in named.values() for number in numbers]
-        _sync(partial(durable.sync_file_system, root_fd), volume, files, all_named, outcomes)
+        folder, _, name = files[number].path.rpartition("/")
+        folders.setdefault(folder, []).append((number, name))
+    if len(folders) > _FOLDERS_MAX:
+        _give_names_at_once(volume, files, written, outcomes, root_fd)
         return
-    for folder, numbers in named.items():
-        _sync(partial(durable.fsync_folder, folder), volume, files, numbers, outcomes)
+    for folder, named in folders.items():
+        failures = volume.place_in(folder, [(written[number], name) for number, name in named])
+        for (number, _name), failure in zip(named, failures, strict=True):
+            outcomes[number] = failure or written[number].sha256
 
 
-def _sync(
-    sync: Callable[[], None],
+def _give_names_at_once(
     volume: LocalVolume,
     files: Sequence[ToPut],
-    numbers: Sequence[int],
+    written: dict[int, ReceivedFile],
     outcomes: dict[int, bytes | PacsError],
+    root_fd: int,
 ) -> None:
-    """Have the names of some files on the disk; where that fails none of them is there."""
+    """The same in many folders: one sync of the file system for all of them."""
     try:
-        sync()
+        volume.require_present()  # else folders would be made below the mount point
+    except PacsError as error:
+        _discard(volume, written.values())
+        outcomes |= dict.fromkeys(written, error)
+        return
+    for number, received in written.items():
+        outcomes[number] = volume.place_unsynced(received, files[number].path) or received.sha256
+    try:
+        durable.sync_file_system(root_fd)
     except OSError as error:
-        for number in numbers:
+        named = [number for number in written if isinstance(outcomes[number], bytes)]
+        for number in named:
             with contextlib.suppress(OSError):
                 (volume.root / files[number].path).unlink()
-        outcomes |= dict.fromkeys(numbers, durable.as_volume_error(error, volume.root))
+        outcomes |= dict.fromkeys(named, durable.as_volume_error(error, volume.root))
 
 
 def _discard(volume: LocalVolume, received: Iterable[ReceivedFile]) -> None:
