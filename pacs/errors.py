@@ -67,6 +67,10 @@ class DatabaseUnavailable(TryAgainLater):
     """The database does not answer. See `systemctl status postgresql@17-main`."""
 
 
+class Fenced(TryAgainLater):
+    """Another node has taken over this archive: this one changes nothing. See `pacs lineage show`."""
+
+
 class VolumeError(PacsError):
     """A volume is not what it should be, and is left alone."""
 

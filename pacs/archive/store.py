@@ -27,6 +27,7 @@ from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
 from pacs.model.record import IndexRecord, make_record, require_match, study_key
 from pacs.model.uids import is_uid
+from pacs.storage.lineage import LineageFiles
 from pacs.storage.names import object_path
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Store:
 
     def __init__(self, database: Database, volumes: Volumes, size_bytes_max: int, room: StateRoom) -> None:
         self.database, self.room = database, room
+        self.fence = LineageFiles(room.root)
         self.volumes = volumes
         self.size_bytes_max = size_bytes_max
         #: Comparing two objects takes a multiple of their size in memory: one at a time.
@@ -115,6 +117,7 @@ class Arriving:
             if not (is_uid(announced.sop_class_uid) and is_uid(announced.sop_instance_uid)):
                 raise CannotUnderstand("The message's SOP Class UID or SOP Instance UID is not a UID.")
             store.room.require()
+            store.fence.require_not_fenced()
             self._receiving, self._incoming = store.volumes.begin()
             self._scanner = Scanner(announced.transfer_syntax_uid, SCANNED_TAGS)
             header = part10.encode_file_meta(

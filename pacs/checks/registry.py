@@ -10,6 +10,7 @@ from pacs.checks import (
     database,
     devices,
     fixity,
+    lineage,
     room,
     tiers,
     volumes,
@@ -18,6 +19,7 @@ from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
+    "lineage": lineage.run,
     "volumes": volumes.run,
     "room": room.run,
     "copies": copies.run,

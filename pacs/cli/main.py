@@ -40,6 +40,7 @@ COMMANDS = {
     "commitment": "commitment",
     "tls": "tls",
     "dicom-user": "tls",
+    "lineage": "lineage",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",

@@ -35,6 +35,7 @@ from pacs.model.dataset import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_END
 from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.net.refusals import Refusals
 from pacs.settings import Settings
+from pacs.storage.lineage import LineageFiles
 
 log = logging.getLogger(__name__)
 
@@ -176,14 +177,18 @@ class Negotiation:
         self.settings = settings
         self.refusals = refusals
         self.hosts = Hosts()
+        self._fence = LineageFiles(settings.data)
         self._syntaxes = (*uids.TRANSFER_SYNTAXES, *settings.extra_transfer_syntaxes)
         self._most_stored: dict[str, str] = {}
         self._most_stored_at = float("-inf")
         self._lock = threading.Lock()
 
     def admit(self, caller: Caller) -> Admission:
-        """Whether a caller may have an association."""
+        """Whether a caller may have an association. On a fenced node only this machine, where an administrator may read
+        what is here: nothing is stored (archive/store.py)."""
         try:
+            if not is_loopback(caller.address):
+                self._fence.require_not_fenced()
             device = self._device(caller)
             problems = self._problems(caller, device)
         except PacsError as error:
