@@ -102,7 +102,7 @@ def moments(short_folder: Path) -> Iterator[Moments]:
         copy_disks(dev.data, old, lambda name: True)
         dev.start()
         # All that was on tier 1 goes to tier 2, and its files on tier 1 go away.
-        dev.pacs("tier", "rule", "add", "all", "--from", "1", "--to", "2", "--age", "0")
+        dev.pacs("tier", "rule", "add", "all", "--from", "1", "--to", "2", "--modality", "CT")
         wait_for(lambda: not list((dev.data / "tier1" / "objects").rglob("*.dcm")), "nothing moves", 60)
         dev.pacs("tier", "rule", "remove", "all")
         second = [RawObject.of(each) for each in ct_study(2, 2)]
