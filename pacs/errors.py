@@ -112,6 +112,12 @@ class RebuildError(PacsError):
     exit_code = 11
 
 
+class SelftestFailed(PacsError):
+    """A selftest did not pass. The line above says at which step."""
+
+    exit_code = 13
+
+
 class NotFound(PacsError):
     """There is no such thing here."""
 

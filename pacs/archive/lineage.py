@@ -61,7 +61,7 @@ class Lineage:
     def beat(self) -> None:
         """Look at all marks; act on what does not fit, else move them on. Raise VolumeError, DatabaseUnavailable."""
         state = self.files.state() or self._first()
-        marks = self._marks(state)
+        marks = self._marks()
         findings = [each for key, (name, mark) in marks.items() if (each := judge(state, key, name, mark)) is not None]
         act_on(self.files, findings)
         if self.is_held:
@@ -71,7 +71,7 @@ class Lineage:
     def settle(self, notice: Reverted) -> None:
         """What went back in time was put right: the marks go on beyond all that there are."""
         state = self.files.state() or self._first()
-        marks = self._marks(state, all_of=True)
+        marks = self._marks(all_of=True)
         odd = [mark for key, (name, mark) in marks.items() if mark is not None and judge(state, key, name, mark)]
         above = max((mark.generation for _name, mark in marks.values() if mark is not None), default=0)
         settled = (*state.settled, *map(settled_name, odd))[-STARTS_MAX:]
@@ -87,7 +87,7 @@ class Lineage:
 
     # --- looked at ----------------------------------------------------------------------------------------------------
 
-    def _marks(self, state: State, all_of: bool = False) -> dict[str, tuple[str, Mark | None]]:
+    def _marks(self, all_of: bool = False) -> dict[str, tuple[str, Mark | None]]:
         """The marks that are due to be looked at: place id → (name, mark). Those of what is away are left out."""
         found: dict[str, tuple[str, Mark | None]] = {}
         for row in self.volumes.rows:

@@ -101,6 +101,10 @@ class Store:
         arriving.write(memoryview(arrival.dataset))
         return arriving.finish()
 
+    def path_of(self, record: IndexRecord, sha256: bytes) -> str:
+        """A new path for an object that arrives now."""
+        return object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), sha256)
+
     def begin(self, announced: Announced, session: StoreSession) -> Arriving:
         """Begin to take an object in. Raises nothing: what is wrong is told by `finish`."""
         return Arriving(self, announced, session)
@@ -174,7 +178,7 @@ class Arriving:
 
     def _place_and_insert(self, connection: Connection, record: IndexRecord) -> str:
         receiving, sha256 = self._receiving, self._incoming.sha256
-        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), sha256)
+        path = self.store.path_of(record, sha256)
         file = rows.StoredFile(receiving.volume_id, path, sha256, self._incoming.size_bytes)
         insertion = self._begin_insertion(connection, record, file)
         try:

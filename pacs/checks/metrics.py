@@ -17,7 +17,7 @@ from pacs.errors import PacsError
 from pacs.index.damage import damage_counts
 from pacs.index.runs import newest_run, totals
 
-_RUNS = ("scrub", "reconcile", "repair", "backup")
+_RUNS = ("scrub", "reconcile", "repair", "backup", "selftest")
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 

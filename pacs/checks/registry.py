@@ -12,6 +12,7 @@ from pacs.checks import (
     fixity,
     lineage,
     room,
+    selftest,
     tiers,
     volumes,
 )
@@ -28,5 +29,6 @@ CHECKS: dict[str, Check] = {
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,
+    "selftest": selftest.run,
     "backup": backup.run,
 }

@@ -24,6 +24,7 @@ from pacs.errors import PacsError
 COMMANDS = {
     "dev": "dev",
     "check": "operate",
+    "selftest": "selftest",
     "restore": "backup",
     "device": "device",
     "refusal": "device",

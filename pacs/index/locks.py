@@ -16,9 +16,9 @@ from pacs.index.database import Connection, Database
 LOCK_CLASS = 0x7062
 #: For whoever was killed a moment ago: the server has to notice first.
 _PATIENCE_S = 1
-_KEYS = {"scrub": 1, "reconcile": 2, "repair": 3}
+_KEYS = {"scrub": 1, "reconcile": 2, "repair": 3, "selftest": 4}
 
-Work = Literal["scrub", "reconcile", "repair"]
+Work = Literal["scrub", "reconcile", "repair", "selftest"]
 
 
 class AlreadyRunning(TryAgainLater):

@@ -29,6 +29,7 @@ from pacs.index import store
 from pacs.index.database import Database
 from pacs.index.devices import Device, device_by_ae_title
 from pacs.index.refusals import Refusal, RefusalKind
+from pacs.index.selftest import AE_TITLE, SELFTEST, is_made
 from pacs.model import uids
 from pacs.model.addresses import is_loopback
 from pacs.model.dataset import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -189,6 +190,8 @@ class Negotiation:
         try:
             if not is_loopback(caller.address):
                 self._fence.require_not_fenced()
+            elif self._is_selftest(caller) and is_made(self.database):
+                return Admission(device=SELFTEST)
             device = self._device(caller)
             problems = self._problems(caller, device)
         except PacsError as error:
@@ -237,6 +240,9 @@ class Negotiation:
             if self._is_taken_unknown(caller):
                 return None
             raise
+
+    def _is_selftest(self, caller: Caller) -> bool:
+        return caller.calling_ae == AE_TITLE and caller.called_ae == self.settings.ae_title
 
     def _is_taken_unknown(self, caller: Caller) -> bool:
         return self.settings.any_device_from_loopback and is_loopback(caller.address)

@@ -1,5 +1,5 @@
-"""Disks put back to earlier moments, as snapshots and clones of a hypervisor do: data folders of a real instance, copied
-at two moments and put together again.
+"""Disks put back to earlier moments, as snapshots and clones of a hypervisor do: data folders of a real instance,
+copied at two moments and put together again.
 
 At each moment the instance is killed, so that a copy is what a snapshot of the disk would be. Whatever is put together:
 it starts, says what went back, and every acknowledged object that is on any of the disks is found again.
