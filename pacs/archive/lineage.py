@@ -168,7 +168,8 @@ def begin_epoch(data: Path, lineage_id: str | None = None, above: int = 0) -> Ma
     before = files.state()
     epoch = max(above, before.epoch if before else 0) + 1
     found = lineage_id or (before.lineage_id if before else str(uuid.uuid4()))
-    state = State(found, epoch, before.generation if before else 0, _now())
+    former = (*before.former, before.lineage_id) if before and before.lineage_id != found else ()
+    state = State(found, epoch, before.generation if before else 0, _now(), former=former)
     files.put_state(state)
     files.lift_fence()
     log.warning("lineage %s: this node begins epoch %d", found, epoch)

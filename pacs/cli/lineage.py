@@ -26,8 +26,8 @@ def lineage_show(
     files = LineageFiles(data_of(context))
     state, why, notice = files.state(), files.fenced(), files.reverted()
     if as_json:
-        mark = asdict(state.mark) if state else None
-        typer.echo(json.dumps({"mark": mark, "fenced": why, "reverted": asdict(notice) if notice else None}))
+        values = asdict(state.mark) if state else None
+        typer.echo(json.dumps({"mark": values, "fenced": why, "reverted": asdict(notice) if notice else None}))
         return
     mark = state.mark if state else Mark("none yet", 0)
     typer.echo(f"lineage {mark.lineage_id}, epoch {mark.epoch}, generation {mark.generation} of {mark.at or 'never'}")

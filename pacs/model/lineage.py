@@ -66,6 +66,8 @@ class State:
     places: Mapping[str, Place] = field(default_factory=dict)
     #: Marks that it did not know, and that were dealt with: they stand where nothing is written over them.
     settled: tuple[str, ...] = ()
+    #: Lineages that it had: the volumes of an appliance that an archive was restored onto carry them yet.
+    former: tuple[str, ...] = ()
 
     @property
     def mark(self) -> Mark:
@@ -111,7 +113,7 @@ def judge(state: State, place_id: str, name: str, mark: Mark | None) -> Finding 
             return None
         words = f"{name} has lost its mark: it was put back to an earlier moment, or emptied"
         return Finding("behind the state", name, words)
-    if settled_name(mark) in state.settled:
+    if settled_name(mark) in state.settled or mark.lineage_id in state.former:
         return None
     if mark.lineage_id != state.lineage_id:
         words = f"{name} is of another archive (lineage {mark.lineage_id}, this is {state.lineage_id})"
@@ -150,7 +152,7 @@ def state_of(values: Mapping[str, Any]) -> State:
         lineage_id=str(values["lineage_id"]), epoch=int(values["epoch"]), generation=int(values["generation"]),
         at=str(values["at"]), starts=tuple(Start(**each) for each in values["starts"]),
         places={key: Place(**each) for key, each in values["places"].items()},
-        settled=tuple(map(str, values.get("settled", ()))),
+        settled=tuple(map(str, values.get("settled", ()))), former=tuple(map(str, values.get("former", ()))),
     )  # fmt: skip
 
 

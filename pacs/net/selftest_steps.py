@@ -151,7 +151,8 @@ def associated(settings: Settings, listening: ListeningSocket) -> Iterator[Peer]
     reports: queue.Queue[Any] = queue.Queue()
 
     def on_store(event: evt.Event) -> int:
-        came[str(event.request.AffectedSOPInstanceUID)] = event.request.DataSet.getvalue()
+        request: Any = event.request
+        came[str(request.AffectedSOPInstanceUID)] = request.DataSet.getvalue()
         return 0x0000
 
     def on_report(event: evt.Event) -> tuple[int, None]:
@@ -176,7 +177,7 @@ def _ask(settings: Settings, listening: ListeningSocket, handlers: list[Any]) ->
     ends_s = clock.monotonic_s() + BUSY_S
     while True:
         # pynetdicom wraps the socket itself, so the context cannot be used twice.
-        tls = (own_client_context(settings.tls_folder), None) if listening.tls else None
+        tls = (own_client_context(settings.tls_folder), address) if listening.tls else None
         assoc = ae.associate(
             address, listening.port, contexts=contexts, ae_title=settings.ae_title, ext_neg=[role],
             evt_handlers=handlers, tls_args=tls,
