@@ -63,6 +63,10 @@ class VolumeFailed(TryAgainLater):
     """The volume refused a write. Look at its disk, and at the kernel's log."""
 
 
+class PathTaken(VolumeFailed):
+    """Another file has this path already, and a path is used once. Run `pacs reconcile run`."""
+
+
 class DatabaseUnavailable(TryAgainLater):
     """The database does not answer. See `systemctl status postgresql@17-main`."""
 
@@ -103,6 +107,12 @@ class RestoreError(PacsError):
     """The restore did not finish. Nothing was taken away from the repository."""
 
     exit_code = 8
+
+
+class WrongKey(PacsError):
+    """The key does not open this. Nothing was touched. Take the recovery sheet that belongs to it."""
+
+    exit_code = 12
 
 
 class RebuildError(PacsError):

@@ -1,11 +1,12 @@
 """The lineage of a running instance: marks are looked at and moved on every few seconds, by the worker.
 
-    look    the marks of all volumes that are here, the database's, and those of repositories
+    look    the marks of all volumes that are here, repositories among them, and the database's
     judge   a higher epoch: fenced │ a mark that the state does not know, or an earlier one: reverted
     write   the state's, then the database's (once an hour), then each volume's; only while all fits
 
-Two fsyncs a turn for the state and for each disk; a share or bucket is looked at every quarter of an hour. Nothing is
-asked of the receive path but whether the file that fences is there, once a second.
+Two fsyncs a turn for the state and for each disk; shares, buckets and repositories have theirs every quarter of an
+hour. Nothing is asked of the receive path but whether the file that fences is there, once a second. A repository is
+given nothing before its mark was looked at.
 
 `begin_epoch` is what a restore, a move and a promotion call, and `mark_of_node` what they and the backup put into a
 repository's identity file and its recovery points.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index import lineage as rows
 from pacs.index.database import Database
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.lineage import STARTS_MAX, Mark, Place, State, judge, mark_of, mark_values, settled_name
 from pacs.storage.kinds import Volume
 from pacs.storage.lineage import LineageFiles, Reverted, read_mark, write_mark
@@ -38,19 +40,17 @@ FAR_BEAT_S, DATABASE_BEAT_S = 900.0, 3600.0
 #: The database's place among those that carry a mark.
 DATABASE = "database"
 
-#: Marks of what is no volume of tiers: place id → (name for a person, mark). What is away is left out.
-Others = Callable[[], Mapping[str, tuple[str, Mark]]]
-
 
 class Lineage:
     """Looks after the lineage of one instance. One at a time: the worker's."""
 
-    def __init__(self, data: Path, database: Database, volumes: Volumes, others: Others = dict) -> None:
+    def __init__(self, data: Path, database: Database, volumes: Volumes) -> None:
         self.files = LineageFiles(data)
-        self.database, self.volumes, self.others = database, volumes, others
+        self.database, self.volumes = database, volumes
         self._writer = str(uuid.uuid4())
         self._due_s: dict[str, float] = {}
         self._confirmed: dict[str, Place] = {}
+        self._looked_at: set[str] = set()
 
     @property
     def is_held(self) -> bool:
@@ -58,12 +58,29 @@ class Lineage:
         notice = self.files.reverted()
         return self.files.fenced() is not None or (notice is not None and not notice.reconciled_at)
 
+    def may_ship(self, volume_id: str) -> bool:
+        """Whether a repository's mark was looked at since it is here, and all fits: nothing is shipped before."""
+        return volume_id in self._looked_at and not self.is_held
+
+    def look_for_fence(self) -> None:
+        """Whether another node has taken over, before a receiver takes associations. Where it cannot be told it goes on."""
+        state = self.files.state()
+        if state is None:
+            return
+        try:
+            marks = self._marks(all_of=True)
+            findings = [judge(state, key, name, mark) for key, (name, mark) in marks.items()]
+            act_on(self.files, [each for each in findings if each is not None and each.kind == "higher epoch"])
+        except PacsError as error:
+            log.error("it cannot be told whether another node has taken over: %s", error)
+
     def beat(self) -> None:
         """Look at all marks; act on what does not fit, else move them on. Raise VolumeError, DatabaseUnavailable."""
         state = self.files.state() or self._first()
         marks = self._marks()
         findings = [each for key, (name, mark) in marks.items() if (each := judge(state, key, name, mark)) is not None]
         act_on(self.files, findings)
+        self._looked_at = (self._looked_at & self.volumes.by_id.keys()) | (marks.keys() - {DATABASE})
         if self.is_held:
             return
         self._move_on(state, marks)
@@ -101,9 +118,6 @@ class Lineage:
             values = rows.get_mark(self.database)
             if values is not None:  # else it is new, or was rebuilt
                 found[DATABASE] = ("the database", mark_of(values))
-        if all_of or self._is_due("others"):
-            found.update(self.others())
-            self._due_s["others"] = clock.monotonic_s() + FAR_BEAT_S
         return found
 
     def _is_due(self, place_id: str) -> bool:
@@ -131,7 +145,7 @@ class Lineage:
         for row in self.volumes.rows:
             volume = self.volumes.by_id.get(row.volume_id)
             if volume is not None and row.volume_id in marks and self._write(volume, state.mark):
-                wait_s = 0.0 if row.kind == "local" else FAR_BEAT_S
+                wait_s = 0.0 if row.kind == "local" and row.tier < REPOSITORY_TIER else FAR_BEAT_S
                 self._note(row.volume_id, Place(row.name, row.kind, row.location, state.generation), wait_s)
         if self._confirmed.keys() - known.keys():  # new here: the next start must know where to look
             self.files.put_state(replace(state, places={**known, **self._confirmed}))

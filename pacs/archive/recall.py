@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pacs.archive.batches import Item, Source
 from pacs.archive.transfer import Outcome, Stopped, Transfer
@@ -22,7 +23,9 @@ from pacs.index import recalls as rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.movement import StudyLocks
 from pacs.index.recalls import FAR_TIER
+from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
+from pacs.storage.names import object_path
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +123,10 @@ def _items(found: Sequence[Row]) -> list[Item]:
         source = Source(row["copy_key"], row["volume_id"], row["path"])
         if items and items[-1].object_key == row["object_key"]:
             last = items.pop()
-            items.append(Item(last.object_key, last.sha256, last.size_bytes, (*last.sources, source)))
+            items.append(replace(last, sources=(*last.sources, source)))
         else:
-            items.append(Item(row["object_key"], bytes(row["sha256"]), row["size_bytes"], (source,)))
+            sha256 = bytes(row["sha256"])
+            # That of a source does not do: a repository names objects in its own way.
+            like = object_path(row["tenant_id"], row["arrived_at"], study_key(row["study_instance_uid"]), sha256)
+            items.append(Item(row["object_key"], sha256, row["size_bytes"], (source,), like=like))
     return items

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from pacs import clock
-from pacs.errors import CannotUnderstand, NotFound, PacsError, VolumeFailed
+from pacs.errors import CannotUnderstand, DigestMismatch, NotFound, PacsError, VolumeFailed
 from pacs.index import copies as rows
-from pacs.index import damage
+from pacs.index import damage, movement
 from pacs.index import store as store_rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.locks import only_one
@@ -28,6 +28,7 @@ from pacs.model.dataset import Scanner
 from pacs.model.record import IndexRecord, make_record
 from pacs.storage.kinds import FileStatus, Volume
 from pacs.storage.names import sha256_in_name
+from pacs.storage.sealed import SealedVolume
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Comparison:
 
     def __init__(self, database: Database, volume: Volume, orphan_age: timedelta, findings: Findings) -> None:
         self.database, self.volume, self.orphan_age, self.findings = database, volume, orphan_age, findings
+        self.is_repository = isinstance(volume, SealedVolume)
 
     def run(self) -> None:
         """Compare all of it. Raise VolumeMissing or VolumeFailed."""
@@ -119,10 +121,16 @@ class Comparison:
             self.findings.missing += 1
             log.error("a file has another size than was stored; its copy is out of service", extra={"path": file.path})
             self._set_state(row, "good", "bad")
-        elif row["state"] == "missing" and is_whole and self.volume.digest_on_disk(file.path) == bytes(row["sha256"]):
+        elif row["state"] == "missing" and is_whole and self._has_digest(file.path, bytes(row["sha256"])):
             self.findings.found_again += 1
             with self.database.transaction() as connection:
                 damage.put_in_service(connection, row["copy_key"], row["path"], row["path"], "found well")
+
+    def _has_digest(self, path: str, sha256: bytes) -> bool:
+        try:
+            return self.volume.digest_on_disk(path) == sha256
+        except DigestMismatch:  # what is sealed, and was changed
+            return False
 
     def _missing(self, row: Row) -> None:
         # What lies in quarantine and has a row is out of service already.
@@ -188,14 +196,14 @@ class Comparison:
         """Digest, transfer syntax and record of a file that is the object that its name says; else None."""
         sha256 = sha256_in_name(path)
         try:
-            if sha256 is None or self.volume.digest_on_disk(path) != sha256:
+            if sha256 is None or not self._has_digest(path, sha256):
                 return None
             meta = part10.decode_file_meta(self.volume.read_start(path, part10.START_BYTES_MAX))
             scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
             for chunk in self.volume.read(path, meta.dataset_offset):
                 scanner.feed(memoryview(chunk))
             return sha256, meta.transfer_syntax_uid, make_record(scanner.finish())
-        except (CannotUnderstand, NotFound):
+        except (CannotUnderstand, NotFound, DigestMismatch):
             return None
 
     def index(
@@ -208,11 +216,12 @@ class Comparison:
             log.warning("a file without a row was taken for its object's lost copy", extra={"path": file.path})
             return True
         stored = store_rows.StoredFile(volume_id, file.path, sha256, file.size_bytes)
-        outcome, _key = store_rows.store(connection, record, transfer_syntax_uid, stored, None)
+        outcome, key = store_rows.store(connection, record, transfer_syntax_uid, stored, None)
         if outcome == "other":
-            outcome, _key = store_rows.store(connection, record, transfer_syntax_uid, stored, None, keep_beside=True)
+            outcome, key = store_rows.store(connection, record, transfer_syntax_uid, stored, None, keep_beside=True)
         if outcome != "stored":
-            return False
+            # A repository has every object; on another volume it is what a move left behind.
+            return self.is_repository and bool(movement.add_copies(connection, volume_id, [(key, file.path)]))
         self.findings.indexed += 1
         log.warning("a file without a row was indexed", extra={"path": file.path})
         return True

@@ -26,9 +26,10 @@ from pacs.index import damage as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
 from pacs.index.retrieve import withdraw_copy
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
-from pacs.storage.names import fresh_path, object_path
+from pacs.storage.names import fresh_path, object_path, repository_path
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,8 @@ class Repair:
             return "good" if is_good else "bad"
         except NotFound:
             return "missing"
+        except DigestMismatch:  # what is sealed, and was changed
+            return "bad"
         except VolumeError:
             raise
         except PacsError:
@@ -246,6 +249,8 @@ class Repair:
 def _new_path(row: Row) -> str:
     if row["path"].startswith("objects/"):
         return fresh_path(row["path"])
+    if row["tier"] == REPOSITORY_TIER:
+        return fresh_path(repository_path(bytes(row["sha256"])))
     return object_path(
         row["tenant_id"], row["arrived_at"], study_key(row["study_instance_uid"]), bytes(row["sha256"])
     )  # fmt: skip

@@ -137,15 +137,14 @@ class _Beyond(Comparison):
         self, connection: Connection, file: FileStatus, sha256: bytes, transfer_syntax_uid: str, record: IndexRecord
     ) -> bool:
         """Give a file its row: as the nightly comparison does, as of when it came, or as one copy more."""
-        before = self.found.indexed
-        if super().index(connection, file, sha256, transfer_syntax_uid, record):
-            if self.found.indexed > before:
-                self._date(connection, file, sha256, record)
-            return True
         if rows.add_further_copy(connection, record.sop_instance_uid, sha256, self.volume.volume_id, file.path):
             self.found.further += 1
             return True
-        return False
+        before = self.found.indexed
+        is_used = super().index(connection, file, sha256, transfer_syntax_uid, record)
+        if self.found.indexed > before:
+            self._date(connection, file, sha256, record)
+        return is_used
 
     def _date(self, connection: Connection, file: FileStatus, sha256: bytes, record: IndexRecord) -> None:
         arrival = self.arrivals.get((sha256.hex(), record.sop_instance_uid))

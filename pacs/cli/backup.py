@@ -13,12 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pacs.backup.backup import Backup
 from pacs.backup.repository import Repository
 from pacs.backup.restore import Restore
+from pacs.cli.backup_keys import keys
+from pacs.cli.backup_repository import repository
 from pacs.cli.context import acting_as_owner, data_of
 from pacs.cli.instance import open_instance
 from pacs.errors import UsageError
 from pacs.settings import Settings, load
 
 backup = typer.Typer(no_args_is_help=True, help="Backups.")
+backup.add_typer(repository, name="repository")
+backup.add_typer(keys, name="keys")
 
 _UNSET = "No backup repository is set. Set backup_repository in config/pacs.toml, or PACS_BACKUP_REPOSITORY."
 

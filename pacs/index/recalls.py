@@ -74,11 +74,13 @@ def is_open(connection: Connection, recall_key: int) -> bool:
 
 def objects_to_recall(connection: Connection, study_key: int, near: Sequence[str]) -> list[Row]:
     """A study's objects of which no good copy is on a near volume, a row a good copy elsewhere, the nearest first:
-    object_key, copy_key, volume_id, path, sha256, size_bytes."""
+    object_key, copy_key, volume_id, path, sha256, size_bytes, and for a new path tenant_id, arrived_at,
+    study_instance_uid."""
     return connection.execute(
-        "SELECT o.object_key, c.copy_key, c.volume_id::text, c.path, o.sha256, o.size_bytes FROM series se"
+        "SELECT o.object_key, c.copy_key, c.volume_id::text, c.path, o.sha256, o.size_bytes, o.tenant_id, o.arrived_at,"
+        " st.study_instance_uid FROM study st JOIN series se USING (study_key)"
         " JOIN object o USING (series_key) JOIN copy c USING (object_key) JOIN volume v USING (volume_id)"
-        " WHERE se.study_key = %(study)s AND c.state = 'good' AND NOT EXISTS (SELECT FROM copy k"
+        " WHERE st.study_key = %(study)s AND c.state = 'good' AND NOT EXISTS (SELECT FROM copy k"
         " WHERE k.object_key = o.object_key AND k.state = 'good' AND k.volume_id = ANY (%(near)s::uuid[]))"
         " ORDER BY o.object_key, v.tier, c.copy_key",
         {"study": study_key, "near": list(near)},

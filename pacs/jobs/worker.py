@@ -17,6 +17,7 @@ from pacs.archive.repair import Repair
 from pacs.archive.reverted import IN_FLIGHT_S, reconcile_reverted
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
+from pacs.backup.shipping_turns import Shipping
 from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index import growth, recalls, tiers
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 COUNT_S = 900.0
 #: How often it is looked whether a study is to be recalled [s].
 RECALL_INTERVAL_S = 1.0
+#: How often it is looked whether something is to be shipped [s].
+SHIP_INTERVAL_S = 5.0
 #: How long recalls that are over are shown [days].
 _RECALLS_KEPT_DAYS = 30
 
@@ -47,8 +50,9 @@ class Worker:
         self.receipts = Receipts(settings.data)
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
-        self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self.lineage = Lineage(settings.data, database, volumes)
+        self._shipping = Shipping(database, volumes, settings.data, self.stop, self.lineage.may_ship)
+        self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
@@ -60,6 +64,7 @@ class Worker:
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
+            "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
         self._look_first()
         threads = [
@@ -74,6 +79,7 @@ class Worker:
             thread.join()
         self._mover.close()
         self._recaller.close()
+        self._shipping.close()
 
     def _repeat(self, interval_s: float, *tasks: Callable[[], None]) -> None:
         while not self.stop.is_set():
@@ -123,7 +129,7 @@ class Worker:
         """Bring each volume's copies of the journal and the receipts up to date."""
         if self.lineage.is_held:  # theirs may know more than ours
             return
-        for volume in self.volumes.all():
+        for volume in self.volumes.own():
             for kept in (self.journal, self.receipts):
                 try:
                     kept.copy_to(volume)
@@ -152,6 +158,10 @@ class Worker:
             if not done.is_nothing:
                 succeeded = done.failed == 0 and not done.errors
                 record_run(self.database, "tier", started, succeeded, asdict(done))
+
+    def ship(self) -> None:
+        """Have every repository given what it does not have yet, each on a thread of its own."""
+        self._shipping.turn()
 
     def repair(self) -> None:
         """Make copies that are missing or bad anew, from others of their objects or the backup."""

@@ -211,17 +211,21 @@ class LocalVolume:
     def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
         digest = hashlib.sha256()
+        for chunk in self.read_on_disk(path):
+            digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+        return digest.digest()
+
+    def read_on_disk(self, path: str) -> Iterator[memoryview]:
+        """The file's bytes past the page cache; each piece is overwritten by the next. Raise NotFound."""
         try:
-            for chunk in read_past_cache(self.root / path):
-                digest.update(chunk)
-                if on_bytes is not None:
-                    on_bytes(len(chunk))
+            yield from read_past_cache(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
             self.require_present()  # else it is the volume that is missing, and no file
             raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.") from None
         except OSError as error:
             raise unreadable(self.root, error) from error
-        return digest.digest()
 
     def remove(self, path: str) -> None:
         """Remove a file whose row is gone or was never made; one that is gone already is no fault."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as botocore_errors
 
-from pacs.errors import VolumeFailed
+from pacs.errors import PathTaken, VolumeFailed
 from pacs.storage.s3_client import Place, code_of, translated
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ class Uploads:
                 "It does not count. Look at what answers there: a proxy?"
             )
 
-    def _taken(self) -> VolumeFailed:
-        return VolumeFailed(
+    def _taken(self) -> PathTaken:
+        return PathTaken(
             f"{self._place.location}: something is at a key that is used once. Does another write into this bucket?"
         )
 

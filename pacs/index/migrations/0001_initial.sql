@@ -17,15 +17,30 @@ CREATE TABLE volume (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     volume_id    uuid PRIMARY KEY,
     name         text NOT NULL UNIQUE,
-    tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 3),
-    kind         text NOT NULL CHECK (kind IN ('local', 'nfs', 'smb', 's3')),
+    tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 4),  -- 4: a backup repository
+    kind         text NOT NULL CHECK (kind IN ('local', 'nfs', 'smb', 's3', 'sftp')),
     location     text NOT NULL,  -- a folder, or s3://bucket/prefix
     options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes
     state        text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'draining', 'retired')),
     serving_id   uuid UNIQUE GENERATED ALWAYS AS (CASE WHEN state <> 'retired' THEN volume_id END) STORED,
     -- Since when the worker has not found it: what is on it only is offline.
     absent_since timestamptz,
+    -- Of a repository that a restore came from: there may be objects that are nowhere else yet.
+    is_source    boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now()
+);
+
+-- How far a repository has what arrived: of the objects up to this key each has a row in `copy` there, or had no good
+-- copy to be read. A look at what is to be shipped begins here (archive/shipping.py).
+CREATE TABLE shipping (
+    tenant_id  smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    volume_id  uuid PRIMARY KEY REFERENCES volume ON DELETE CASCADE,
+    position   bigint NOT NULL DEFAULT 0,
+    -- When all of the archive was last looked through.
+    swept_at   timestamptz,
+    -- Why the last turn did not ship all; empty if it did.
+    last_error text NOT NULL DEFAULT '',
+    turned_at  timestamptz
 );
 
 CREATE TABLE device (
