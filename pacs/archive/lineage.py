@@ -63,7 +63,7 @@ class Lineage:
         return volume_id in self._looked_at and not self.is_held
 
     def look_for_fence(self) -> None:
-        """Whether another node has taken over, before a receiver takes associations. Where it cannot be told it goes on."""
+        """Whether another node has taken over, before a receiver takes associations. If that cannot be told, it goes on."""
         state = self.files.state()
         if state is None:
             return

@@ -10,17 +10,27 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from pacs.cli.instance import Instance
+from pacs.index.refusals import list_refusals
+from pacs.net.negotiation import REJECTED_CONGESTION, Caller, Negotiation
+from pacs.net.refusals import Refusals
+from pacs.storage.lineage import LineageFiles
 from pacs.storage.names import sha256_in_name
 from tests.faults.process import wait_for
 from tests.fix_instance import Dev
-from tests.peer import RawObject, store
+from tests.peer import RawObject, get, store, study_uid_of
 from tests.synthetic import ct_study
 
 _TIERS = ("tier1", "tier2")
@@ -63,8 +73,6 @@ def objects_on(data: Path) -> set[bytes]:
 
 def objects_in_index(dev: Dev) -> set[bytes]:
     """The digests of the objects that the index has a good copy of."""
-    import psycopg
-
     with psycopg.connect(f"host={dev.data / 'run'} dbname=pacs user=pacs") as connection:
         rows = connection.execute(
             "SELECT DISTINCT o.sha256 FROM object o JOIN copy c USING (object_key) WHERE c.state = 'good'"
@@ -73,8 +81,6 @@ def objects_in_index(dev: Dev) -> set[bytes]:
 
 
 def timeline_of(dev: Dev) -> int:
-    import psycopg
-
     with psycopg.connect(f"host={dev.data / 'run'} dbname=pacs user=pacs") as connection:
         row = connection.execute("SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int")
         found = row.fetchone()
@@ -169,3 +175,100 @@ def test_a_power_cut_is_no_alarm(moments: Moments, new_dev: Callable[..., Dev]) 
         beaten(dev, 1)
         assert shown(dev)["reverted"] is None
         dev.kill_all()
+
+
+def other_epoch(folder: Path, lineage_id: str, epoch: int) -> None:
+    """What another node that has taken over leaves on a volume or in a repository."""
+    (folder / "lineage.json").write_text(json.dumps({"lineage_id": lineage_id, "epoch": epoch, "at": "2026-11-22"}))
+
+
+def test_a_node_that_meets_a_higher_epoch_stops_and_one_that_is_claimed_goes_on(
+    moments: Moments, new_dev: Callable[..., Dev]
+) -> None:
+    dev = new_dev(**_SETTINGS)
+    copy_disks(moments.new, dev.data, lambda name: True)
+    state = json.loads((dev.data / "lineage" / "state.json").read_text())
+    other_epoch(dev.data / "tier2", state["lineage_id"], 5)
+    dev.start()
+    assert "epoch 5" in shown(dev)["fenced"]
+    said = check_of(dev)
+    assert said["severity"] == "critical" and "takes no associations" in said["message"]
+    with pytest.raises(urllib.error.HTTPError) as answered:
+        urllib.request.urlopen(f"http://127.0.0.1:{dev.http_port}/healthz")
+    assert answered.value.code == 503
+    # From this machine an administrator may read what is here; nothing is taken, decided or removed.
+    third = [RawObject.of(each) for each in ct_study(3, 1)]
+    assert store(dev.dicom_port, third) == [0xA700]
+    first = moments.sent["old"]
+    offered = [(raw.sop_class_uid, raw.transfer_syntax_uid) for raw in first]
+    assert len(get(dev.dicom_port, [study_uid_of(first[0])], offered)) == 3
+    for words in (["device", "remove", "late"], ["reconcile", "run"], ["scrub", "run"], ["selftest"]):
+        refused = dev.pacs(*words, check=False)
+        assert refused.returncode in (4, 13) and "is fenced" in refused.stdout + refused.stderr, words
+    before = json.loads((dev.data / "tier1" / "lineage.json").read_text())
+    assert dev.pacs("lineage", "claim", check=False).returncode == 2
+    dev.pacs("lineage", "claim", "--yes")
+    wait_for(lambda: (shown(dev)["reverted"] or {}).get("reconciled_at"), "it is not put right", 60)
+    assert shown(dev)["mark"]["epoch"] == 6 and shown(dev)["fenced"] is None
+    wait_for(lambda: json.loads((dev.data / "tier2" / "lineage.json").read_text())["epoch"] == 6, "no mark")
+    assert json.loads((dev.data / "tier1" / "lineage.json").read_text())["generation"] > before["generation"]
+    assert wait_for(lambda: store(dev.dicom_port, third) == [0], "nothing is stored")
+    # The log goes on on a new timeline from the next start on.
+    assert check_of(dev)["severity"] == "critical" and "Restart" in check_of(dev)["hint"]
+    dev.stop()
+    dev.start()
+    assert timeline_of(dev) == 2
+    assert check_of(dev)["severity"] == "warning"
+
+
+def test_who_calls_from_elsewhere_is_rejected_by_a_fenced_node(instance: Instance) -> None:
+    """pacs dev has loopback only: so the decision itself."""
+    LineageFiles(instance.settings.data).fence("another node has taken over", 7)
+    refusals = Refusals(instance.database)
+    negotiation = Negotiation(instance.database, instance.settings, refusals)
+    admission = negotiation.admit(Caller("CT1", instance.settings.ae_title, "192.0.2.7"))
+    assert admission.rejection == REJECTED_CONGESTION
+    refusals.stop()
+    (row,) = list_refusals(instance.database)
+    assert "is fenced: another node has taken over" in row["reason"]
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=_LONG)])
+def test_killed_while_it_is_put_right(moments: Moments, new_dev: Callable[..., Dev], kills: int) -> None:
+    dev = new_dev(**_SETTINGS)
+    copy_disks(moments.old, dev.data, lambda name: name not in _TIERS)
+    copy_disks(moments.new, dev.data, lambda name: name in _TIERS)
+    there = objects_on(dev.data)
+    for number in range(kills):
+        dev.start()
+        wait_for(lambda: shown(dev)["reverted"], "not noticed")
+        time.sleep(0.1 * number)  # wherever it is by then
+        dev.kill_all()
+    dev.start()
+    wait_for(lambda: (shown(dev)["reverted"] or {}).get("reconciled_at"), "it is not put right", 60)
+    assert objects_in_index(dev) == there
+    assert objects_on(dev.data) == there
+    assert timeline_of(dev) >= 2
+    assert not list((dev.data / "tier1").glob("quarantine/*"))
+
+
+def test_what_came_is_known_as_before(moments: Moments, new_dev: Callable[..., Dev]) -> None:
+    """When an object came, and who sent it, is in the receipts on the volumes."""
+    dev = new_dev(**_SETTINGS)
+    copy_disks(moments.old, dev.data, lambda name: name not in _TIERS)
+    copy_disks(moments.new, dev.data, lambda name: name in _TIERS)
+    receipts = [
+        json.loads(line)
+        for path in (moments.new / "receipts").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    came = {each[0]: (each[2], line["from"]["ae"]) for line in receipts for each in line.get("stored", ())}
+    dev.start()
+    wait_for(lambda: (shown(dev)["reverted"] or {}).get("reconciled_at"), "it is not put right", 60)
+    with psycopg.connect(f"host={dev.data / 'run'} dbname=pacs user=pacs") as connection:
+        rows = connection.execute(
+            "SELECT encode(sha256, 'hex'), arrived_at, calling_ae FROM object JOIN association USING (association_key)"
+        ).fetchall()
+    assert {row[0]: (row[1], row[2]) for row in rows} == {
+        sha256: (datetime.fromisoformat(at), ae) for sha256, (at, ae) in came.items()
+    }
