@@ -8,8 +8,7 @@ Two fsyncs a turn for the state and for each disk; shares, buckets and repositor
 hour. Nothing is asked of the receive path but whether the file that fences is there, once a second. A repository is
 given nothing before its mark was looked at.
 
-`begin_epoch` is what a restore, a move and a promotion call, and `mark_of_node` what they and the backup put into a
-repository's identity file and its recovery points.
+`take_over` is what a restore calls, `begin_epoch` what a move and a promotion do.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Lineage:
         return volume_id in self._looked_at and not self.is_held
 
     def look_for_fence(self) -> None:
-        """Whether another node has taken over, before a receiver takes associations. If that cannot be told, it goes on."""
+        """Whether another node has taken over, before a receiver takes associations. What cannot be told is logged."""
         state = self.files.state()
         if state is None:
             return
@@ -163,13 +162,15 @@ class Lineage:
         return True
 
 
-def mark_of_node(data: Path) -> Mark | None:
-    """The newest mark that the state has: what a recovery point and a repository's identity file are given.
+def take_over(data: Path, repository: Volume) -> Mark:
+    """This node was restored from a repository, and is the archive from now on: its lineage goes on in a new epoch.
 
-    None where the worker never ran.
+    The repository has it when this returns, so that the node that wrote there stops as soon as it looks.
     """
-    state = LineageFiles(data).state()
-    return state.mark if state is not None else None
+    found = read_mark(repository)
+    mark = begin_epoch(data, found.lineage_id if found else None, found.epoch if found else 0)
+    write_mark(repository, mark)
+    return mark
 
 
 def begin_epoch(data: Path, lineage_id: str | None = None, above: int = 0) -> Mark:

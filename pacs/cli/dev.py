@@ -23,7 +23,7 @@ from typing import IO, Annotated
 import typer
 
 from pacs.cli.cluster import Cluster
-from pacs.errors import DatabaseUnavailable, SettingsError, UsageError
+from pacs.errors import DatabaseUnavailable, PacsError, SettingsError, UsageError
 from pacs.index import database as index
 from pacs.machine.identity import make_dicom_tls
 from pacs.machine.timeline import begin_if_needed
@@ -70,8 +70,11 @@ def dev(
 def _look_back(folder: Path, cluster: Cluster) -> None:
     """Whether a disk went back in time, before the database writes anything: as pacs-identity does on the appliance."""
     settings = load(folder)
-    notice = look_before_start(folder, (settings.tier1_root, settings.tier2_root))
-    begin_if_needed(folder, notice, cluster.cluster, cluster.binaries)
+    try:
+        notice = look_before_start(folder, (settings.tier1_root, settings.tier2_root))
+        begin_if_needed(folder, notice, cluster.cluster, cluster.binaries)
+    except PacsError as error:  # no reason not to start: the worker looks again
+        typer.echo(f"error: it cannot be told whether a disk went back in time: {error}", err=True)
 
 
 def _prepare(folder: Path) -> None:

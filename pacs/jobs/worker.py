@@ -110,7 +110,8 @@ class Worker:
         notice.result, notice.problems = reconcile_reverted(
             self.database, self.volumes, self.journal, self.receipts, in_flight_s, self.stop.wait
         )
-        if self.stop.is_set():
+        now = self.lineage.files.reverted()
+        if self.stop.is_set() or now is None or now.findings != notice.findings:  # more was noticed: all of it again
             return
         self.lineage.settle(notice)
         record_run(self.database, "reverted", started, not notice.problems, notice.result)

@@ -135,11 +135,11 @@ class LineageFiles:
 
 
 def read_mark(volume: Volume) -> Mark | None:
-    """The mark on a volume; None if it has none. Raise VolumeError if it is none, VolumeMissing, VolumeFailed."""
+    """The mark on a volume; None if it has none. Raise VolumeMissing, VolumeFailed."""
     if not volume.has(MARK_FILE):
         volume.require_present()
         return None
-    return _parse(volume.read_small(MARK_FILE), f"{volume.location}/{MARK_FILE}")
+    return _parse(volume.read_small(MARK_FILE))
 
 
 def write_mark(volume: Volume, mark: Mark) -> None:
@@ -150,7 +150,7 @@ def write_mark(volume: Volume, mark: Mark) -> None:
 def read_mark_at(root: Path) -> Mark | None:
     """The mark of a volume on a disk, before anything runs; None if it has none, or is not here."""
     try:
-        return _parse((root / MARK_FILE).read_bytes(), str(root / MARK_FILE))
+        return _parse((root / MARK_FILE).read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -162,11 +162,12 @@ def encoded(mark: Mark) -> bytes:
     return (json.dumps(mark_values(mark), indent=1) + "\n").encode()
 
 
-def _parse(content: bytes, where: str) -> Mark:
+def _parse(content: bytes) -> Mark:
+    """The mark that a file holds. One that is none is of no lineage: that is noticed, and it is written anew."""
     try:
         return mark_of(json.loads(content))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VolumeError(f"{where} is no mark of a lineage ({error!r}). Remove it, if the volume is ours.") from error
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Mark("that cannot be read", 0)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

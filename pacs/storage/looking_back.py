@@ -18,8 +18,8 @@ from pacs.storage.volume import IDENTITY_FILE, read_identity
 log = logging.getLogger(__name__)
 
 
-def act_on(files: LineageFiles, findings: Iterable[Finding]) -> Reverted | None:
-    """Fence this node, or note what went back in time; say so in the log. Return what there is to be put right."""
+def act_on(files: LineageFiles, findings: Iterable[Finding]) -> None:
+    """Fence this node, or note what went back in time; say so in the log."""
     findings = list(findings)
     notice = files.reverted()
     for each in findings:
@@ -30,7 +30,7 @@ def act_on(files: LineageFiles, findings: Iterable[Finding]) -> Reverted | None:
     said = set(notice.findings) if notice is not None and not notice.reconciled_at else set()
     new = [each for each in new if each.message not in said]
     if not new:
-        return notice if notice is not None and not notice.reconciled_at else None
+        return
     for each in new:
         log.critical("something went back in time: %s", each.message)
     is_state = any(each.kind == "beyond the state" or each.place == "the database" for each in new)
@@ -39,11 +39,10 @@ def act_on(files: LineageFiles, findings: Iterable[Finding]) -> Reverted | None:
     notice.findings += [each.message for each in new]
     notice.is_state = notice.is_state or is_state
     files.put_reverted(notice)
-    return notice
 
 
 def look_before_start(data: Path, roots: Iterable[Path]) -> Reverted | None:
-    """Look at the marks of volumes on disks, before the database is started. Return what there is to be put right.
+    """Look at the marks of volumes on disks, before the database is started. Return what went back in time, if any did.
 
     roots: where the settings say that tiers are; others are where the state knows them. Raise VolumeError.
     """
@@ -56,7 +55,8 @@ def look_before_start(data: Path, roots: Iterable[Path]) -> Reverted | None:
     for root in (*roots, *places.values()):
         if (root / IDENTITY_FILE).exists():
             identity = read_identity(root)
-            here.setdefault(identity.volume_id, (f"volume {'/'.join(identity.roles)} at {root}", root))
+            known = state.places.get(identity.volume_id) if state else None
+            here.setdefault(identity.volume_id, (f"volume {known.name if known else identity.roles[0]}", root))
     marks = {key: (name, read_mark_at(root)) for key, (name, root) in here.items()}
     if state is None:
         newest = max((mark for _name, mark in marks.values() if mark), key=lambda mark: mark.generation, default=None)
@@ -65,7 +65,8 @@ def look_before_start(data: Path, roots: Iterable[Path]) -> Reverted | None:
         state = State(newest.lineage_id, newest.epoch)
         files.put_state(state)
     findings = [each for key, (name, mark) in marks.items() if (each := judge(state, key, name, mark)) is not None]
-    return act_on(files, findings)
+    act_on(files, findings)
+    return files.reverted()
 
 
 def note_claim(files: LineageFiles) -> None:

@@ -32,6 +32,7 @@ UNITS = (
     "pacs-backup.timer",
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
+    "pacs-selftest.timer",
     "pacs-screen.timer",
     "pacs-grow.timer",
 )
