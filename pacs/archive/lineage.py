@@ -135,6 +135,8 @@ class Lineage:
     def _move_on(self, state: State, marks: Mapping[str, tuple[str, Mark | None]]) -> None:
         """Write the next marks, the state's first. What the volumes have by then is noted with the next turn's."""
         here = {row.volume_id for row in self.volumes.rows} | {DATABASE}
+        if self._is_due(DATABASE):
+            state = replace(state, timeline=rows.timeline(self.database))
         known = {key: place for key, place in {**state.places, **self._confirmed}.items() if key in here}
         state = replace(state, places=known).next(self._writer, _now())
         self.files.put_state(state)

@@ -5,6 +5,7 @@
     the files, in the order in which their receipts say that they came, each read and compared with its digest:
         the lost copy of an object ─ taken for it │ an object that the index does not know ─ indexed, as of when it came
         one copy more of an object that has another ─ a row │ not whole, or a second one on its volume ─ quarantine
+        (the row of one that had moved to there is forgotten: it is not to be made again where it was)
     the rest of the journal's changes ─▶ index
 
 All rows are looked at before any file is: a file that moved after the moment that the index is of must not count as a
@@ -47,6 +48,8 @@ class Found(Findings):
 
     #: Files that are one copy more of an object that has another.
     further: int = 0
+    #: Rows whose files are gone as they had moved to where such a copy was found.
+    moved: int = 0
     #: Changes that the journal knew and the index did not.
     changes: int = 0
 
@@ -137,8 +140,11 @@ class _Beyond(Comparison):
         self, connection: Connection, file: FileStatus, sha256: bytes, transfer_syntax_uid: str, record: IndexRecord
     ) -> bool:
         """Give a file its row: as the nightly comparison does, as of when it came, or as one copy more."""
-        if rows.add_further_copy(connection, record.sop_instance_uid, sha256, self.volume.volume_id, file.path):
+        uid, volume_id = record.sop_instance_uid, self.volume.volume_id
+        known = rows.add_further_copy(connection, uid, sha256, volume_id, file.path)
+        if known is not None:
             self.found.further += 1
+            self.found.moved += rows.forget_moved(connection, [known])
             return True
         before = self.found.indexed
         is_used = super().index(connection, file, sha256, transfer_syntax_uid, record)

@@ -35,7 +35,7 @@ def _of(notice: Reverted) -> Result:
     result = notice.result
     done = (
         f"found again: {result.get('indexed', 0)} objects and {result.get('changes', 0)} changes, "
-        f"{result.get('missing', 0)} files are gone"
+        f"{result.get('missing', 0) - result.get('moved', 0)} files are gone"
     )
     if notice.is_state and notice.timeline_before is None:
         return Result(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pacs.index.database import Connection, Database
 from pacs.index.store import DEFAULT_TENANT
+from pacs.index.volumes import REPOSITORY_TIER
 
 
 def get_mark(database: Database) -> dict[str, Any] | None:
@@ -27,18 +28,36 @@ def put_mark(database: Database, values: Mapping[str, Any]) -> None:
         )
 
 
-def add_further_copy(connection: Connection, sop_instance_uid: str, sha256: bytes, volume_id: str, path: str) -> bool:
-    """Take a whole file without a row for one copy more of its object. False if that has one on the volume, or is not
-    known."""
-    return (
-        connection.execute(
-            "INSERT INTO copy (tenant_id, object_key, volume_id, path) SELECT o.tenant_id, o.object_key, %s, %s"
-            " FROM object o WHERE o.tenant_id = %s AND o.sop_instance_uid = %s AND o.sha256 = %s"
-            " ON CONFLICT DO NOTHING",
-            (volume_id, path, DEFAULT_TENANT, sop_instance_uid, sha256),
-        ).rowcount
-        == 1
-    )
+def timeline(database: Database) -> int:
+    """The timeline that the database's log is on: the first eight digits of a segment's name."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS hex").fetchone()
+    assert row is not None
+    return int(row["hex"], 16)
+
+
+def add_further_copy(
+    connection: Connection, sop_instance_uid: str, sha256: bytes, volume_id: str, path: str
+) -> int | None:
+    """Take a whole file without a row for one copy more of its object; return the object's key. None if that has a copy
+    on the volume already, or is not known."""
+    row = connection.execute(
+        "INSERT INTO copy (tenant_id, object_key, volume_id, path) SELECT o.tenant_id, o.object_key, %s, %s"
+        " FROM object o WHERE o.tenant_id = %s AND o.sop_instance_uid = %s AND o.sha256 = %s"
+        " ON CONFLICT DO NOTHING RETURNING object_key",
+        (volume_id, path, DEFAULT_TENANT, sop_instance_uid, sha256),
+    ).fetchone()
+    return int(row["object_key"]) if row else None
+
+
+def forget_moved(connection: Connection, object_keys: Sequence[int]) -> int:
+    """Forget the copies of objects whose files are gone and that have a good copy on another volume than a repository:
+    they had moved. Return how many."""
+    return connection.execute(
+        "DELETE FROM copy c WHERE c.object_key = ANY (%s) AND c.state = 'missing' AND EXISTS (SELECT FROM copy x"
+        " JOIN volume v USING (volume_id) WHERE x.object_key = c.object_key AND x.state = 'good' AND v.tier < %s)",
+        (list(object_keys), REPOSITORY_TIER),
+    ).rowcount
 
 
 def association_of(connection: Connection, sender: Mapping[str, Any]) -> int:

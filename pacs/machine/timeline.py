@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from pacs.errors import DatabaseUnavailable
@@ -41,7 +42,7 @@ def begin_if_needed(data: Path, notice: Reverted | None, cluster: Path, programs
         files.put_reverted(notice)
         return False
     log.warning("the database's disk went back in time: its log goes on on a new timeline after %d", now)
-    _begin(cluster, data / "config" / "pgbackrest.conf")
+    _begin(cluster, data / "config" / "pgbackrest.conf", range(now + 1, notice.timeline_elsewhere + 1))
     return True
 
 
@@ -57,17 +58,26 @@ def timeline_of(cluster: Path, programs: Path) -> int:
     return max(map(int, found))
 
 
-def _begin(cluster: Path, pgbackrest: Path) -> None:
-    owner = cluster.stat()
+def _begin(cluster: Path, pgbackrest: Path, elsewhere: Iterable[int]) -> None:
     settings = cluster / "postgresql.auto.conf"
     kept = re.sub(f"{_BEGIN}.*?{_END}\n", "", settings.read_text() if settings.exists() else "", flags=re.DOTALL)
     command = _histories_only(pgbackrest).replace("'", "''")
     lines = [_BEGIN, f"restore_command = '{command}'", "recovery_target_timeline = 'current'", _END]
-    for path, content in ((settings, kept + "\n".join(lines) + "\n"), (cluster / "recovery.signal", "")):
-        durable.replace_file(path, content.encode(), 0o600)
-        if os.geteuid() == 0:
-            os.chown(path, owner.st_uid, owner.st_gid)
-    durable.fsync_folder(cluster)
+    for number in elsewhere:  # a history that is there is passed over, whatever it says
+        history = cluster / "pg_wal" / f"{number:08X}.history"
+        if not history.exists():
+            _write(history, "# pacs: a timeline that went on elsewhere\n")
+    _write(settings, kept + "\n".join(lines) + "\n")
+    _write(cluster / "recovery.signal", "")
+
+
+def _write(path: Path, content: str) -> None:
+    """Write a file of the cluster, as its owner's."""
+    durable.replace_file(path, content.encode(), 0o600)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+    durable.fsync_folder(path.parent)
 
 
 def _histories_only(pgbackrest: Path) -> str:

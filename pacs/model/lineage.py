@@ -33,6 +33,8 @@ class Mark:
     writer: str = ""
     #: When it was written, ISO 8601, for a person.
     at: str = ""
+    #: The timeline that the database's log was on; 0: not known.
+    timeline: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class State:
     settled: tuple[str, ...] = ()
     #: Lineages that it had: the volumes of an appliance that an archive was restored onto carry them yet.
     former: tuple[str, ...] = ()
+    timeline: int = 0
 
     @property
     def mark(self) -> Mark:
@@ -100,8 +103,9 @@ class Finding:
     kind: Kind
     place: str
     message: str
-    #: That the place has.
+    #: What the place has.
     epoch: int = 0
+    timeline: int = 0
 
 
 def judge(state: State, place_id: str, name: str, mark: Mark | None) -> Finding | None:
@@ -129,7 +133,7 @@ def judge(state: State, place_id: str, name: str, mark: Mark | None) -> Finding 
             f"{name} was written last at {mark.at or 'an unknown time'} (generation {mark.generation}), of which the "
             f"state's disk knows nothing: it is of {state.at or 'before'} (generation {state.generation})"
         )
-        return Finding("beyond the state", name, words)
+        return Finding("beyond the state", name, words, mark.epoch, mark.timeline)
     if mark.generation < least:
         words = f"{name} is of {mark.at} (generation {mark.generation}), and had generation {least} before"
         return Finding("behind the state", name, words)
@@ -153,6 +157,7 @@ def state_of(values: Mapping[str, Any]) -> State:
         at=str(values["at"]), starts=tuple(Start(**each) for each in values["starts"]),
         places={key: Place(**each) for key, each in values["places"].items()},
         settled=tuple(map(str, values.get("settled", ()))), former=tuple(map(str, values.get("former", ()))),
+        timeline=int(values.get("timeline", 0)),
     )  # fmt: skip
 
 
@@ -165,5 +170,5 @@ def mark_of(values: Mapping[str, Any]) -> Mark:
     """The mark in such values, whatever else is among them. Raise KeyError, TypeError or ValueError if it is none."""
     return Mark(
         lineage_id=str(values["lineage_id"]), epoch=int(values["epoch"]), generation=int(values.get("generation", 0)),
-        writer=str(values.get("writer", "")), at=str(values.get("at", "")),
+        writer=str(values.get("writer", "")), at=str(values.get("at", "")), timeline=int(values.get("timeline", 0)),
     )  # fmt: skip

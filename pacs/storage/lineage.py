@@ -39,6 +39,8 @@ class Reverted:
     #: The database's timeline when it was noticed; None: not looked at yet, or nothing to do.
     timeline_before: int | None = None
     timeline: int | None = None
+    #: The highest timeline that is in use elsewhere, as far as the marks say.
+    timeline_elsewhere: int = 0
     reconciled_at: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     #: What could not be put right, in words.

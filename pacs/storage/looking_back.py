@@ -38,6 +38,7 @@ def act_on(files: LineageFiles, findings: Iterable[Finding]) -> None:
         notice = Reverted(clock.now().isoformat(timespec="seconds"), [])
     notice.findings += [each.message for each in new]
     notice.is_state = notice.is_state or is_state
+    notice.timeline_elsewhere = max(notice.timeline_elsewhere, *(each.timeline for each in new))
     files.put_reverted(notice)
 
 
