@@ -8,7 +8,7 @@ Two fsyncs a turn for the state and for each disk; shares, buckets and repositor
 hour. Nothing is asked of the receive path but whether the file that fences is there, once a second. A repository is
 given nothing before its mark was looked at.
 
-`take_over` is what a restore calls, `begin_epoch` what a move and a promotion do.
+`continue_lineage` is what a restore calls, `begin_epoch` what a move and a promotion do.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Lineage:
         return True
 
 
-def take_over(data: Path, repository: Volume) -> Mark:
+def continue_lineage(data: Path, repository: Volume) -> Mark:
     """This node was restored from a repository, and is the archive from now on: its lineage goes on in a new epoch.
 
     The repository has it when this returns, so that the node that wrote there stops as soon as it looks.
@@ -186,7 +186,7 @@ def begin_epoch(data: Path, lineage_id: str | None = None, above: int = 0) -> Ma
     epoch = max(above, before.epoch if before else 0) + 1
     found = lineage_id or (before.lineage_id if before else str(uuid.uuid4()))
     former = (*before.former, before.lineage_id) if before and before.lineage_id != found else ()
-    state = State(found, epoch, before.generation if before else 0, _now(), former=former)
+    state = State(found, epoch, before.generation if before else 0, former=former).next(str(uuid.uuid4()), _now())
     files.put_state(state)
     files.lift_fence()
     log.warning("lineage %s: this node begins epoch %d", found, epoch)

@@ -72,11 +72,11 @@ def reconcile_reverted(
     journal: Journal,
     receipts: Receipts,
     in_flight_s: float = IN_FLIGHT_S,
-    wait: Callable[[float], Any] = lambda _seconds: None,
+    wait: Callable[[float], bool] = lambda _seconds: False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Put the index right. Return figures, and what could not be done, in words. Raise AlreadyRunning.
 
-    wait is called with what is to be waited for files that are on their way [s].
+    wait is called with how long to wait for files that are on their way [s]; if it returns true all of it ends.
     """
     found, problems = Found(), list[str]()
     with only_one(database, "reconcile"):
@@ -103,12 +103,12 @@ def _absent(volumes: Volumes) -> Iterator[Any]:
     return (row for row in volumes.rows if row.volume_id in volumes.absent)
 
 
-def _settle(orphans: list[_Orphan], in_flight_s: float, wait: Callable[[float], Any], problems: list[str]) -> None:
+def _settle(orphans: list[_Orphan], in_flight_s: float, wait: Callable[[float], bool], problems: list[str]) -> None:
     """Index what was gathered, in the order in which it came."""
     for orphan in sorted(orphans, key=lambda each: (each.at, each.path)):
         age_s = (clock.now() - orphan.file.modified_at).total_seconds()
-        if 0 <= age_s < in_flight_s:
-            wait(in_flight_s - age_s)
+        if 0 <= age_s < in_flight_s and wait(in_flight_s - age_s):
+            return
         try:
             orphan.comparison.settle_orphan(orphan.file)
         except PacsError as error:

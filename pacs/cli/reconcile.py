@@ -27,7 +27,7 @@ def reconcile_run(
     """Compare every file with every row and mend what can be. Ends with 10 if a file is missing or damaged, with 4 if
     not all could be compared."""
     started = clock.now()
-    LineageFiles(data_of(context)).require_not_fenced()
+    LineageFiles(data_of(context)).require_settled()
     with giving_way(), open_instance(data_of(context)) as instance:
         findings = run_reconcile(instance.database, instance.volumes.all(), instance.settings.orphan_age_s)
         findings.failed += [str(reason) for reason in instance.volumes.absent.values()]

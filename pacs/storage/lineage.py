@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs import clock
-from pacs.errors import Fenced, VolumeError
+from pacs.errors import Fenced, TryAgainLater, VolumeError
 from pacs.model.lineage import Mark, State, mark_of, mark_values, state_of, state_values
 from pacs.storage import durable
 from pacs.storage.kinds import Volume
@@ -98,6 +98,16 @@ class LineageFiles:
             self._looked_until_s = clock.monotonic_s() + _LOOK_S
         if self._why is not None:
             raise Fenced(f"This node is fenced: {self._why}. `pacs lineage show` (docs/operate/going-back-in-time.md).")
+
+    def require_settled(self) -> None:
+        """Raise Fenced, or TryAgainLater while what went back in time is not put right: a comparison of files and rows
+        would take files for spare ones that are the only ones."""
+        self.require_not_fenced()
+        notice = self.reverted()
+        if notice is not None and not notice.reconciled_at:
+            raise TryAgainLater(
+                "A disk went back in time, and the worker is putting it right. See `pacs lineage show`."
+            )
 
     def reverted(self) -> Reverted | None:
         """What went back in time and is not acknowledged; None if nothing did."""
