@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,14 @@ def copy_disks(source: Path, target: Path, names: Callable[[str], bool]) -> None
 
 
 def shown(dev: Dev) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(dev.pacs("lineage", "show", "--json").stdout)
-    return found
+    """What `pacs lineage show --json` prints, without the half second that a command takes."""
+    files = LineageFiles(dev.data)
+    state, notice = files.state(), files.reverted()
+    return {
+        "mark": asdict(state.mark) if state else None,
+        "fenced": files.fenced(),
+        "reverted": asdict(notice) if notice else None,
+    }
 
 
 def check_of(dev: Dev, name: str = "lineage") -> dict[str, str]:
@@ -191,6 +197,7 @@ def test_what_is_on_any_disk_is_found_again(
     assert timeline_of(dev) == (2 if state == "old" else 1)
 
 
+@_LONG  # of the rules alone: tests/unit/model/test_lineage.py
 def test_a_power_cut_is_no_alarm(moments: Moments, new_dev: Callable[..., Dev]) -> None:
     dev = new_dev(**_SETTINGS)
     copy_disks(moments.new, dev.data, lambda name: True)
@@ -215,6 +222,7 @@ def test_a_node_that_meets_a_higher_epoch_stops_and_one_that_is_claimed_goes_on(
     other_epoch(dev.data / "tier2", state["lineage_id"], 5)
     dev.start()
     assert "epoch 5" in shown(dev)["fenced"]
+    assert json.loads(dev.pacs("lineage", "show", "--json").stdout) == shown(dev)
     said = check_of(dev)
     assert said["severity"] == "critical" and "takes no associations" in said["message"]
     with pytest.raises(urllib.error.HTTPError) as answered:

@@ -51,7 +51,7 @@ def test_a_restored_node_goes_on_with_the_archives_lineage(instance: Instance, t
     lineage_of(instance).beat()  # its own, of before the restore
     (tmp_path / "repository").mkdir()
     create_identity(tmp_path / "repository", ("tier4",))
-    repository = LocalVolume(tmp_path / "repository")
+    repository = LocalVolume(tmp_path / "repository", "tier4")
     write_mark(repository, Mark("the archive's", 3, 77, "the old node"))
     assert continue_lineage(instance.settings.data, repository).epoch == 4
     met = read_mark(repository)
