@@ -167,11 +167,15 @@ class Lineage:
 def continue_lineage(data: Path, repository: Volume) -> Mark:
     """This node was restored from a repository, and is the archive from now on: its lineage goes on in a new epoch.
 
-    The repository has it when this returns, so that the node that wrote there stops as soon as it looks.
+    The repository has it when this returns, so that the node that wrote there stops as soon as it looks; unless nothing
+    can be written there now: then the worker sees to it.
     """
     found = read_mark(repository)
     mark = begin_epoch(data, found.lineage_id if found else None, found.epoch if found else 0)
-    write_mark(repository, mark)
+    try:
+        write_mark(repository, mark)
+    except PacsError as error:
+        log.error("the repository does not know yet that this node has taken over: %s", error)
     return mark
 
 
