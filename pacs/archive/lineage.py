@@ -14,6 +14,7 @@ given nothing before its mark was looked at.
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,6 +51,7 @@ class Lineage:
         self._due_s: dict[str, float] = {}
         self._confirmed: dict[str, Place] = {}
         self._looked_at: set[str] = set()
+        self._lock = threading.Lock()
 
     @property
     def is_held(self) -> bool:
@@ -75,6 +77,10 @@ class Lineage:
 
     def beat(self) -> None:
         """Look at all marks; act on what does not fit, else move them on. Raise VolumeError, DatabaseUnavailable."""
+        with self._lock:
+            self._beat()
+
+    def _beat(self) -> None:
         state = self.files.state() or self._first()
         marks = self._marks()
         findings = [each for key, (name, mark) in marks.items() if (each := judge(state, key, name, mark)) is not None]
@@ -86,6 +92,10 @@ class Lineage:
 
     def settle(self, notice: Reverted) -> None:
         """What went back in time was put right: the marks go on beyond all that there are."""
+        with self._lock:
+            self._settle(notice)
+
+    def _settle(self, notice: Reverted) -> None:
         state = self.files.state() or self._first()
         marks = self._marks(all_of=True)
         odd = [mark for key, (name, mark) in marks.items() if mark is not None and judge(state, key, name, mark)]

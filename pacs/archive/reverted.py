@@ -168,9 +168,9 @@ def _arrivals(receipts: Receipts, volumes: Iterable[Volume], problems: list[str]
     for volume in volumes:
         try:
             for name in segments_on(volume, FOLDER):
-                content = volume.read_small(f"{FOLDER}/{name}")
-                if name not in ours or not ours[name].read_bytes().startswith(content):
-                    _take(found, lines_of(content))
+                path = f"{FOLDER}/{name}"
+                if name not in ours or ours[name].stat().st_size < volume.size_of(path):
+                    _take(found, lines_of(volume.read_small(path)))
         except (PacsError, CannotUnderstand) as error:
             problems.append(f"The receipts on {volume.location} cannot be read: {error}")
     return found

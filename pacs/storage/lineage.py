@@ -34,6 +34,8 @@ class Reverted:
 
     noticed_at: str
     findings: list[str]
+    #: What was found of which place: what is found again is not told again.
+    found: list[str] = field(default_factory=list)
     #: Whether the database's disk was among it: then its log goes on on a new timeline.
     is_state: bool = False
     #: The database's timeline when it was noticed; None: not looked at yet, or nothing to do.

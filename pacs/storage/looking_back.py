@@ -27,8 +27,8 @@ def act_on(files: LineageFiles, findings: Iterable[Finding]) -> None:
             log.critical("this node is fenced and takes no associations: %s", each.message)
             files.fence(each.message, each.epoch)
     new = [each for each in findings if each.kind != "higher epoch"]
-    said = set(notice.findings) if notice is not None and not notice.reconciled_at else set()
-    new = [each for each in new if each.message not in said]
+    said = set(notice.found) if notice is not None and not notice.reconciled_at else set()
+    new = [each for each in new if _name(each) not in said]
     if not new:
         return
     for each in new:
@@ -37,9 +37,14 @@ def act_on(files: LineageFiles, findings: Iterable[Finding]) -> None:
     if notice is None or notice.reconciled_at:
         notice = Reverted(clock.now().isoformat(timespec="seconds"), [])
     notice.findings += [each.message for each in new]
+    notice.found += [_name(each) for each in new]
     notice.is_state = notice.is_state or is_state
     notice.timeline_elsewhere = max(notice.timeline_elsewhere, *(each.timeline for each in new))
     files.put_reverted(notice)
+
+
+def _name(finding: Finding) -> str:
+    return f"{finding.kind}: {finding.place}"
 
 
 def look_before_start(data: Path, roots: Iterable[Path]) -> Reverted | None:
