@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pacs.archive.known_volumes import repositories_folder
+from pacs.archive.lineage import continue_lineage
 from pacs.backup import mark
 from pacs.backup.cluster import restore_cluster
 from pacs.backup.configuration import Configuration
@@ -29,7 +30,7 @@ from pacs.backup.mark import Begun
 from pacs.backup.repositories import Repository, content_of, repositories
 from pacs.backup.restore_source import Choice, Source
 from pacs.backup.restored_volumes import Survey, survey, take_over
-from pacs.errors import RestoreError
+from pacs.errors import PacsError, RestoreError
 from pacs.index import database as index
 from pacs.index import restores
 from pacs.index.database import Database, Row
@@ -41,7 +42,7 @@ from pacs.storage.volume import succeed
 
 log = logging.getLogger(__name__)
 
-CONFIGURATION, DATABASE, IN_PLACE, VOLUMES = "configuration", "database", "in place", "volumes"
+CONFIGURATION, DATABASE, IN_PLACE, LINEAGE = "configuration", "database", "in place", "lineage"
 #: What of the configuration comes back. This appliance keeps its own id: its disks are known by it.
 _PARTS = ("config", "identity", "journal")
 
@@ -105,6 +106,9 @@ class Restore:
                 do()
                 begun = self._note(begun, step)
         restored = self._volumes(begun)
+        if LINEAGE not in begun.done:
+            self._continue_lineage()
+            begun = self._note(begun, LINEAGE)
         with self.server.as_service():
             mark.remove(self.data)
         shutil.rmtree(_replaced(self.server.cluster), ignore_errors=True)
@@ -194,6 +198,14 @@ class Restore:
                 return self._take_over(settings, database, begun)
             finally:
                 database.close()
+
+    def _continue_lineage(self) -> None:
+        """From now on this node is the archive: the one that wrote to the repository stops as soon as it looks."""
+        with self.server.as_service():
+            try:
+                continue_lineage(self.data, self.source.volume)
+            except PacsError as error:  # it can be read only, say
+                self.tell(f"THE OLD NODE IS NOT STOPPED by the repository ({error}) See to it that it stays off")
 
     def _take_over(self, settings: Settings, database: Database, begun: Begun) -> Restored:
         found = survey(self.data, database, roots_of(settings))

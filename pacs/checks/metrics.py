@@ -20,7 +20,7 @@ from pacs.index.damage import damage_counts
 from pacs.index.restores import newest_restore
 from pacs.index.runs import newest_run, newest_success, totals
 
-_RUNS = ("scrub", "reconcile", "repair", "backup", "drill")
+_RUNS = ("scrub", "reconcile", "repair", "backup", "drill", "selftest")
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 

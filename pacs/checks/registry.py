@@ -11,9 +11,11 @@ from pacs.checks import (
     devices,
     drill,
     fixity,
+    lineage,
     log,
     restore,
     room,
+    selftest,
     shipping,
     tiers,
     volumes,
@@ -22,6 +24,7 @@ from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
+    "lineage": lineage.run,
     "volumes": volumes.run,
     "room": room.run,
     "copies": copies.run,
@@ -30,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,
+    "selftest": selftest.run,
     "backup": backup.run,
     "shipping": shipping.run,
     "log": log.run,

@@ -24,6 +24,7 @@ from pacs.errors import PacsError
 COMMANDS = {
     "dev": "dev",
     "check": "operate",
+    "selftest": "selftest",
     "restore": "restore",
     "device": "device",
     "refusal": "device",
@@ -41,6 +42,7 @@ COMMANDS = {
     "commitment": "commitment",
     "tls": "tls",
     "dicom-user": "tls",
+    "lineage": "lineage",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",

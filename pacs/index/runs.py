@@ -44,6 +44,16 @@ def newest_success(database: Database, kind: str) -> Row | None:
         ).fetchone()
 
 
+def forget_old_runs(database: Database, kind: str, kept: int) -> None:
+    """Keep only the newest runs of a kind."""
+    with database.transaction() as connection:
+        connection.execute(
+            "DELETE FROM run WHERE kind = %(kind)s AND run_key < (SELECT run_key FROM run WHERE kind = %(kind)s"
+            " ORDER BY run_key DESC OFFSET %(kept)s LIMIT 1)",
+            {"kind": kind, "kept": kept - 1},
+        )
+
+
 def totals(database: Database) -> Row:
     """Counts for the status page: studies, objects, bytes, unresolved conflicts, copies missing or bad."""
     with database.transaction() as connection:

@@ -34,6 +34,7 @@ UNITS = (
     "pacs-drill.timer",
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
+    "pacs-selftest.timer",
     "pacs-screen.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",

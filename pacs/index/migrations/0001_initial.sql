@@ -447,6 +447,12 @@ CREATE TABLE run (
 );
 CREATE INDEX run_newest ON run (kind, run_key DESC);
 
+-- The mark of the lineage that the database carries (pacs/model/lineage.py), as each volume does. One row, or none yet.
+CREATE TABLE lineage (
+    tenant_id smallint PRIMARY KEY DEFAULT 1 REFERENCES tenant,
+    mark      jsonb NOT NULL
+);
+
 -- What arrived on each day (UTC), for the forecast of when the disks are full. The worker counts it behind the objects'
 -- back, so that storing one only inserts; it has counted all up to the object through_object_key.
 CREATE TABLE arrival (
