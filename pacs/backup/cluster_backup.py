@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pacs import clock
-from pacs.backup.pgbackrest import PgBackRest, config_file, configuration, write_configuration
+from pacs.backup.pgbackrest import PgBackRest, config_file, configuration, identity_folder, write_configuration
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, SettingsError
 from pacs.index.server import server_place
 from pacs.settings import load
+from pacs.storage import durable
 from pacs.storage.keyring import Keyring
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def write_config(data: Path, repositories: list[Repository], keyring: Keyring) -
             path.unlink(missing_ok=True)
     kept = {config_file(data, repository.name) for repository in repositories}
     for path in config_file(data, "any").parent.glob("*"):
-        if path.with_suffix(".conf") not in kept:
+        if path.is_file() and path.with_suffix(".conf") not in kept:
             path.unlink()
 
 
@@ -126,6 +127,7 @@ def due_kind(known: list[Label]) -> Kind:
 
 def prepare(data: Path, name: str) -> None:
     """Have a repository ready for this cluster's backups and log. Raise BackupError."""
+    _keep_identity(data)
     tool = PgBackRest(config_file(data, name))
     try:
         tool.run("stanza-create", "--log-level-console=error")
@@ -135,6 +137,17 @@ def prepare(data: Path, name: str) -> None:
             tool.run("stanza-upgrade", "--log-level-console=error")
         except BackupError:
             raise error from None
+
+
+def _keep_identity(data: Path) -> None:
+    """Put aside what says whose log it is, for the worker who may not read the cluster's files."""
+    source = server_place(load(data).conninfo).data_directory / "global" / "pg_control"
+    target = identity_folder(data) / "global" / "pg_control"
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = b""
+    while (content := source.read_bytes()) != before:  # it is written over, in place, at each checkpoint
+        before = content
+    durable.replace_file(target, content, 0o600)
 
 
 def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress | None = None) -> Label:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pacs import clock
 from pacs.backup.log_spool import LogSpool, is_log_segment
-from pacs.backup.pgbackrest import PgBackRest, config_file, reason
+from pacs.backup.pgbackrest import PgBackRest, config_file, identity_folder, reason
 from pacs.errors import BackupError, PacsError
 from pacs.storage import durable
 
@@ -125,6 +125,7 @@ class Shipper:
         self.log = ShippedLog(self.spool, name)
         self.name = name
         self._tool = PgBackRest(config_file(data, name))
+        self._identity = identity_folder(data)
         self._retry_s = 0.0
         #: A push that did not end in time and could not be ended: it hangs in a call on a dead share.
         self._hanging: subprocess.Popen[str] | None = None
@@ -154,7 +155,8 @@ class Shipper:
     def _push(self, name: str) -> bool:
         """Push a segment; return False if it is none of ours any more."""
         path = self.spool.path(name)
-        process = self._tool.start("archive-push", str(path), "--log-level-console=error")
+        words = ("archive-push", str(path), f"--pg1-path={self._identity}", "--log-level-console=error")
+        process = self._tool.start(*words)
         try:
             output, _ = process.communicate(timeout=PUSH_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -134,6 +134,11 @@ def config_file(data: Path, name: str) -> Path:
     return data / "config" / "pgbackrest" / f"{name}.conf"
 
 
+def identity_folder(data: Path) -> Path:
+    """Where a copy of the cluster's pg_control is: all that pgBackRest asks of the cluster when it takes its log."""
+    return data / "config" / "pgbackrest" / "cluster"
+
+
 def write_configuration(path: Path, text: str) -> None:
     """Write a configuration, for its owner only: it holds the pass phrase."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

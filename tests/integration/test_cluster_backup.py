@@ -267,8 +267,9 @@ def test_a_bucket(site: Site, usb: Repository, bucket: Bucket, tmp_path: Path) -
         bucket.server if "://" in bucket.server else bucket.endpoint.upstream, certificate=certificate
     )
     credentials = write_credentials(tmp_path / "far.toml", ACCESS_KEY, SECRET_KEY).read_bytes()
+    url = endpoint.url.replace("127.0.0.1", "localhost")  # pgBackRest takes certificates of names only
     far = site.add(
-        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": endpoint.url.replace("127.0.0.1", "localhost")}, credentials=credentials,
+        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": url}, credentials=credentials,
         ca_certificate=certificate.certificate.read_bytes(),
     )  # fmt: skip
     try:
