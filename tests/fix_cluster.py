@@ -25,6 +25,7 @@ from pacs.cli.instance import open_instance
 from pacs.index import database as index
 from pacs.storage.keyring import Keyring
 from pacs.storage.volume import create_identity
+from tests.faults.process import wait_for
 
 ROOM_BYTES = 1 << 30
 
@@ -99,9 +100,7 @@ class Site:
         return (row and row[0]) or ""
 
     def wait(self, condition: Callable[[], object]) -> None:
-        from tests.integration.test_dev import wait_for
-
-        wait_for(condition)
+        wait_for(condition, "it did not come about")
 
     def ship(self, name: str) -> int:
         return Shipper(self.data, name).run()

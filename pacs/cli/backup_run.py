@@ -18,15 +18,17 @@ from pacs.backup.cluster_backup import Label, backups
 from pacs.backup.configuration import Configuration
 from pacs.backup.log_shipping import ShippedLog
 from pacs.backup.log_spool import LogSpool
+from pacs.backup.mark import MARK
 from pacs.backup.pgbackrest import config_file
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.cli.context import data_of
-from pacs.errors import PacsError
+from pacs.errors import PacsError, RestoreError
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.model.schedule import is_open
 from pacs.settings import load
 from pacs.storage.keyring import Keyring
+from pacs.storage.volume import read_identity
 
 Name = Annotated[str | None, typer.Argument(help="A repository; all of them if none is named.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,8 +46,10 @@ def backup_run(
     Once a week it is a full backup, else an incremental one. What has expired goes. A repository that fails keeps no
     other from its backup.
     """
-    data = data_of(context)
+    data = _data_of(context)
     (load(data).runtime_folder / running.WANTED_FILE).unlink(missing_ok=True)
+    if (data / MARK).exists():
+        raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
     if due and running.is_at_work(data):
         return  # what is due then still is seen in two minutes
     known = repositories(data) if due else running.named(data, name)
@@ -65,6 +69,13 @@ def backup_run(
             failure = error
     if failure is not None:
         raise failure
+
+
+def _data_of(context: typer.Context) -> Path:
+    """The data directory; data of a newer version are refused before anything is asked of them."""
+    data = data_of(context)
+    read_identity(data)
+    return data
 
 
 def _run_one(data: Path, repository: Repository, full: bool) -> None:
@@ -99,12 +110,12 @@ _KINDS = {"full": "full", "incr": "incremental", "diff": "differential"}
 
 def backup_configured(context: typer.Context) -> None:
     """End with 0 if there is a repository, with 9 if not. For the timer."""
-    running.named(data_of(context), None)
+    running.named(_data_of(context), None)
 
 
 def backup_list(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show the backups of the database and the snapshots of the configuration, oldest first."""
-    data = data_of(context)
+    data = _data_of(context)
     found: dict[str, dict[str, Any]] = {}
     for each in running.named(data, name):
         snapshots = Configuration(each, Keyring.open(data), config_file(data, "any").parent).snapshots()
@@ -131,7 +142,7 @@ def _line(made: Label) -> str:
 
 def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show how each repository stands: the log on its way, the last backup, what goes wrong. Asks no repository."""
-    data = data_of(context)
+    data = _data_of(context)
     spool = LogSpool(data)
     found = {}
     for each in running.named(data, name):
@@ -157,7 +168,7 @@ def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = F
 
 def backup_points(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show the recovery points, oldest first: what a restore can go back to. Any moment between two is `--time`."""
-    data = data_of(context)
+    data = _data_of(context)
     keyring = Keyring.open(data)
     found = {}
     for each in running.named(data, name):
