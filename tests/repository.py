@@ -17,6 +17,7 @@ from pacs.backup.shipping import Shipped, Shipper
 from pacs.cli.instance import Instance
 from pacs.storage.sealed import SealedVolume
 from tests.planting import BucketSite, LocalSite, Site
+from tests.sftp_server import SftpServer
 
 
 @dataclass
@@ -64,8 +65,20 @@ def _folder(instance: Instance, request: pytest.FixtureRequest) -> InRepository:
     return add_folder(instance, request.getfixturevalue("tmp_path") / "repository")
 
 
+def add_sftp(instance: Instance, request: pytest.FixtureRequest, name: str = "far") -> InRepository:
+    """Make a folder of an SFTP server a repository of an instance."""
+    folder: Path = request.getfixturevalue("tmp_path") / "on-server"
+    server: SftpServer = request.getfixturevalue("sftp_server")
+    added = changes(instance).add(name, server.location(folder), Given({"timeout_s": 10}, server.login))
+    return InRepository(added.repository, LocalSite(sealed(instance, added.repository), folder))
+
+
 #: Kind of place → what makes a repository there.
-PLACES: dict[str, Callable[[Instance, pytest.FixtureRequest], InRepository]] = {"local": _folder, "s3": add_bucket}
+PLACES: dict[str, Callable[[Instance, pytest.FixtureRequest], InRepository]] = {
+    "local": _folder,
+    "s3": add_bucket,
+    "sftp": add_sftp,
+}
 
 
 def sealed(instance: Instance, repository: Repository) -> SealedVolume:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from pacs import clock
 from pacs.archive.pace import Pace
@@ -35,19 +35,6 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 Outcome = Literal["repaired", "found well", "not now"]
-
-
-class Source(Protocol):
-    """Where an object's bytes may be had beside its copies: the backup."""
-
-    @property
-    def name(self) -> str:
-        """What it is, for the log."""
-        ...
-
-    def read(self, sha256: bytes) -> Iterator[bytes]:
-        """The bytes of the object with this digest. Raise NotFound, or another error of the tree."""
-        ...
 
 
 @dataclass
@@ -73,11 +60,10 @@ class Repair:
         self,
         database: Database,
         volumes: Mapping[str, Volume],
-        sources: Sequence[Source] = (),
         rate_bytes_s: float | None = None,
     ) -> None:
-        """volumes by their id, those that are here; sources: asked when no copy can be read. No rate: no limit."""
-        self.database, self.volumes, self.sources = database, volumes, sources
+        """volumes by their id, those that are here, the repositories among them. No rate: no limit."""
+        self.database, self.volumes = database, volumes
         self._pace = Pace(rate_bytes_s)
 
     def run(self, at_once: bool = False, duration_s_max: float | None = None) -> Repairs:
@@ -165,11 +151,6 @@ class Repair:
             except (DigestMismatch, NotFound, _SourceFailed) as error:
                 self._doubt(source, copy, row, error)
                 reasons.append(str(error))
-        for backup in self.sources:
-            try:
-                return self._put(volume, backup.read(bytes(row["sha256"])), row)
-            except (DigestMismatch, NotFound, _SourceFailed) as error:
-                reasons.append(f"{backup.name}: {error}")
         raise NotFound(f"No other good copy of the object is at hand ({'; '.join(reasons) or 'there is none'}).")
 
     def _put(self, volume: Volume, chunks: Iterator[bytes], row: Row) -> str:

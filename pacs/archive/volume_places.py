@@ -15,7 +15,7 @@ from typing import Any
 
 from pacs.archive.known_volumes import secrets_of
 from pacs.errors import UsageError
-from pacs.index.volumes import KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.storage import durable
 from pacs.storage.kinds import Kind
 from pacs.storage.mounts import Mount, mount_of, require_suitable
@@ -51,6 +51,8 @@ def wanted_volume(name: str, location: str, tier: int, given: Given) -> tuple[Kn
             raise UsageError("A bucket needs --credentials-file: access_key_id and secret_access_key, in TOML.")
         if given.ca_certificate is not None:
             options["ca_file"] = f"{name}.pem"
+    elif location.startswith("sftp://"):
+        wanted = _on_sftp(name, location, tier, given)
     else:
         if given.credentials is not None or given.ca_certificate is not None:
             raise UsageError("Credentials and certificates are for buckets: s3://bucket/prefix.")
@@ -60,6 +62,18 @@ def wanted_volume(name: str, location: str, tier: int, given: Given) -> tuple[Kn
     if tier == 1 and not PROMISES[wanted.kind].may_receive:
         raise UsageError(f"Tier 1 receives, and a volume of kind {wanted.kind} does not. Add it to tier 2 or 3.")
     return wanted, mount
+
+
+def _on_sftp(name: str, location: str, tier: int, given: Given) -> KnownVolume:
+    from pacs.storage.sftp_client import require_options, require_server
+
+    if tier != REPOSITORY_TIER:
+        raise UsageError("A place on an SFTP server is for backups: `pacs backup repository add`.")
+    require_server(location)
+    require_options(given.options)
+    if given.credentials is None:
+        raise UsageError("An SFTP server needs --credentials-file: password or private_key, in TOML.")
+    return KnownVolume("", name, tier, location.rstrip("/"), "sftp", dict(given.options))
 
 
 def _on_a_mount(name: str, location: str, tier: int, given: Given) -> tuple[KnownVolume, Mount]:

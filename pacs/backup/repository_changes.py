@@ -34,7 +34,7 @@ from pacs.backup.repositories import (
 from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeError, WrongKey
 from pacs.index import volumes as rows
 from pacs.index.database import Database
-from pacs.index.volumes import REPOSITORY_TIER, Holdings
+from pacs.index.volumes import REPOSITORY_TIER, Holdings, KnownVolume
 from pacs.model.schedule import Window
 from pacs.storage import durable
 from pacs.storage.keyring import Keyring
@@ -78,9 +78,10 @@ class RepositoryChanges:
         for words in wanted.windows:
             Window.of(words)
         row, mount = wanted_volume(name, place, REPOSITORY_TIER, given)
+        row, shown = _with_host_key(row)
         with rows.adding(self.database) as connection:
             known = rows.list_volumes(self.database, with_retired=True)
-            notes = require_own_place(self.data, row, known, mount, given.on_system_disk)
+            notes = shown + require_own_place(self.data, row, known, mount, given.on_system_disk)
             with kept_secrets(self.data, row, given):
                 repository = Repository(
                     name, row.location, row.kind, "", dict(row.options), wanted.windows,
@@ -211,6 +212,17 @@ class RepositoryChanges:
 
     def _file(self, name: str) -> Path:
         return repositories_folder(self.data) / f"{name}.toml"
+
+
+def _with_host_key(row: KnownVolume) -> tuple[KnownVolume, list[str]]:
+    """A place on an SFTP server with its host key, which is known from now on, and what a person should know."""
+    if row.kind != "sftp" or "host_key" in row.options:
+        return row, []
+    from pacs.storage.sftp_client import host_key_of
+
+    key, fingerprint = host_key_of(row.location, row.options)
+    note = f"The server shows the host key {key.split()[0]} {fingerprint}. Compare it there, with `ssh-keygen -l`."
+    return replace(row, options={**row.options, "host_key": key}), [note]
 
 
 def _probed(opened: Volume, is_new: bool) -> list[Finding]:

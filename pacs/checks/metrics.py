@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 from pacs import __version__
 from pacs.archive.fixity import fixity
+from pacs.backup.repositories import repositories
+from pacs.backup.shipping import lag_of
 from pacs.checks.check import ORDER, Result, Subject
 from pacs.errors import PacsError
 from pacs.index.damage import damage_counts
@@ -53,7 +55,7 @@ def metrics(subject: Subject | None, results: Iterable[Result]) -> list[Metric]:
     ]  # fmt: skip
     if subject is not None:
         with contextlib.suppress(PacsError):  # the checks say so
-            found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject)]
+            found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject), *_shipping(subject)]
     return found
 
 
@@ -110,6 +112,17 @@ def _runs(subject: Subject) -> Iterator[Metric]:
             "pacs_reconcile_found", "gauge", "What the last comparison of files and rows found.",
             [({"what": key}, n) for key, n in reconciled["result"].items() if isinstance(n, int)],
         )  # fmt: skip
+
+
+def _shipping(subject: Subject) -> Iterator[Metric]:
+    found = {each.name: lag_of(subject.database, each.volume_id) for each in repositories(subject.settings.data)}
+    for name, words, figures in (
+        ("objects", "Objects that a repository does not have, up to 10,000.", [lag.objects for lag in found.values()]),
+        ("lag_seconds", "Age of the oldest of them.", [lag.oldest_s or 0.0 for lag in found.values()]),
+        ("absent_seconds", "How long a repository has been away.", [lag.absent_s or 0.0 for lag in found.values()]),
+    ):
+        samples = [({"repository": each}, float(figure)) for each, figure in zip(found, figures, strict=True)]
+        yield Metric(f"pacs_shipping_{name}", "gauge", words, samples)
 
 
 def _seconds(when: datetime) -> float:

@@ -12,6 +12,7 @@ from pacs.checks import (
     fixity,
     log,
     room,
+    shipping,
     tiers,
     volumes,
 )
@@ -29,4 +30,5 @@ CHECKS: dict[str, Check] = {
     "commitments": commitments.run,
     "backup": backup.run,
     "log": log.run,
+    "shipping": shipping.run,
 }

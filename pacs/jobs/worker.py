@@ -16,7 +16,6 @@ from pacs.archive.repair import Repair
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.backup.shipping_turns import Shipping
-from pacs.backup.source import backup_sources
 from pacs.errors import PacsError
 from pacs.index import growth, recalls, tiers
 from pacs.index.database import Database
@@ -136,9 +135,9 @@ class Worker:
         self._shipping.turn()
 
     def repair(self) -> None:
-        """Make copies that are missing or bad anew, from others of their objects or the backup."""
+        """Make copies that are missing or bad anew, from others of their objects, a repository's last."""
         started, limit = clock.now(), self.settings.scrub_rate_mb_s
-        work = Repair(self.database, self.volumes.by_id, backup_sources(self.settings), limit * 1e6 or None)
+        work = Repair(self.database, self.volumes.by_id, limit * 1e6 or None)
         done = work.run(duration_s_max=self.settings.tier_interval_s)
         if done.did_anything:
             record_run(self.database, "repair", started, done.waiting == 0, asdict(done))

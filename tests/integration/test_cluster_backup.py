@@ -86,6 +86,7 @@ def test_newest_point_and_time_come_back(site: Site, usb: Repository) -> None:
         site.restore("usb", time=datetime.now(UTC) - timedelta(days=1))
 
 
+@pytest.mark.long
 def test_a_kept_cluster_is_restored_again(site: Site, usb: Repository) -> None:
     restored = site.restore("usb")
     before = restored.notes()
@@ -187,7 +188,7 @@ def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb:
     assert site.log("usb").read().gap_since is None
 
 
-@pytest.mark.parametrize("options", ["ro", "full"])
+@pytest.mark.parametrize("options", [pytest.param("ro", marks=pytest.mark.long), "full"])
 def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, options: str) -> None:
     with file_system(site.folder / f"disk-{options}", size_mib=160) as disk:
         disk.root.chmod(0o755)
@@ -221,7 +222,14 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             site.forget(repository.name)
 
 
-@pytest.mark.parametrize(("part", "damage"), [("backup", "flipped"), ("archive", "missing"), ("archive", "flipped")])
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        ("backup", "flipped"),
+        pytest.param("archive", "missing", marks=pytest.mark.long),
+        pytest.param("archive", "flipped", marks=pytest.mark.long),
+    ],
+)
 def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str, damage: str) -> None:
     [made] = cluster_backup.backups(site.data, beside.name)
     wanted = f"{made.first_segment}-*" if part == "archive" else f"{made.label}/**/*"
@@ -238,6 +246,7 @@ def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Reposit
         site.restore(beside.name)
 
 
+@pytest.mark.long
 def test_a_backup_that_was_killed(site: Site, usb: Repository) -> None:
     known = site.labels("usb")
     site.execute("CREATE TABLE large AS SELECT md5(n::text) AS words FROM generate_series(1, 200000) n")

@@ -20,7 +20,7 @@ from pacs.backup.keys import master_key, sealed_in, unseal
 from pacs.backup.repositories import open_volume, repositories, repository_named
 from pacs.backup.shipping import lag_of
 from pacs.cli.instance import Instance
-from pacs.errors import ForeignVolume, NotFound, UsageError, WrongKey
+from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, WrongKey
 from pacs.index import shipping as shipping_rows
 from pacs.index import volumes as volume_rows
 from pacs.storage import crypt
@@ -28,6 +28,7 @@ from pacs.storage.keyring import Keyring
 from pacs.storage.names import repository_path
 from tests.planting import LocalSite, copies
 from tests.repository import PLACES, InRepository, add_folder, changes, sealed, ship
+from tests.sftp_server import SftpServer
 from tests.synthetic import ct_study
 from tests.tiers import good_by_tier, recall, store
 from tests.volume_contract import put_and_find, remove_and_miss
@@ -249,6 +250,56 @@ def test_a_copy_in_a_repository_lets_none_leave(instance: Instance, folder: InRe
         connection.execute("DELETE FROM copy WHERE volume_id = %s", (tier1.volume_id,))
     with pytest.raises(UsageError, match="no good copy on the archive's own"):
         changes(instance).remove("far")
+
+
+# --- an SFTP server ---------------------------------------------------------------------------------------------------
+
+
+def test_an_sftp_server_that_goes_away_and_comes_back(
+    instance: Instance, sftp_server: SftpServer, tmp_path: Path
+) -> None:
+    place = changes(instance).add("far", sftp_server.location(tmp_path / "there"), Given({}, sftp_server.login))
+    assert "SHA256:" in place.notes[0]
+    store(instance, STUDY[:3])
+    assert ship(instance, place.repository).objects == 3
+    store(instance, STUDY[3:])
+    sftp_server.stop()
+    assert "127.0.0.1" in ship(instance, place.repository).error
+    sftp_server.start()
+    instance.volumes.refresh()
+    assert ship(instance, place.repository).objects == 4 and scrub(instance) == (0, 0)
+    room = sealed(instance, place.repository).room()
+    assert room.free_bytes is not None and room.free_bytes > 0
+
+
+def test_an_sftp_server_with_another_host_key_is_told_nothing(
+    instance: Instance, sftp_server: SftpServer, tmp_path: Path
+) -> None:
+    place = changes(instance).add("far", sftp_server.location(tmp_path / "there"), Given({}, sftp_server.login))
+    sftp_server.stop()
+    (sftp_server.root / "host").unlink()
+    sftp_server.start()
+    store(instance, STUDY[:1])
+    instance.volumes.refresh()
+    assert "another host key" in ship(instance, place.repository).error
+
+
+def test_places_on_an_sftp_server_that_cannot_be_repositories(
+    instance: Instance, sftp_server: SftpServer, tmp_path: Path
+) -> None:
+    there, login = tmp_path / "there", sftp_server.login
+    there.mkdir()
+    (there / "holiday.jpg").write_bytes(b"x")
+    for location, credentials, words in (
+        (sftp_server.location(there), login, "not empty: it holds holiday.jpg"),
+        (sftp_server.location(tmp_path / "no" / "such"), login, "missing"),
+        (sftp_server.location(tmp_path / "new"), None, "credentials-file"),
+        (sftp_server.location(tmp_path / "new"), b'password = "x"', "refuses the login"),
+        ("sftp://127.0.0.1/x", login, "Write it as sftp://user@host"),
+    ):
+        with pytest.raises(PacsError, match=words):
+            changes(instance).add("far", location, Given({}, credentials))
+    assert repositories(instance.settings.data) == [] and [each.name for each in there.iterdir()] == ["holiday.jpg"]
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
