@@ -68,13 +68,13 @@ def _place(repository: Repository, folder: Path) -> dict[str, Any]:
         kind = "cifs" if repository.kind == "smb" else "posix"
         return {"repo1-type": kind, "repo1-path": repository.folder / FOLDER}
     if repository.kind == "s3":
-        return _bucket(repository)
+        return _bucket(repository, folder)
     if repository.kind == "sftp":
         return _sftp(repository, folder)
     raise SettingsError(f"pgBackRest knows no repository of kind {repository.kind}. Take a folder, S3 or SFTP.")
 
 
-def _bucket(repository: Repository) -> dict[str, Any]:
+def _bucket(repository: Repository, folder: Path) -> dict[str, Any]:
     bucket, prefix = split_location(repository.place)
     options = repository.options
     region = options.get("region", "us-east-1")
@@ -91,7 +91,7 @@ def _bucket(repository: Repository) -> dict[str, Any]:
         "repo1-s3-bucket": bucket,
         "repo1-s3-endpoint": endpoint.hostname,
         "repo1-storage-port": endpoint.port,
-        "repo1-storage-ca-file": _beside(repository, "ca_file"),
+        "repo1-storage-ca-file": _ca_file(repository, folder),
         "repo1-s3-region": region,
         "repo1-s3-uri-style": "path" if options.get("path_style", "endpoint" in options) else "host",
         "repo1-s3-key": credentials.access_key_id,
@@ -100,10 +100,14 @@ def _bucket(repository: Repository) -> dict[str, Any]:
     }
 
 
-def _beside(repository: Repository, option: str) -> Path | None:
-    """A file that an option names, which stands beside the credentials."""
-    name = repository.options.get(option)
-    return repository.credentials.parent / name if name else None
+def _ca_file(repository: Repository, folder: Path) -> Path | None:
+    """A copy of the certificate that signed the endpoint's: in a restore another user reads it."""
+    name = repository.options.get("ca_file")
+    if not name:
+        return None
+    copied = folder / f"{repository.name}.pem"
+    write_configuration(copied, (repository.credentials.parent / name).read_text("ascii"))
+    return copied
 
 
 def _sftp(repository: Repository, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Configuration, identity and journal come back as they were, from a folder and over SFTP; the keys are not among them."""
+"""Configuration, identity and journal come back as they were, from a folder and over SFTP; keys are not among them."""
 
 from __future__ import annotations
 
