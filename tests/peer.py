@@ -173,6 +173,8 @@ def get(port: int, study_instance_uids: Iterable[str], offered: Iterable[tuple[s
             query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", uid
             for status, _identifier in assoc.send_c_get(query, STUDY_ROOT_GET):
                 assert "Status" in status, "the association ended in the middle of a C-GET"
+            said = f"0x{int(status.Status):04X} {status.get('ErrorComment', '')}"
+            assert taken or int(status.Status) >> 12 not in (0xA, 0xC), f"a C-GET brought nothing: {said}"
     return taken
 
 

@@ -15,11 +15,12 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, log
-from pacs.errors import PacsError, VolumeError
+from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
+from pacs.machine import shares
 from pacs.machine import storage as volumes
 from pacs.machine.commands import MachineError
 
@@ -86,6 +87,46 @@ def add_disk(
     """Make a file system on a blank disk and mount it, now and at every start."""
     where = disks.add(volumes.Places(), device, name)
     typer.echo(f"{device} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
+
+
+@machine.command()
+def mount(
+    name: Annotated[str, typer.Argument(help="A name for it: 1 to 11 small letters, digits and hyphens.")],
+    source: Annotated[str, typer.Argument(help="NFS: server:/folder. SMB: //server/share.")],
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="An option of mount(8).")] = None,
+    credentials_file: Annotated[
+        Path | None, typer.Option(help="For SMB: a file with username=, password= and domain=; it is copied.")
+    ] = None,
+) -> None:
+    """Mount a share of a NAS or file server, now and at every start, also on a new system disk."""
+    try:
+        credentials = credentials_file.read_bytes() if credentials_file else None
+    except OSError as error:
+        raise UsageError(f"{credentials_file} cannot be read: {error.strerror}.") from error
+    where = shares.add(volumes.Places(), shares.checked(name, source, option or []), credentials)
+    typer.echo(f"{source} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
+
+
+@machine.command()
+def unmount(name: Annotated[str, typer.Argument(help="Of a share: `pacs machine mounts` shows them.")]) -> None:
+    """Unmount a share and forget it. Nothing on the server is touched."""
+    shares.remove(volumes.Places(), name)
+    typer.echo(f"{name} is not mounted any more, and will not be.")
+
+
+@machine.command()
+def mounts(
+    again: Annotated[bool, typer.Option("--again", help="Try those that are not mounted once more.")] = False,
+) -> None:
+    """Show the shares that are to be mounted, and whether they are."""
+    places = volumes.Places()
+    if again:
+        for note in shares.mount_known(places):
+            typer.echo(note, err=True)
+        return
+    for share in shares.known(places):
+        state = "mounted" if shares.is_mounted(places, share) else "not mounted, tried again every minute"
+        typer.echo(f"{share.name}  {share.source}  {places.volumes / share.name}  {state}")
 
 
 @machine.command()

@@ -133,7 +133,8 @@ class Database:
 
     @contextmanager
     def lent_connection(self) -> Iterator[Connection]:
-        """A connection of which each statement is its own transaction: the receive path's one round trip.
+        """A connection of which each statement is its own transaction: the one round trip of the receive path, and of a
+        query.
 
         It is the one that was given back last, whose server is the warmest: any number of associations share as many
         as are at work at once. Raise DatabaseUnavailable if there is none to be had, or it breaks in the block; then

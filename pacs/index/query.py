@@ -1,9 +1,10 @@
 """Queries of the patient and study roots (PS3.4 C.6): what is asked for becomes statements, rows become answers.
 
-An answer is never held open for a slow peer: a query reads page by page, each page a transaction of its own, and keeps
+An answer is never held open for a slow peer: a query reads page by page, each page a statement of its own, and keeps
 only where it stands. There are two ways to go through what matches:
 
-- *gather*: an index finds the few that match; their keys are read at once (8 bytes each), then the pages by their keys.
+- *gather*: an index finds the few that match: the first page at once; where that is not all, the keys of all others (8
+  bytes each), then their pages by those.
 - *walk*: much of the archive may match; the pages follow an index from its end, each begins where the last one ended.
 
 Which it is follows from the keys that are asked for, not from PostgreSQL's estimate of how many match: an estimate that
@@ -20,7 +21,7 @@ from typing import Any
 
 from pacs.index import computed, condition
 from pacs.index.condition import TABLE, Parameters
-from pacs.index.database import Connection, Database, Row
+from pacs.index.database import Database, Row
 from pacs.index.store import DEFAULT_TENANT
 from pacs.model.attributes import BY_KEYWORD, SEQUENCE_BY_KEYWORD, Level
 from pacs.model.matching import AnyOf, Item, Match, OneOf, Range, Single
@@ -172,7 +173,7 @@ def _walk(database: Database, question: Question, plan: _Plan, is_cancelled: Cal
 
 def _newest(database: Database, level: Level) -> int:
     key = _KEY[level]
-    with database.transaction() as connection:
+    with database.lent_connection() as connection:
         row = connection.execute(
             f"SELECT coalesce(max({key}), 0) AS newest FROM {_FROM[level].partition(' JOIN ')[0]}".encode()
         ).fetchone()
@@ -183,36 +184,41 @@ def _newest(database: Database, level: Level) -> int:
 def _gather(database: Database, question: Question, plan: _Plan) -> Iterator[Row]:
     parameters = Parameters()
     key = _KEY[question.level]
-    conditions = " AND ".join(_conditions(question, plan, parameters))
-    # One value of 8 bytes a key: rows would take ten times that of this process's memory.
     # What belongs to a study comes as it arrived, all else from the newest on.
-    order = f"{key} {'ASC' if question.level > Level.STUDY else 'DESC'}"
-    statement = f"SELECT string_agg(int8send({key}), '' ORDER BY {order}) AS keys FROM {plan.tables} WHERE {conditions}"
-    page = f"SELECT {_columns(question)} FROM {plan.tables} WHERE {key} = ANY (%(keys)s::bigint[]) ORDER BY {order}"
-    at, size = 0, PAGE_ROWS_FIRST
-    with database.transaction() as connection:
-        row = connection.execute(statement.encode(), parameters, prepare=False, binary=True).fetchone()
-        assert row is not None
-        keys = array("q", row["keys"] or b"")
-        if sys.byteorder == "little":
-            keys.byteswap()
-        rows = _page(connection, page, {"keys": keys[:size].tolist()}) if keys else []
-    while True:
-        yield from rows
+    direction, beyond = ("ASC", ">") if question.level > Level.STUDY else ("DESC", "<")
+    found = f"SELECT {key} AS key FROM {plan.tables} WHERE {' AND '.join(_conditions(question, plan, parameters))}"
+    page = f"SELECT {_columns(question)}, {key} AS _key FROM {plan.tables} WHERE {key} = ANY "
+    order = f" ORDER BY {key} {direction}"
+    # Most queries are done with this: one statement, one round trip. Materialized, as for a LIMIT the planner would
+    # rather walk through the keys until enough match.
+    first = f"(ARRAY(SELECT key FROM found ORDER BY key {direction} LIMIT {PAGE_ROWS_FIRST}))"
+    rows = _read(database, f"WITH found AS MATERIALIZED ({found}) {page}{first}{order}", parameters)
+    yield from rows
+    if len(rows) < PAGE_ROWS_FIRST:
+        return
+    keys = _keys(database, f"{found} AND {key} {beyond} %(last)s", parameters | {"last": rows[-1]["_key"]}, direction)
+    at, size = 0, 2 * PAGE_ROWS_FIRST
+    while at < len(keys):
+        yield from _read(database, f"{page}(%(keys)s::bigint[]){order}", {"keys": keys[at : at + size].tolist()})
         at, size = at + size, min(2 * size, PAGE_ROWS_MAX)
-        if at >= len(keys):
-            return
-        rows = _read(database, page, {"keys": keys[at : at + size].tolist()})
+
+
+def _keys(database: Database, statement: str, parameters: Mapping[str, Any], direction: str) -> array[int]:
+    """All keys that a statement finds. One value of 8 bytes a key: rows would take ten times that of our memory."""
+    wanted = f"SELECT string_agg(int8send(key), '' ORDER BY key {direction}) AS keys FROM ({statement}) found"
+    with database.lent_connection() as connection:
+        row = connection.execute(wanted.encode(), parameters, prepare=False, binary=True).fetchone()
+    assert row is not None
+    keys = array("q", row["keys"] or b"")
+    if sys.byteorder == "little":
+        keys.byteswap()
+    return keys
 
 
 def _read(database: Database, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
-    with database.transaction() as connection:
-        return _page(connection, statement, parameters)
-
-
-def _page(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
     """A page. It is planned with its values in it: a prefix that is searched for says which index serves."""
-    return connection.execute(statement.encode(), parameters, prepare=False).fetchall()
+    with database.lent_connection() as connection:
+        return connection.execute(statement.encode(), parameters, prepare=False).fetchall()
 
 
 def _columns(question: Question) -> str:

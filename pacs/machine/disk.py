@@ -38,7 +38,7 @@ def add(places: Places, device: str, name: str) -> Path:
 
     Return where. Raise UsageError with what to do, or VolumeError if its file system is damaged.
     """
-    _require_name(name)
+    require_name(name)
     mount_point = places.volumes / name
     if filesystem.is_mounted(mount_point):
         raise UsageError(f"Something is mounted at {mount_point} already. Take another name, or unmount it.")
@@ -55,10 +55,11 @@ def add(places: Places, device: str, name: str) -> Path:
     return mount_point
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Raise UsageError unless a disk or a share can have this name."""
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise UsageError(
-            f"{name!r} cannot be a disk's name. Take 1 to 11 small letters, digits and hyphens, and none of "
+            f"{name!r} cannot be a name here. Take 1 to 11 small letters, digits and hyphens, and none of "
             f"{', '.join(sorted(_RESERVED))}."
         )
 
@@ -97,7 +98,7 @@ def mount_added(places: Places, disks: Iterable[Disk]) -> list[str]:
         name = disk.label.removeprefix(LABEL)
         mount_point = places.volumes / name
         try:
-            _require_name(name)
+            require_name(name)
             if not filesystem.is_mounted(mount_point):
                 filesystem.mount(disk.path, mount_point)
                 claim.give_folder(mount_point)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pacs import clock
 from pacs.errors import ForeignVolume, PacsError, VolumeError
-from pacs.machine import claim, filesystem, survey
+from pacs.machine import claim, filesystem, shares, survey
 from pacs.machine.commands import MachineError, run
 from pacs.machine.disk import mount_added
 from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
@@ -41,6 +41,7 @@ class Places:
     answer: Path = Path("/run/pacs-machine/storage.json")
     disk_types: tuple[str, ...] = ("disk",)
     disks: frozenset[str] = frozenset()
+    units: Path = Path("/run/systemd/system")
 
     @property
     def state(self) -> Path:
@@ -114,7 +115,7 @@ def _start(places: Places) -> Answer:
             ("state", "tier1", "tier2"),
         )
     assert isinstance(made, Adopt)
-    notes = (*made.notes, *_adopt(made, places, known))
+    notes = (*made.notes, *_adopt(made, places, known), *shares.mount_known(places))
     roles = tuple(sorted({role for member in made.members for role in member.roles}))
     return Answer(True, (), offered_disks, notes, made.appliance_id, roles)
 

@@ -76,7 +76,11 @@ class LocalVolume:
     def require_writable(self) -> None:
         """The same, and raise VolumeFailed if its file system is mounted read-only, as after an error of its disk."""
         self.require_present()
-        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+        try:
+            flags = os.statvfs(self.root).f_flag
+        except OSError as error:
+            raise durable.as_volume_error(error, self.root) from error
+        if flags & os.ST_RDONLY:
             raise VolumeFailed(
                 f"The volume at {self.root} can only be read: its file system is mounted read-only. "
                 "Look at its disk and at the kernel's log."
@@ -144,32 +148,42 @@ class LocalVolume:
 
     def place(self, received: ReceivedFile, path: str) -> None:
         """Give a received file its own name, durably."""
-        self.give_name(received, path)
-        target = self.root / path
-        try:
-            durable.fsync_folder(target.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                target.unlink()
-            raise durable.as_volume_error(error, self.root) from error
+        folder, _, name = path.rpartition("/")
+        (error,) = self.place_in(folder, [(received, name)])
+        if error is not None:
+            raise error
 
-    def give_name(self, received: ReceivedFile, path: str) -> None:
-        """Give a received file its own name, which is durable only once its folder is fsynced."""
-        target = self.root / path
+    def place_in(self, folder: str, named: Sequence[tuple[ReceivedFile, str]]) -> list[PacsError | None]:
+        """Give received files their names in one folder, durably. Beside each why it is not there."""
+        target = self.root / folder
         try:
-            self._make_durable_folder(target.parent)
+            self._make_durable_folder(target)
+        except (OSError, PacsError) as error:
+            for received, _name in named:
+                self.discard(received)
+            return [error if isinstance(error, PacsError) else durable.as_volume_error(error, self.root)] * len(named)
+        outcomes = [self._give_name(received, f"{target}/{name}") for received, name in named]
+        try:
+            durable.fsync_folder(target)
+        except OSError as error:
+            for _received, name in named:
+                with contextlib.suppress(OSError):
+                    (target / name).unlink()
+            return [outcome or durable.as_volume_error(error, self.root) for outcome in outcomes]
+        return outcomes
+
+    def _give_name(self, received: ReceivedFile, target: str) -> PacsError | None:
+        try:
             os.rename(received.temporary, target)
+            return None
         except OSError as error:
             self.discard(received)
-            raise durable.as_volume_error(error, self.root) from error
-        except PacsError:
-            self.discard(received)
-            raise
+            return durable.as_volume_error(error, self.root)
 
     def discard(self, received: ReceivedFile) -> None:
         """Remove a received file that is not to be placed."""
         with contextlib.suppress(OSError):
-            received.temporary.unlink()
+            os.unlink(received.temporary)  # noqa: PTH108 (a text: see ReceivedFile)
 
     def path_of(self, path: str) -> Path:
         """Where the file is. Raise NotFound if it is not there."""

@@ -17,6 +17,7 @@ from pacs.errors import NotFound, VolumeFailed
 from pacs.storage.kinds import OpenFile, Volume
 
 CHUNK_SIZE_BYTES = 1 << 20
+_PAGE_BYTES = 4096
 # A pipe in a file's place would be waited for, a link be followed to where nobody looks after the file.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _kept = threading.local()
@@ -94,12 +95,13 @@ def read_past_cache(path: Path) -> Iterator[memoryview]:
             raise FileNotFoundError(errno.ENOENT, "what is there is no file")
         if not is_direct:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        buffer, done = _buffer(), 0
+        # Of a small file no more is asked for than it should have and a byte: the kernel pins what it is given.
+        buffer, done = _buffer()[: (status.st_size // _PAGE_BYTES + 1) * _PAGE_BYTES], 0
         while size := os.readv(fd, [buffer]):
             yield buffer[:size]
             done += size
             if done == status.st_size and size < len(buffer):
-                break  # one call less for a small file
+                break  # one call less
     finally:
         os.close(fd)
 

@@ -102,14 +102,14 @@ class ShareVolume:
     def place(self, received: ReceivedFile, path: str) -> None:
         """Give a received file its own name, durably."""
         self._change(
-            "place", temporary=str(received.temporary), sha256=received.sha256.hex(),
+            "place", temporary=received.temporary, sha256=received.sha256.hex(),
             size_bytes=received.size_bytes, path=path,
         )  # fmt: skip
 
     def discard(self, received: ReceivedFile) -> None:
         """Remove a received file that is not to be placed."""
         with contextlib.suppress(PacsError):
-            self._ask("discard", temporary=str(received.temporary))
+            self._ask("discard", temporary=received.temporary)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Process]:

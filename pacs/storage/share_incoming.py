@@ -10,7 +10,6 @@ import hashlib
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TypeVar
 
 from pacs.errors import PacsError, VolumeFailed
@@ -64,7 +63,7 @@ class ShareIncoming:
         def end() -> ReceivedFile:
             process.wire.send(b"E")
             temporary, sha256, size_bytes = process.result()
-            return ReceivedFile(Path(temporary), bytes.fromhex(sha256), size_bytes)
+            return ReceivedFile(temporary, bytes.fromhex(sha256), size_bytes)
 
         received = self._guarded(end)
         self._close()

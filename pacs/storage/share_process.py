@@ -204,13 +204,13 @@ class Served:
             received = self.volume.receive(chunks, size_bytes)
         finally:
             chunks.drain()
-        return [str(received.temporary), received.sha256.hex(), received.size_bytes]
+        return [received.temporary, received.sha256.hex(), received.size_bytes]
 
     def do_place(self, temporary: str, sha256: str, size_bytes: int, path: str) -> None:
-        self.volume.place(ReceivedFile(Path(temporary), bytes.fromhex(sha256), size_bytes), path)
+        self.volume.place(ReceivedFile(temporary, bytes.fromhex(sha256), size_bytes), path)
 
     def do_discard(self, temporary: str) -> None:
-        self.volume.discard(ReceivedFile(Path(temporary), b"", 0))
+        self.volume.discard(ReceivedFile(temporary, b"", 0))
 
     def do_names(self, folder: str) -> list[str]:
         return self.volume.names(folder)

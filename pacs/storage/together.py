@@ -7,9 +7,7 @@ What others have written there is synced with them: this is for batches, not for
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs.errors import PacsError
@@ -46,22 +44,14 @@ def put_together(volume: LocalVolume, files: Sequence[ToPut]) -> list[bytes | Pa
     except BaseException:
         _discard(volume, written.values())
         raise
-    folders: dict[Path, list[int]] = {}
-    for number, received in written.items():
-        try:
-            volume.give_name(received, files[number].path)
-            outcomes[number] = received.sha256
-            folders.setdefault((volume.root / files[number].path).parent, []).append(number)
-        except PacsError as error:
-            outcomes[number] = error
-    for folder, numbers in folders.items():
-        try:
-            durable.fsync_folder(folder)
-        except OSError as error:
-            for number in numbers:
-                with contextlib.suppress(OSError):
-                    (volume.root / files[number].path).unlink()
-            outcomes |= dict.fromkeys(numbers, durable.as_volume_error(error, volume.root))
+    folders: dict[str, list[tuple[int, str]]] = {}
+    for number in written:
+        folder, _, name = files[number].path.rpartition("/")
+        folders.setdefault(folder, []).append((number, name))
+    for folder, named in folders.items():
+        failures = volume.place_in(folder, [(written[number], name) for number, name in named])
+        for (number, _name), failure in zip(named, failures, strict=True):
+            outcomes[number] = failure or written[number].sha256
     return [outcomes[number] for number in range(len(files))]
 
 

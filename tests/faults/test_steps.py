@@ -73,7 +73,9 @@ def _kill_at_each(dev: Dev, steps: list[Call], account: Account, seed: int, fold
         raw, pid = _raw(seed, 100 + number), receiver_pid(dev)
         assert _send(dev, account, _raw(seed, 1)) == [0x0000]
         with Tracer(pid, folder / "kill", f"trace={step.name}", _injection(step, "signal=SIGKILL")):
-            _send(dev, account, *_before(seed, number, which), raw)
+            # Room is asked for now and then: what does not come with these objects comes with the next ones.
+            more = [_raw(seed, 50_000 + 10 * number + each) for each in range(5 if step.name == "statfs" else 0)]
+            _send(dev, account, *_before(seed, number, which), raw, *more)
             wait_for(lambda pid=pid: receiver_pid(dev) != pid, f"the receiver outlived {step}", 20)  # type: ignore[misc]
         wait_for(lambda: _is_served(dev), "the receiver is not started again")
         # Every second one is sent again at once, as a modality does; the others leave what they left.
@@ -153,8 +155,9 @@ def _fails_as_it_should(
     calls = tracer.calls()
     if not any("INJECTED" in each.words and _is_on_disk(each) for each in calls):
         return False
-    assert sorted(statuses) == [*[0x0000] * which, OUT_OF_RESOURCES], f"{error} at {step}"  # type: ignore[type-var]
-    assert statuses[-1] == 0x0000
+    # Which of them it is depends on how fast this machine is: the room of a volume is asked for now and then.
+    assert (statuses.count(0x0000), statuses.count(OUT_OF_RESOURCES)) == (which, 1), f"{error} at {step}: {statuses}"
+    assert _send(dev, account, _raw(720, 95000 + number)) == [0x0000], "it goes on"
     assert files_without_row(dev) == [], f"{error} at {step} left something behind"
     if step.name == "fsync" and any("INJECTED" in each.words and ".part" in each.words for each in calls):
         _assert_never_tried_again(calls)

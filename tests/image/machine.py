@@ -24,7 +24,7 @@ from tests.image.seed import ADMINISTRATOR
 HOST_AS_THE_GUEST_SEES_IT = "10.0.2.2"
 BOOT_LIMIT_S = 300.0
 KERNEL_LIMIT_S = 120.0
-_INIT_STARTED = "Run /init as init process"
+_INIT_STARTED = "running in system mode"  # systemd, of the system disk
 END_OF_BOOT_LIMIT_S = 600.0  # a first boot makes the database, on an emulated machine
 _GUEST_PORTS = (22, 80, 104, 443, 2762, 11112)
 
@@ -82,10 +82,11 @@ class Machine:
         self.ssh_config.write_text(self._ssh_config_text(), "utf-8")
 
     def power_on_to_init(self) -> None:
-        """Power on and wait until the kernel has started init.
+        """Power on and wait until the kernel has started init from the system disk.
 
-        Under emulation on a busy host a kernel sometimes stops for ever while it looks for hardware, long before
-        anything of the appliance runs: then the power is cycled, once.
+        Under emulation on a busy host a kernel sometimes stops for ever while it looks for hardware (in the initial RAM
+        disk a driver waits for the probing of an emulated controller), before anything of the appliance runs: then the
+        power is cycled, once.
         """
         self.power_on()
         deadline = time.monotonic() + KERNEL_LIMIT_S

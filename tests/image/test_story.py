@@ -6,6 +6,7 @@ with what C-GET gives back. `power.py` says what a power cut is here.
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.image.screen import wait_for_screen
 
 _SIZES = (512, 256, 64)  # rows and columns, a study and an association each
 _LOAD_LIMIT_S = 180.0
-_KILLS = 20
+_KILLS = int(os.environ.get("PACS_CUTS", "20"))
 _LIBEATMYDATA = Path("/usr/lib/x86_64-linux-gnu/libeatmydata.so")
 
 

@@ -68,7 +68,7 @@ def test_disk_full(on: Machine) -> None:
     _stored(on)
 
     def fill() -> None:
-        on.ok("fallocate -l $(($(df --output=avail -B1 /srv/pacs/state | tail -1) - 30000000)) /srv/pacs/state/filled")
+        on.ok("fallocate -l $(($(df --output=avail -B1 /srv/pacs/state | tail -1) - 100000000)) /srv/pacs/state/filled")
         wait_for(lambda: _send(on, 2) == [OUT_OF_RESOURCES] * 4, "images are taken on")
         _comes_back(on)
 

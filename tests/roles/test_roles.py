@@ -35,6 +35,7 @@ UNITS = (
     "pacs-scrub.timer",
     "pacs-screen.timer",
     "pacs-grow.timer",
+    "pacs-mounts.timer",
 )
 
 ECHO = """
@@ -218,6 +219,23 @@ def test_the_nightly_jobs_run_in_their_sandbox(appliance: Container) -> None:
     owners = appliance.run("find /srv/pacs/backup ! -user pacs")
     assert owners.strip() == "", "one user writes all of it"
     assert "usb" in appliance.run("pacs check || true")
+
+
+def test_a_share_whose_server_is_away_is_refused_and_one_that_is_known_is_tried_again(appliance: Container) -> None:
+    refused = appliance.run("pacs machine mount nas 127.0.0.1:/pacs -o retry=0")
+    assert refused.returncode != 0
+    assert "cannot be mounted, and was not kept" in refused.stderr
+    assert appliance.output("pacs machine mounts") == ""
+    assert appliance.run("ls /srv/pacs/nas").returncode != 0
+    record = '{"name": "nas", "source": "127.0.0.1:/pacs", "options": ["retry=0"], "format": 1}'
+    appliance.output(f"mkdir -m 700 -p /srv/pacs/state/mounts && echo '{record}' >/srv/pacs/state/mounts/nas.json")
+    appliance.output("systemctl start pacs-mounts.service")
+    assert "tried again every minute" in appliance.output("pacs machine mounts")
+    shown = appliance.output("systemctl show srv-pacs-nas.mount -p What -p Where -p Options -p LoadState")
+    assert {"What=127.0.0.1:/pacs", "Where=/srv/pacs/nas", "LoadState=loaded"} <= set(shown.splitlines())
+    assert "hard,sync" in shown
+    appliance.output("pacs machine unmount nas")
+    assert appliance.output("pacs machine mounts") == ""
 
 
 def test_the_screen_says_where_and_how_it_is(appliance: Container) -> None:

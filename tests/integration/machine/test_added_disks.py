@@ -82,9 +82,9 @@ def test_one_that_is_ready_already_is_only_mounted(with_more: tuple[Rig, str]) -
 
 
 _REFUSED = [
-    ("fourth", "tier1", "cannot be a disk's name"),
-    ("fourth", "Archive 2", "cannot be a disk's name"),
-    ("fourth", "twelve-signs", "cannot be a disk's name"),
+    ("fourth", "tier1", "cannot be a name here"),
+    ("fourth", "Archive 2", "cannot be a name here"),
+    ("fourth", "twelve-signs", "cannot be a name here"),
     ("middle", "more", "is a volume of appliance"),
     ("small", "more", "is a volume of appliance"),
     ("used", "more", "is not blank"),
