@@ -211,12 +211,13 @@ def tidy(data: Path, names: list[str], room_bytes: int) -> list[str]:
     _drop_shipped(spool, logs)
     # A tenth below what the archive_command takes, so that it never has to drop anything itself.
     while spool.size_bytes() > room_bytes * 9 // 10:
-        behind = [each for each in logs if not (state := each.read()).is_dropping and each.missing(state)]
-        if not behind:
+        states = [(each, each.read()) for each in logs]
+        lacking = [(each, each.missing(state)) for each, state in states if not state.is_dropping]
+        oldest = min((missing[0] for _each, missing in lacking if missing), default=None)
+        if oldest is None:
             break
-        oldest = min(each.missing(each.read())[0] for each in behind)
-        for each in behind:
-            if oldest in each.missing(each.read()):
+        for each, missing in lacking:
+            if oldest in missing:
                 _open_gap(each)
                 gaps.append(each.name)
         _drop_shipped(spool, logs)
@@ -234,8 +235,9 @@ def _open_gap(shipped: ShippedLog) -> None:
 
 
 def _drop_shipped(spool: LogSpool, logs: list[ShippedLog]) -> None:
+    before = spool.names()  # first: what comes meanwhile is none of what is judged
     wanted = {name for each in logs for name in each.missing(each.read())}
-    for name in spool.names():
+    for name in before:
         if name not in wanted:
             spool.drop(name)
     waiting = set(spool.names())
