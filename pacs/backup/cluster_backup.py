@@ -170,17 +170,3 @@ def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress |
     if not made:
         raise BackupError(f"pgBackRest made a backup and {name} does not have it. Look at the repository.")
     return made[-1]
-
-
-def verify(data: Path, name: str) -> list[str]:
-    """Read all backups and all log of a repository and compare checksums; return what is wrong, in pgBackRest's words.
-
-    This takes as long as reading the repository takes.
-    """
-    text = PgBackRest(config_file(data, name)).run("verify", "--output=text", "--verbose", "--log-level-console=error")
-    wrong = []
-    for line in text.splitlines():
-        counted = re.search(r"(missing|checksum invalid|size invalid|other): (\d+)", line)
-        if (counted and int(counted[2])) or "ERROR" in line or "status: invalid" in line or "status: error" in line:
-            wrong.append(" ".join(line.split()))
-    return wrong

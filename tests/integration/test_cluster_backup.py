@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pacs.backup import cluster_backup
+from pacs.backup.cluster_verify import verify
 from pacs.backup.configuration import Configuration
 from pacs.backup.points import PointMaker, Target, expire, parse_point, point_content, point_named, points
 from pacs.backup.repositories import Repository, open_volume
@@ -231,6 +232,7 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
     ],
 )
 def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str, damage: str) -> None:
+    assert verify(site.data, beside.name) == []
     [made] = cluster_backup.backups(site.data, beside.name)
     wanted = f"{made.first_segment}-*" if part == "archive" else f"{made.label}/**/*"
     found = [path for path in Path(beside.place, "pgbackrest", part).rglob(wanted) if path.is_file()]
@@ -241,7 +243,7 @@ def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Reposit
         content = bytearray(victim.read_bytes())
         content[len(content) // 2] ^= 0x40
         victim.write_bytes(content)
-    assert cluster_backup.verify(site.data, beside.name) != []
+    assert verify(site.data, beside.name) != []
     with pytest.raises(RestoreError):
         site.restore(beside.name)
 
