@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pacs.backup.cluster_backup import labels_of
+from pacs.backup.configuration import Configuration
 from pacs.backup.pgbackrest import STANZA, PgBackRest, config_file
+from pacs.backup.repositories import Repository
+from pacs.errors import PacsError
+from pacs.storage.keyring import Keyring
+from pacs.storage.probing import Finding
 
 _SEGMENTS_PER_FILE_NUMBER = 256  # of 16 MB, which is what initdb makes
 _SEGMENT = re.compile(r"([0-9A-F]{24})-[0-9a-f]{40}")
 _COUNTED = re.compile(r"(missing|checksum invalid|size invalid|other): (\d+)")
+
+
+def look_at(data: Path, repository: Repository, keyring: Keyring) -> list[Finding]:
+    """Read all that a repository has of the database and of the configuration, and say how it is."""
+    return [
+        _finding("database", lambda: verify(data, repository.name)),
+        _finding("configuration", Configuration(repository, keyring, config_file(data, "any").parent).verify),
+    ]
+
+
+def _finding(what: str, look: Callable[[], list[str] | None]) -> Finding:
+    try:
+        wrong = look()
+    except PacsError as error:
+        return Finding(what, False, str(error))
+    return Finding(what, not wrong, "; ".join(wrong) if wrong else "all of it read, and whole")
 
 
 def verify(data: Path, name: str) -> list[str]:
