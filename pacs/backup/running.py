@@ -39,6 +39,8 @@ DAILY = timedelta(hours=20)
 RETRY = timedelta(minutes=30)
 #: How long what waits of the log may take before a backup begins all the same [s].
 _PATIENCE_S = 120.0
+#: A change of the configuration waits at most so long for its snapshot [s].
+_CONFIGURATION_S = 120.0
 _PROGRESS_FILE = "backup-progress.json"
 #: The worker's word that a backup is due, in the runtime folder.
 WANTED_FILE = "backup-wanted"
@@ -81,6 +83,8 @@ def has_changed(data: Path, state: State) -> bool:
     if not state.configuration_at:
         return False  # the first comes with the first backup
     since = datetime.fromisoformat(state.configuration_at).timestamp()
+    if clock.now().timestamp() - since < _CONFIGURATION_S:
+        return False
     return any(changed_at(data / part) > since for part in ("config", "journal"))
 
 

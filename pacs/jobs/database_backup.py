@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 #: How often the spool is looked at, and points that wait [s].
 INTERVAL_S = 1.0
-#: How often it is asked whether a backup is due [s]: also the most that a change of the configuration waits.
-DUE_S = 120.0
+#: How often it is asked whether a backup is due [s].
+DUE_S = 10.0
 #: How often pgBackRest's configuration is written again [s]: a bucket may have got other keys.
 WRITE_S = 60.0
 
