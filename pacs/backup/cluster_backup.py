@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pacs import clock
-from pacs.backup.pgbackrest import PgBackRest, config_file, configuration, identity_folder, write_configuration
+from pacs.backup.pgbackrest import (
+    PgBackRest,
+    Progress,
+    config_file,
+    configuration,
+    identity_folder,
+    percent_of,
+    write_configuration,
+)
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, SettingsError
 from pacs.index.server import server_place
@@ -29,10 +35,6 @@ log = logging.getLogger(__name__)
 Kind = Literal["full", "incr"]
 #: A backup is a full one when the last full one is older than this: a week, less what a timer's delay may be.
 FULL_EVERY = timedelta(days=6, hours=12)
-_PERCENT = re.compile(r"backup file .*?(\d+(?:\.\d+)?)%\)")
-
-#: Called with how much of the backup is done [percent].
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -159,13 +161,8 @@ def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress |
     """
     tool = PgBackRest(config_file(data, name))
     chosen = kind or due_kind(labels_of(tool))
-
-    def on_line(line: str) -> None:
-        found = _PERCENT.search(line)
-        if found and progress:
-            progress(float(found[1]))
-
-    tool.watch(["backup", f"--type={chosen}", "--log-level-console=detail"], on_line)
+    words = ["backup", f"--type={chosen}", "--log-level-console=detail"]
+    tool.watch(words, percent_of("backup", progress))
     made = labels_of(tool)
     if not made:
         raise BackupError(f"pgBackRest made a backup and {name} does not have it. Look at the repository.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from pacs.storage import durable
 from pacs.storage.keyring import Keyring
 from pacs.storage.s3_client import read_credentials, split_location
 
+#: Called with how much is done [percent].
+Progress = Callable[[float], None]
 STANZA = "pacs"
 #: Below a repository.
 FOLDER = "pgbackrest"
@@ -190,6 +193,18 @@ class PgBackRest:
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SettingsError("pgBackRest is not installed. Install it: `apt-get install pgbackrest`.") from error
+
+
+def percent_of(verb: str, progress: Progress | None) -> Callable[[str], None]:
+    """What `watch` is to call with each line, so that progress is told how much is done."""
+    pattern = re.compile(rf"{verb} file .*?(\d+(?:\.\d+)?)%\)")
+
+    def on_line(line: str) -> None:
+        found = pattern.search(line)
+        if found and progress is not None:
+            progress(float(found[1]))
+
+    return on_line
 
 
 def as_user(user: str | None, group_of: Path | None = None) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from typing import Any
 
 from pacs import clock
 from pacs.backup import cluster_backup, points
-from pacs.backup.cluster_backup import Kind, Label, Progress
+from pacs.backup.cluster_backup import Kind, Label
 from pacs.backup.configuration import EXCLUDED, Configuration, Snapshot
 from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
-from pacs.backup.pgbackrest import config_file
+from pacs.backup.pgbackrest import Progress, config_file
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.errors import BackupError, NotFound, PacsError
 from pacs.model.schedule import is_open
