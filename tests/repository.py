@@ -44,7 +44,9 @@ def add_folder(instance: Instance, folder: Path, name: str = "far", **wanted: An
     return InRepository(added.repository, LocalSite(sealed(instance, added.repository), folder))
 
 
-def add_bucket(instance: Instance, request: pytest.FixtureRequest, name: str = "far") -> InRepository:
+def add_bucket(
+    instance: Instance, request: pytest.FixtureRequest, name: str = "far", locked_days: int = 0
+) -> InRepository:
     """Make a new bucket of moto's a repository of an instance."""
     import boto3
 
@@ -54,10 +56,15 @@ def add_bucket(instance: Instance, request: pytest.FixtureRequest, name: str = "
     client = boto3.client(
         "s3", endpoint_url=url, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name="us-east-1"
     )
-    client.create_bucket(Bucket=bucket)
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=bool(locked_days))
+    if locked_days:
+        rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": locked_days}}
+        configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+        client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=configuration)
     request.addfinalizer(client.close)
     credentials = f'access_key_id = "{ACCESS_KEY}"\nsecret_access_key = "{SECRET_KEY}"\n'.encode()
-    added = changes(instance).add(name, f"s3://{bucket}", Given({"endpoint": url}, credentials))
+    options = {"endpoint": url, **({"retention_days": 180} if locked_days else {})}
+    added = changes(instance).add(name, f"s3://{bucket}", Given(options, credentials))
     return InRepository(added.repository, BucketSite(sealed(instance, added.repository), client, bucket))
 
 

@@ -22,13 +22,13 @@ from pacs.index import damage, movement
 from pacs.index import store as store_rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.locks import only_one
+from pacs.index.volumes import REPOSITORY_ROLE
 from pacs.model import part10
 from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
 from pacs.model.record import IndexRecord, make_record
 from pacs.storage.kinds import FileStatus, Volume
 from pacs.storage.names import sha256_in_name
-from pacs.storage.sealed import SealedVolume
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class _Comparison:
 
     def __init__(self, database: Database, volume: Volume, orphan_age: timedelta, findings: Findings) -> None:
         self.database, self.volume, self.orphan_age, self.findings = database, volume, orphan_age, findings
-        self.is_repository = isinstance(volume, SealedVolume)
+        self.is_repository = REPOSITORY_ROLE in volume.identity.roles
 
     def run(self) -> None:
         copies = self._copies()

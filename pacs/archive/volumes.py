@@ -257,8 +257,9 @@ class Volumes:
             before[1].require_present()
             return before[1]
         opened = open_known(self._data, self._appliance_id, row)
-        if isinstance(opened, LocalVolume) and opened.root.stat().st_dev == self._data.stat().st_dev:
-            opened.kept_bytes = self.state_reserve_bytes
+        below = getattr(opened, "inner", opened)  # of a repository, the volume that it is over
+        if isinstance(below, LocalVolume) and below.root.stat().st_dev == self._data.stat().st_dev:
+            below.kept_bytes = self.state_reserve_bytes
         self._opened[row.volume_id] = (row, opened)
         return opened
 

@@ -15,14 +15,14 @@ from typing import Any
 
 from pacs.archive.known_volumes import repositories_folder
 from pacs.errors import BackupError, ForeignVolume, NotFound, SettingsError
-from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
+from pacs.index.volumes import REPOSITORY_ROLE, REPOSITORY_TIER, KnownVolume
 from pacs.model.schedule import Window
 from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Kind
 from pacs.storage.opening import Place
 from pacs.storage.sealed import SealedVolume
 
-ROLE = f"tier{REPOSITORY_TIER}"
+ROLE = REPOSITORY_ROLE
 KEEP_FULL = 4
 
 

@@ -34,13 +34,14 @@ from pacs.backup.repositories import (
 from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeError, WrongKey
 from pacs.index import volumes as rows
 from pacs.index.database import Database
+from pacs.index.shipping import may_have
 from pacs.index.volumes import REPOSITORY_TIER, Holdings, KnownVolume
 from pacs.model.schedule import Window
 from pacs.storage import durable
 from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding, probe
-from pacs.storage.sealed import ABOUT_FILE, read_about
+from pacs.storage.sealed import ABOUT_FILE, SealedVolume, read_about
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class RepositoryChanges:
                     repository, {each.volume_id for each in known if each.state != "retired"}
                 )
                 try:
-                    findings = _probed(open_volume(repository, Keyring.open(self.data), self.appliance_id), is_new)
+                    findings = self._probed(repository, is_new)
                 except PacsError:
                     if is_new:  # it is left as it was found, but for what it cannot take back
                         _unmake(repository)
@@ -99,6 +100,8 @@ class RepositoryChanges:
                 self._keep(repository)
             rows.insert_volume(connection, repository.row)
             rows.take_up(connection, repository.row)
+            if not is_new:
+                may_have(connection, repository.volume_id)
         if not is_new:
             notes.append("It was a repository of this appliance already: what is in it counts once it was read again.")
         self.volumes.refresh()
@@ -142,6 +145,7 @@ class RepositoryChanges:
             with rows.adding(self.database) as connection:
                 rows.insert_volume(connection, repository.row)
                 rows.take_up(connection, repository.row)
+                may_have(connection, repository.volume_id)
         if missing:
             self.volumes.refresh()
         return len(missing)
@@ -155,12 +159,44 @@ class RepositoryChanges:
         seen = "the recovery sheet opens it" if is_same else "they are other keys than the appliance's"
         return [Finding("keys", is_same, seen)]
 
+    def look_at_lock(self, repository: Repository, volume: Volume) -> list[Finding]:
+        """Whether what is in a repository can be erased with what the appliance has. Raise nothing."""
+        retention_days = repository.options.get("retention_days")
+        lock = None
+        inner = volume.inner if isinstance(volume, SealedVolume) else volume
+        if repository.kind == "s3":
+            from pacs.storage.s3 import S3Volume  # here, as boto3 takes its time
+
+            assert isinstance(inner, S3Volume)
+            try:
+                lock = inner.lock
+            except PacsError as error:
+                return [Finding("erasing", False, str(error))]
+        if lock is None:
+            seen = "whoever has the appliance can erase it: it has no object lock"
+            return [Finding("erasing", not retention_days, seen)]
+        seen = f"each version is locked for {lock.days} days ({lock.mode})"
+        if not retention_days:
+            seen += ", and not renewed: add it with --option retention_days=180"
+        return [Finding("erasing", True, seen)]
+
     def read_all(self, volume_id: str, period_days: float) -> Finding:
         """Read every object in a repository and compare its digest. The worker repairs what is bad or missing."""
         work = Scrub(self.database, self.volumes.by_id, timedelta(days=period_days))
         found = work.run(everything=True, volume_id=volume_id)
         seen = f"{found.copies} objects read, {found.bad} bad, {found.missing} missing"
         return Finding("objects", found.is_clean, "; ".join([seen, *found.failed]))
+
+    def _probed(self, repository: Repository, is_new: bool) -> list[Finding]:
+        opened = open_volume(repository, Keyring.open(self.data), self.appliance_id)
+        try:
+            findings = [*probe(opened, is_new), *self.look_at_lock(repository, opened)]
+        finally:
+            opened.close()
+        if bad := [each for each in findings if not each.is_well]:
+            reasons = "; ".join(f"{each.what}: {each.seen}" for each in bad)
+            raise VolumeError(f"{opened.location} does not do what a repository must: {reasons}")
+        return findings
 
     def _made(self, repository: Repository, in_use: set[str]) -> tuple[Repository, bool]:
         """The repository with its id, and whether it is new: it is made if its place is empty."""
@@ -223,17 +259,6 @@ def _with_host_key(row: KnownVolume) -> tuple[KnownVolume, list[str]]:
     key, fingerprint = host_key_of(row.location, row.options)
     note = f"The server shows the host key {key.split()[0]} {fingerprint}. Compare it there, with `ssh-keygen -l`."
     return replace(row, options={**row.options, "host_key": key}), [note]
-
-
-def _probed(opened: Volume, is_new: bool) -> list[Finding]:
-    try:
-        findings = probe(opened, is_new)
-    finally:
-        opened.close()
-    if bad := [each for each in findings if not each.is_well]:
-        reasons = "; ".join(f"{each.what}: {each.seen}" for each in bad)
-        raise VolumeError(f"{opened.location} does not do what a repository must: {reasons}")
-    return findings
 
 
 def _unmake(repository: Repository) -> None:

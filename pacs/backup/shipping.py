@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -20,10 +21,12 @@ from pacs.archive.batches import Item, Source
 from pacs.archive.transfer import Outcome, Stopped, Transfer
 from pacs.archive.volumes import Volumes
 from pacs.backup.repositories import Repository
-from pacs.errors import PacsError, PathTaken
+from pacs.errors import DigestMismatch, NotFound, PacsError, PathTaken
+from pacs.index import movement
 from pacs.index import shipping as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.schedule import Bucket, is_open
 from pacs.storage.kinds import Volume
 from pacs.storage.names import repository_path
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: How many objects are looked up at once.
 _PAGE_OBJECTS = 2048
+#: How many objects are looked for at once in a repository that may have them.
+_LOOKS_AT_ONCE = 8
 #: How many objects a lag is counted up to.
 LAG_OBJECTS_MAX = 10_000
 
@@ -69,6 +74,8 @@ class Shipped:
     """What a turn did."""
 
     objects: int = 0
+    #: Those that were there already, and were read.
+    found: int = 0
     size_bytes: int = 0
     failed: int = 0
     #: Why it ended before its time; empty if all was shipped.
@@ -77,7 +84,7 @@ class Shipped:
     @property
     def did_anything(self) -> bool:
         """Whether anything came to the repository, or failed to."""
-        return bool(self.objects or self.failed)
+        return bool(self.objects or self.found or self.failed)
 
 
 class Shipper:
@@ -87,7 +94,7 @@ class Shipper:
         self.database, self.volumes = database, volumes
         self._transfer = Transfer(database, volumes, stop)
         self._bucket = Bucket(None, clock.monotonic_s())
-        self._was_stopped = False
+        self._was_stopped, self._found = False, 0
 
     def close(self) -> None:
         """End its threads."""
@@ -105,47 +112,65 @@ class Shipper:
 
     def _run(self, repository: Repository) -> Shipped:
         done, volume_id = Shipped(), repository.volume_id
-        position, seen, is_sweep = rows.begin_turn(self.database, volume_id)
-        self._was_stopped, outcome = False, Outcome()
+        turn = rows.begin_turn(self.database, volume_id)
+        self._was_stopped, self._found, outcome = False, 0, Outcome()
         try:
             volume = self.volumes.get(volume_id)
             volume.require_writable()
-            outcome = self._ship(repository, volume, position)
+            outcome = self._ship(repository, volume, turn)
         except Stopped:
             self._was_stopped = True
         except PacsError as error:
             done.error, self._was_stopped = str(error), True
         done.objects, done.size_bytes, done.failed = len(outcome.copied), outcome.size_bytes, len(outcome.failed)
+        done.found = self._found
         if outcome.failed and not done.error:
             done.error = f"{done.failed} objects were not shipped; one of them: {next(iter(outcome.failed.values()))}"
-        if not self._was_stopped:
-            before_failed = min(outcome.failed, default=seen + 1) - 1
-            rows.end_turn(self.database, volume_id, min(seen, before_failed), is_sweep, done.error)
-        else:  # what was under way when it ended may not be there
-            rows.end_turn(self.database, volume_id, position, False, done.error)
+        if self._was_stopped or self._is_one_absent():  # what was passed by is to be looked at again
+            rows.end_turn(self.database, volume_id, turn.position, False, done.error)
+        else:
+            before_failed = min(outcome.failed, default=turn.seen + 1) - 1
+            has_swept = turn.is_sweep and not outcome.failed
+            rows.end_turn(self.database, volume_id, min(turn.seen, before_failed), has_swept, done.error)
         return done
 
-    def _ship(self, repository: Repository, volume: Volume, position: int) -> Outcome:
+    def _is_one_absent(self) -> bool:
+        """Whether a volume of the archive's own is not here: what is only there cannot be shipped now."""
+        return any(row.tier < REPOSITORY_TIER and row.volume_id in self.volumes.absent for row in self.volumes.rows)
+
+    def _ship(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Outcome:
         if self._bucket.bytes_per_s != repository.bandwidth_bytes_per_s:
             self._bucket = Bucket(repository.bandwidth_bytes_per_s, clock.monotonic_s())
-        outcome = self._transfer.copy(self._items(repository, position), lambda _size_bytes: volume, self._bucket)
+        items = self._items(repository, volume, turn)
+        outcome = self._transfer.copy(items, lambda _size_bytes: volume, self._bucket)
         for key, error in outcome.failed.items():
             if isinstance(error, PathTaken):  # a damaged file without a row: the next turn puts it anew
                 self._clear(volume, key)
         return outcome
 
-    def _items(self, repository: Repository, position: int) -> Iterator[Item]:
+    def _items(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Iterator[Item]:
         """What the repository does not have, the oldest first, as long as its windows are open."""
+        position = turn.position
         while True:
             page = rows.unshipped(self.database, repository.volume_id, position, _PAGE_OBJECTS)
-            for object_key, copies in groupby(page, key=lambda row: int(row["object_key"])):
-                position = object_key
-                yield _item(list(copies))
-            if not page:
+            items = [_item(list(copies)) for _key, copies in groupby(page, key=lambda row: int(row["object_key"]))]
+            if not items:
                 return
+            position = items[-1].object_key
+            yield from self._without_found(volume, items) if turn.may_have else items
             if not is_open(repository.windows, clock.now().astimezone()):
                 self._was_stopped = True
                 return
+
+    def _without_found(self, volume: Volume, items: Sequence[Item]) -> list[Item]:
+        """Give a row to each object that is in a repository, whole, without one; return the others."""
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, "look") as threads:
+            is_there = list(threads.map(lambda item: _is_whole_at(volume, item), items))
+        found = [(item.object_key, item.path) for item, is_one in zip(items, is_there, strict=True) if is_one]
+        with self.database.transaction() as connection:
+            self._found += len(movement.add_copies(connection, volume.volume_id, found))
+        self._transfer.pause(0)
+        return [item for item, is_one in zip(items, is_there, strict=True) if not is_one]
 
     def _clear(self, volume: Volume, object_key: int) -> None:
         with self.database.transaction() as connection:
@@ -156,6 +181,14 @@ class Shipper:
             volume.remove(repository_path(sha256))
         except PacsError as error:
             log.warning("a damaged file in a repository stays: %s", error)
+
+
+def _is_whole_at(volume: Volume, item: Item) -> bool:
+    """Whether a repository has an object at its path, as it was stored. Raise what its volume does."""
+    try:
+        return volume.digest_on_disk(item.path) == item.sha256
+    except (NotFound, DigestMismatch):
+        return False
 
 
 def _item(copies: Sequence[Row]) -> Item:

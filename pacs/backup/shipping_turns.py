@@ -10,7 +10,7 @@ from pathlib import Path
 from pacs import clock
 from pacs.archive.volumes import Volumes
 from pacs.backup.key_changes import is_sealed_anew
-from pacs.backup.keys import master_key
+from pacs.backup.keys import Keyring, master_key
 from pacs.backup.repositories import Repository, repositories
 from pacs.backup.repository_changes import RepositoryChanges
 from pacs.backup.shipping import Shipper
@@ -32,9 +32,14 @@ class Shipping:
         #: Volume id → the sheet that its keys were found to be sealed by.
         self._sealed_by: dict[str, str] = {}
         self._told: dict[str, str] = {}
+        self._has_keys = False
 
     def turn(self) -> None:
         """Begin to ship to each repository to which nothing is under way."""
+        if not self._has_keys:  # on the first boot: a sheet can be printed before there is a repository
+            Keyring.open(self.data)
+            master_key(self.data)
+            self._has_keys = True
         found = repositories(self.data)
         if found:
             self._changes.register()

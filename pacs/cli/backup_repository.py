@@ -193,9 +193,10 @@ def _verified(instance: Instance, each: Repository, everything: bool) -> list[Fi
         here = instance.volumes.get(each.volume_id)
     except PacsError as error:
         return [Finding("identity", False, str(error))]
-    findings = [*probe(here), *_changes(instance).look_at_keys(here)]
+    changes = _changes(instance)
+    findings = [*probe(here), *changes.look_at_keys(here), *changes.look_at_lock(each, here)]
     if everything and all(finding.is_well for finding in findings):
-        findings.append(_changes(instance).read_all(each.volume_id, instance.settings.scrub_period_days))
+        findings.append(changes.read_all(each.volume_id, instance.settings.scrub_period_days))
         findings += look_at(instance.settings.data, each, Keyring.open(instance.settings.data))
     return findings
 

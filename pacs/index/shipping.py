@@ -7,6 +7,7 @@ and once a day all of the archive is looked through.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pacs.index.database import Connection, Database, Row
@@ -15,11 +16,12 @@ from pacs.index.database import Connection, Database, Row
 _BEHIND = timedelta(minutes=10)
 #: How often all of the archive is looked through.
 _SWEEP_AGE = timedelta(hours=24)
-#: What a repository can be given, and does not have.
+#: What a repository can be given now, and does not have.
 UNSHIPPED = """
     o.object_key > %(after)s
     AND NOT EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.volume_id = %(volume_id)s)
-    AND EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.state = 'good')
+    AND EXISTS (SELECT FROM copy k JOIN volume v USING (volume_id) WHERE k.object_key = o.object_key
+                   AND k.state = 'good' AND v.absent_since IS NULL)
 """
 
 
@@ -37,19 +39,39 @@ def unshipped(database: Database, volume_id: str, after_key: int, objects_max: i
         ).fetchall()
 
 
-def begin_turn(database: Database, volume_id: str) -> tuple[int, int, bool]:
-    """Where a look begins, the key up to which all that arrived can be seen now, and whether it is one through all."""
+@dataclass(frozen=True)
+class Turn:
+    """Where a look begins, the key up to which all that arrived can be seen now, whether it is one through all, and
+    whether the repository may hold objects that have no row."""
+
+    position: int
+    seen: int
+    is_sweep: bool
+    may_have: bool
+
+
+def may_have(connection: Connection, volume_id: str) -> None:
+    """Note that a repository may hold objects that have no row: it was taken up again."""
+    connection.execute(
+        "INSERT INTO shipping (volume_id, may_have) VALUES (%s, true) ON CONFLICT (volume_id) DO UPDATE"
+        " SET may_have = true, position = 0, swept_at = NULL",
+        (volume_id,),
+    )
+
+
+def begin_turn(database: Database, volume_id: str) -> Turn:
+    """Begin a look."""
     with database.transaction() as connection:
         connection.execute("INSERT INTO shipping (volume_id) VALUES (%s) ON CONFLICT DO NOTHING", (volume_id,))
         row = connection.execute(
-            "SELECT s.position, s.swept_at IS NULL OR s.swept_at < now() - %(age)s AS is_sweep,"
+            "SELECT s.position, s.may_have, s.swept_at IS NULL OR s.swept_at < now() - %(age)s AS is_sweep,"
             " coalesce((SELECT o.object_key FROM object o WHERE o.object_key > s.position"
             "            AND o.arrived_at < now() - %(behind)s ORDER BY o.object_key DESC LIMIT 1), s.position) AS seen"
             " FROM shipping s WHERE s.volume_id = %(volume_id)s",
             {"volume_id": volume_id, "age": _SWEEP_AGE, "behind": _BEHIND},
         ).fetchone()
     assert row is not None
-    return 0 if row["is_sweep"] else row["position"], row["seen"], row["is_sweep"]
+    return Turn(0 if row["is_sweep"] else row["position"], row["seen"], row["is_sweep"], row["may_have"])
 
 
 def end_turn(database: Database, volume_id: str, position: int, has_swept: bool, error: str) -> None:
@@ -57,7 +79,8 @@ def end_turn(database: Database, volume_id: str, position: int, has_swept: bool,
     with database.transaction() as connection:
         connection.execute(
             "UPDATE shipping SET position = greatest(position, %(position)s), last_error = %(error)s,"
-            " turned_at = now(), swept_at = CASE WHEN %(has_swept)s THEN now() ELSE swept_at END"
+            " turned_at = now(), swept_at = CASE WHEN %(has_swept)s THEN now() ELSE swept_at END,"
+            " may_have = may_have AND NOT %(has_swept)s"
             " WHERE volume_id = %(volume_id)s AND (position < %(position)s OR last_error <> %(error)s OR %(has_swept)s"
             " OR turned_at IS NULL OR turned_at < now() - interval '1 minute')",
             {"volume_id": volume_id, "position": position, "has_swept": has_swept, "error": error},

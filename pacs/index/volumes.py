@@ -17,6 +17,7 @@ from pacs.index.database import Connection, Database, Row
 Kind = Literal["local", "nfs", "smb", "s3", "sftp"]
 #: The tier of backup repositories: no rule moves to it, and nothing is placed there but by shipping.
 REPOSITORY_TIER = 4
+REPOSITORY_ROLE = f"tier{REPOSITORY_TIER}"
 State = Literal["active", "draining", "retired"]
 
 

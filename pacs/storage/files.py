@@ -172,6 +172,17 @@ class LocalVolume:
             return [outcome or durable.as_volume_error(error, self.root) for outcome in outcomes]
         return outcomes
 
+    def place_unsynced(self, received: ReceivedFile, path: str) -> PacsError | None:
+        """Give a received file its name; return why it is not there. The caller syncs the file system afterwards, and
+        with it the folders that are made here."""
+        target = self.root / path
+        try:
+            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            self.discard(received)
+            return durable.as_volume_error(error, self.root)
+        return self._give_name(received, str(target))
+
     def _give_name(self, received: ReceivedFile, target: str) -> PacsError | None:
         try:
             os.rename(received.temporary, target)

@@ -15,6 +15,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,10 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "orthanc": Orthanc,
     "pacs": Pacs,
 }
+
+
+#: What a peer does when it has just started, and the disk with what was there before, is not what is measured.
+_REST_S = 4.0
 
 
 def main() -> None:
@@ -81,6 +86,7 @@ def _measure(
     destination.start(folder / "destination", 0)
     try:
         peer.start(folder, destination.port)
+        time.sleep(_REST_S)
         files = [file for study in studies for file in study.files]
         seconds = measure.store(peer, files, associations)
         figures.add("store", associations, peer.name, len(files) / seconds)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pacs import clock
 from pacs.archive.reconcile import reconcile
 from pacs.archive.repair import Repair
 from pacs.archive.scrub import Scrub
@@ -20,17 +21,22 @@ from pacs.backup.keys import master_key, sealed_in, unseal
 from pacs.backup.repositories import open_volume, repositories, repository_named
 from pacs.backup.shipping import lag_of
 from pacs.cli.instance import Instance
-from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, WrongKey
+from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeError, WrongKey
 from pacs.index import shipping as shipping_rows
 from pacs.index import volumes as volume_rows
+from pacs.index.tiers import note_absent
+from pacs.model.schedule import is_open
 from pacs.storage import crypt
 from pacs.storage.keyring import Keyring
 from pacs.storage.names import repository_path
-from tests.planting import LocalSite, copies
-from tests.repository import PLACES, InRepository, add_folder, changes, sealed, ship
+from tests.fix_bucket import Bucket
+from tests.fix_share import Share
+from tests.mounted import file_system
+from tests.planting import BucketSite, LocalSite, copies
+from tests.repository import PLACES, InRepository, add_bucket, add_folder, changes, sealed, ship
 from tests.sftp_server import SftpServer
 from tests.synthetic import ct_study
-from tests.tiers import good_by_tier, recall, store
+from tests.tiers import add_volume, good_by_tier, recall, store
 from tests.volume_contract import put_and_find, remove_and_miss
 
 STUDY = ct_study(1, 7)
@@ -161,12 +167,28 @@ def test_a_repository_that_is_away_catches_up(instance: Instance, folder: InRepo
     assert ship(instance, folder.repository).objects == 7
 
 
+def test_what_is_on_a_volume_that_is_away_holds_nothing_else_up(
+    instance: Instance, folder: InRepository, tmp_path: Path
+) -> None:
+    store(instance, STUDY[:3])
+    tier1 = Path(instance.volumes.tier(1)[0].location)
+    second = add_volume(instance, 1, "second")
+    tier1.rename(tmp_path / "unplugged")
+    instance.volumes.refresh()
+    note_absent(instance.database, instance.volumes.absent.keys())
+    store(instance, STUDY[3:])
+    with instance.database.transaction() as connection:
+        connection.execute("UPDATE object SET arrived_at = now() - interval '11 minutes'")
+    assert (ship(instance, folder.repository).objects, second in instance.volumes.by_id) == (4, True)
+    (tmp_path / "unplugged").rename(tier1)
+    instance.volumes.refresh()
+    note_absent(instance.database, instance.volumes.absent.keys())
+    assert ship(instance, folder.repository).objects == 3
+
+
 def test_a_window_that_is_closed_keeps_a_repository_behind(instance: Instance, tmp_path: Path) -> None:
     closed = add_folder(instance, tmp_path / "repository", windows=("mon 00:00-00:01",))
     store(instance, STUDY[:1])
-    from pacs import clock
-    from pacs.model.schedule import is_open
-
     if is_open(closed.repository.windows, clock.now().astimezone()):
         pytest.skip("it is that minute of the week")
     assert ship(instance, closed.repository).objects == 0
@@ -252,7 +274,39 @@ def test_a_copy_in_a_repository_lets_none_leave(instance: Instance, folder: InRe
         changes(instance).remove("far")
 
 
-# --- an SFTP server ---------------------------------------------------------------------------------------------------
+# --- object lock ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stolen_appliance_cannot_erase_a_bucket_with_object_lock(
+    instance: Instance, request: pytest.FixtureRequest
+) -> None:
+    place = add_bucket(instance, request, locked_days=30)
+    assert isinstance(place.site, BucketSite)
+    client, bucket = place.site.client, place.site.bucket
+    store(instance, STUDY[:2])
+    ship(instance, place.repository)
+    (row, other) = in_repository(instance, place)
+    path = str(row["path"])
+    content, version = place.site.get(path), client.head_object(Bucket=bucket, Key=path)
+    left = version["ObjectLockRetainUntilDate"] - clock.now()
+    assert left > timedelta(days=179), "renewed when it was read back"
+    place.site.delete(path)
+    with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+        client.delete_object(Bucket=bucket, Key=path, VersionId=version["VersionId"])
+    place.site.put(str(other["path"]), b"ransom")
+    assert scrub(instance) == (1, 1)
+    kept = client.get_object(Bucket=bucket, Key=path, VersionId=version["VersionId"])["Body"].read()
+    assert kept == content
+
+
+def test_a_bucket_that_was_to_have_a_lock_and_has_none_is_refused(instance: Instance, bucket: Bucket) -> None:
+    given = Given({**bucket.options, "retention_days": 180}, bucket.credentials.read_bytes())
+    with pytest.raises(VolumeError, match="no object lock"):
+        changes(instance).add("far", bucket.location, given)
+    assert bucket.listing() == []
+
+
+# --- an SFTP server ------------------------------------------------------------------------------------------------
 
 
 def test_an_sftp_server_that_goes_away_and_comes_back(
@@ -350,9 +404,12 @@ def test_a_repository_is_taken_up_again(instance: Instance, folder: InRepository
     assert folder.repository.volume_id not in instance.volumes.by_id and good_by_tier(instance) == {1: 7}
     again = add_folder(instance, tmp_path / "repository", name="again")
     assert again.repository.volume_id == folder.repository.volume_id
-    while ship(instance, again.repository).error:
-        pass
-    assert good_by_tier(instance) == {1: 7, 4: 7}
+    gone, damaged = again.site.paths("objects")[:2]
+    again.site.delete(gone)
+    again.site.put(damaged, again.site.get(damaged)[:-1])
+    done = ship(instance, again.repository)
+    assert (done.found, done.objects) == (5, 2), "what is there is not sent again"
+    assert good_by_tier(instance) == {1: 7, 4: 7} and scrub(instance) == (0, 0)
 
 
 def test_a_repository_has_its_row_again_in_another_index(instance: Instance, folder: InRepository) -> None:
@@ -395,3 +452,45 @@ def _rclone_cat(folder: Path, name: str, *passwords: str) -> bytes:
         ["rclone", "--config", os.devnull, "cat", f"sealed:{name}"],
         capture_output=True, check=True, env={**os.environ, **environment},
     ).stdout  # fmt: skip
+
+
+# --- full, read-only, on a share -----------------------------------------------------------------------------------
+
+
+def test_a_repository_that_is_full_or_read_only_catches_up(instance: Instance, tmp_path: Path) -> None:
+    with file_system(tmp_path / "usb", size_mib=160) as disk:
+        place = changes(instance).add("usb", str(disk.root), Given(on_system_disk=True))
+        store(instance, STUDY[:3])
+        filler = disk.root / "incoming" / "filler.part"
+        with filler.open("wb") as file:
+            os.posix_fallocate(
+                file.fileno(), 0, (sealed(instance, place.repository).room().free_bytes or 0) - (8 << 20)
+            )
+        assert "No room left" in ship(instance, place.repository).error
+        filler.unlink()
+        disk.remount("ro")
+        assert "read-only" in ship(instance, place.repository).error
+        store(instance, STUDY[3:])
+        disk.remount("rw")
+        assert ship(instance, place.repository).objects == 7
+        with instance.database.transaction() as connection:
+            row = shipping_rows.state(connection, place.repository.volume_id)
+            assert row is not None and row["last_error"] == ""
+        changes(instance).remove("usb")
+
+
+def test_a_repository_on_a_share(instance: Instance, share: Share) -> None:
+    (share.server / "volume.json").unlink()
+    for left in share.server.iterdir():
+        left.rmdir()
+    options = {"any_file_system": True, "timeout_s": 60}
+    place = changes(instance).add("nas", str(share.folder), Given(options))
+    assert place.repository.kind == "smb"
+    store(instance, STUDY)
+    assert ship(instance, place.repository).objects == 7 and scrub(instance) == (0, 0)
+    files = sorted((share.server / "objects").rglob("*.bin"))
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert scrub(instance) == (1, 0)
+    assert Repair(instance.database, instance.volumes.by_id).run(at_once=True).repaired == 1
+    assert scrub(instance) == (0, 0)

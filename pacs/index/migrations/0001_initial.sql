@@ -36,6 +36,8 @@ CREATE TABLE shipping (
     tenant_id  smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     volume_id  uuid PRIMARY KEY REFERENCES volume ON DELETE CASCADE,
     position   bigint NOT NULL DEFAULT 0,
+    -- It may hold objects that have no row: each is looked for there before it is sent.
+    may_have   boolean NOT NULL DEFAULT false,
     -- When all of the archive was last looked through.
     swept_at   timestamptz,
     -- Why the last turn did not ship all; empty if it did.
