@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ class Site:
     """An instance's data directory with a running cluster and no services: the test does what the worker would."""
 
     folder: Path
-    opened: list[index.Database] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.data = self.folder / "data"
