@@ -48,6 +48,8 @@ class State:
     error: str | None = None
     #: Since when its log lacks something, and no backup was made after that.
     gap_since: str | None = None
+    #: How many gaps it ever had.
+    gaps: int = 0
     #: Whether segments are given up for it now.
     is_dropping: bool = True
     #: The newest backup (pgBackRest's label), and the newest snapshot of the configuration (restic's id).
@@ -227,6 +229,7 @@ def tidy(data: Path, names: list[str], room_bytes: int) -> list[str]:
 def _open_gap(shipped: ShippedLog) -> None:
     with shipped.changed() as state:
         state.gap_since = state.gap_since or clock.now().isoformat(timespec="seconds")
+        state.gaps += 1
         state.is_dropping = True
     log.error(
         "too much of the log waits for repository %s: it is dropped, and a new backup made when it is back",

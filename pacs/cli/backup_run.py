@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from pacs import clock
 from pacs.backup import points as recovery_points
 from pacs.backup import running
+from pacs.backup.at_work import at_work, is_at_work
 from pacs.backup.cluster_backup import Label, backups
 from pacs.backup.configuration import Configuration
 from pacs.backup.log_shipping import ShippedLog
@@ -50,12 +51,12 @@ def backup_run(
     (load(data).runtime_folder / running.WANTED_FILE).unlink(missing_ok=True)
     if (data / MARK).exists():
         raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
-    if due and running.is_at_work(data):
-        return  # what is due then still is seen in two minutes
     known = repositories(data) if due else running.named(data, name)
     wanted = running.due(data) if due else {each.name: True for each in known}
     failure: PacsError | None = None
     for each in known:
+        if due and is_at_work(data, each.name):
+            continue  # if it still is due then, that is seen in a moment
         if nightly and not is_open(each.windows, clock.now().astimezone()):
             typer.echo(f"{each.name}: not now; its backup comes when its window is open.")
             continue
@@ -150,20 +151,18 @@ def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = F
         state = shipped.read()
         found[each.name] = {
             **asdict(state), "lag_s": shipped.lag_s(), "waiting": len(shipped.missing(state)),
-            "spool_bytes": spool.size_bytes(),
+            "spool_bytes": spool.size_bytes(), "at_work": at_work(data, each.name),
         }  # fmt: skip
         found[each.name].pop("pushed")
-    now = running.at_work(data)
     if as_json:
-        typer.echo(json.dumps({"at_work": now, "repositories": found}))
+        typer.echo(json.dumps(found))
         return
-    if now is not None:
-        typer.echo(f"A backup to {now['repository']} is at work since {now['since']}: {now['percent']:.0f} %.")
     for key, state_of in found.items():
         typer.echo(key)
         for word, value in state_of.items():
             if value not in (None, "", False):
-                typer.echo(f"  {word.replace('_', ' '):<20} {value}")
+                shown = f"{value['percent']:.0f} % since {value['since']}" if word == "at_work" else value
+                typer.echo(f"  {word.replace('_', ' '):<20} {shown}")
 
 
 def backup_points(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:

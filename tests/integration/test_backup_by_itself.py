@@ -44,7 +44,7 @@ def test_from_a_repository_to_a_restored_point(new_dev: Callable[..., Dev], shor
     assert dev.pacs("backup", "configured").returncode == 0
 
     def status() -> dict[str, Any]:
-        return json.loads(dev.pacs("backup", "status", "--json").stdout)["repositories"]["usb"]
+        return json.loads(dev.pacs("backup", "status", "--json").stdout)["usb"]
 
     wait_for(lambda: status()["label"], "no first backup was made", timeout_s=150)  # the worker saw that it has none
     assert status()["gap_since"] is None and status()["configuration"]

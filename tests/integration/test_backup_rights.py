@@ -101,7 +101,7 @@ def test_the_worker_asks_and_the_backup_reads(appliance: Appliance) -> None:
         assert "full backup" in appliance.pacs("backup", "run", "--due", rights=",+dac_read_search")
         assert not wanted.exists()
         wait_for(lambda: json.loads(appliance.pacs("backup", "points", "--json"))["usb"], "no point was made")
-        status = json.loads(appliance.pacs("backup", "status", "--json"))["repositories"]["usb"]
+        status = json.loads(appliance.pacs("backup", "status", "--json"))["usb"]
         assert status["error"] is None and status["gap_since"] is None
     finally:
         worker.terminate()

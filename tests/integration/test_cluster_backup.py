@@ -19,8 +19,8 @@ from pacs.backup.cluster_verify import verify
 from pacs.backup.configuration import Configuration
 from pacs.backup.points import PointMaker, Target, expire, parse_point, point_content, point_named, points
 from pacs.backup.repositories import Repository, open_volume
-from pacs.backup.running import is_due, run_backup
-from pacs.errors import BackupError, NotFound, RestoreError
+from pacs.backup.running import is_due, run_backup, run_configuration
+from pacs.errors import NotFound, PacsError, RestoreError, VolumeError
 from pacs.storage.kinds import Volume
 from tests.certificates import make_certificate
 from tests.fix_bucket import Bucket, write_credentials
@@ -176,6 +176,21 @@ def test_a_repository_that_is_away_holds_nobody_up(site: Site, usb: Repository, 
     assert site.restore(beside.name).notes() == expected
 
 
+def test_an_empty_folder_in_its_place_gets_nothing(site: Site, usb: Repository) -> None:
+    place = Path(usb.place)
+    away = place.rename(place.with_name("unmounted"))
+    place.mkdir()
+    with pytest.raises(VolumeError):
+        run_backup(site.data, usb)
+    with pytest.raises(VolumeError):
+        run_configuration(site.data, usb)
+    site.end_segment()
+    site.ship("usb")
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    away.rename(place)
+
+
 def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb: Repository) -> None:
     site.ship("usb")
     site.tidy()
@@ -207,7 +222,7 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             site.end_segment()
             site.ship(repository.name)
             assert site.log(repository.name).read().error
-            with pytest.raises(BackupError):
+            with pytest.raises(PacsError):
                 run_backup(site.data, repository, "full")
             assert site.log(repository.name).read().backup_error
             assert site.labels(repository.name) == known, "what was there counts"
