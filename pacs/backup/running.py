@@ -126,7 +126,7 @@ def run_configuration(data: Path, repository: Repository) -> Snapshot:
 
 
 def run_backup(data: Path, repository: Repository, kind: Kind | None = None, progress: Progress | None = None) -> Done:
-    """Back up to a repository. Raise BackupError, or what says that it is not there; what was there counts as before."""
+    """Back up to a repository. What was there counts as before. Raise BackupError, or what says that it is away."""
     keyring, spool = Keyring.open(data), LogSpool(data)
     with only_one(data, repository.name):
         spool.want(True)
