@@ -6,8 +6,8 @@ pytest_plugins = [
     "tests.fix_instance",
     "tests.fix_bucket",
     "tests.fix_share",
-    "tests.fix_cluster",
     "tests.sftp_server",
+    "tests.fix_cluster",
 ]
 
 # With these pytest prints whole values where an assertion fails, and the name of the test scrolls out of a CI's record.

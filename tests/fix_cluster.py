@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pacs.cli.instance import open_instance
 from pacs.index import database as index
 from pacs.storage.keyring import Keyring
 from pacs.storage.volume import create_identity
+from tests.faults.process import wait_for
 
 ROOM_BYTES = 1 << 30
 
@@ -34,7 +35,6 @@ class Site:
     """An instance's data directory with a running cluster and no services: the test does what the worker would."""
 
     folder: Path
-    opened: list[index.Database] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.data = self.folder / "data"
@@ -99,9 +99,7 @@ class Site:
         return (row and row[0]) or ""
 
     def wait(self, condition: Callable[[], object]) -> None:
-        from tests.integration.test_dev import wait_for
-
-        wait_for(condition)
+        wait_for(condition, "it did not come about")
 
     def ship(self, name: str) -> int:
         return Shipper(self.data, name).run()

@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pacs.backup.cluster_backup import Label, labels_of
-from pacs.backup.pgbackrest import PgBackRest, as_user, configuration, reason, write_configuration
+from pacs.backup.pgbackrest import PgBackRest, Progress, as_user, configuration, percent_of, reason, write_configuration
 from pacs.backup.points import Point
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, NotFound, RestoreError, SettingsError
@@ -72,12 +72,14 @@ def restore_cluster(
     time: datetime | None = None,
     delta: bool = False,
     user: str | None = None,
+    progress: Progress | None = None,
 ) -> RestoredCluster:
     """Bring the cluster of a repository back into `target`, recovered and stopped.
 
     point or time (with zone): up to where; else up to the end of the log. delta: the folder holds a cluster, of which
-    what is right is kept and all else goes. user: whose it is to be, when we are root. Raise RestoreError, NotFound
-    (nothing goes back that far), SettingsError (no such PostgreSQL here); `target` is then no cluster to be started.
+    what is right is kept and all else goes. user: whose it is to be, when we are root. progress: told of the files, not
+    of the log after them. Raise RestoreError, NotFound (nothing goes back that far), SettingsError (no such PostgreSQL
+    here); `target` is then no cluster to be started.
     """
     with _working_folder(user) as work:
         config = work / "pgbackrest.conf"
@@ -91,7 +93,8 @@ def restore_cluster(
             _make_target(target, delta, user)
             _forget_dead_server(target)
             words = [f"--pg1-path={target}", f"--set={chosen.label}", *_target_words(point, time)]
-            tool.run("restore", *words, *(["--delta"] if delta else []), "--log-level-console=warn")
+            words += ["--delta"] if delta else []
+            tool.watch(["restore", *words, "--log-level-console=detail"], percent_of("restore", progress))
         except BackupError as error:
             raise RestoreError(f"{error} `pacs backup repository verify {repository.name}` says more.") from error
         _replay(work, target, user, repository.folder)

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pacs import clock
-from pacs.backup.pgbackrest import PgBackRest, config_file, configuration, write_configuration
+from pacs.backup.pgbackrest import (
+    PgBackRest,
+    Progress,
+    config_file,
+    configuration,
+    identity_folder,
+    percent_of,
+    write_configuration,
+)
 from pacs.backup.repositories import Repository
 from pacs.errors import BackupError, SettingsError
 from pacs.index.server import server_place
 from pacs.settings import load
+from pacs.storage import durable
 from pacs.storage.keyring import Keyring
 
 log = logging.getLogger(__name__)
@@ -28,10 +35,6 @@ log = logging.getLogger(__name__)
 Kind = Literal["full", "incr"]
 #: A backup is a full one when the last full one is older than this: a week, less what a timer's delay may be.
 FULL_EVERY = timedelta(days=6, hours=12)
-_PERCENT = re.compile(r"backup file .*?(\d+(?:\.\d+)?)%\)")
-
-#: Called with how much of the backup is done [percent].
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def write_config(data: Path, repositories: list[Repository], keyring: Keyring) -
             path.unlink(missing_ok=True)
     kept = {config_file(data, repository.name) for repository in repositories}
     for path in config_file(data, "any").parent.glob("*"):
-        if path.with_suffix(".conf") not in kept:
+        if path.is_file() and path.with_suffix(".conf") not in kept:
             path.unlink()
 
 
@@ -126,6 +129,7 @@ def due_kind(known: list[Label]) -> Kind:
 
 def prepare(data: Path, name: str) -> None:
     """Have a repository ready for this cluster's backups and log. Raise BackupError."""
+    _keep_identity(data)
     tool = PgBackRest(config_file(data, name))
     try:
         tool.run("stanza-create", "--log-level-console=error")
@@ -137,6 +141,17 @@ def prepare(data: Path, name: str) -> None:
             raise error from None
 
 
+def _keep_identity(data: Path) -> None:
+    """Put aside what says whose log it is, for the worker who may not read the cluster's files."""
+    source = server_place(load(data).conninfo).data_directory / "global" / "pg_control"
+    target = identity_folder(data) / "global" / "pg_control"
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = b""
+    while (content := source.read_bytes()) != before:  # it is written over, in place, at each checkpoint
+        before = content
+    durable.replace_file(target, content, 0o600)
+
+
 def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress | None = None) -> Label:
     """Back the cluster up to a repository, and let go of what has expired there; return the new backup.
 
@@ -146,28 +161,9 @@ def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress |
     """
     tool = PgBackRest(config_file(data, name))
     chosen = kind or due_kind(labels_of(tool))
-
-    def on_line(line: str) -> None:
-        found = _PERCENT.search(line)
-        if found and progress:
-            progress(float(found[1]))
-
-    tool.watch(["backup", f"--type={chosen}", "--log-level-console=detail"], on_line)
+    words = ["backup", f"--type={chosen}", "--log-level-console=detail"]
+    tool.watch(words, percent_of("backup", progress))
     made = labels_of(tool)
     if not made:
         raise BackupError(f"pgBackRest made a backup and {name} does not have it. Look at the repository.")
     return made[-1]
-
-
-def verify(data: Path, name: str) -> list[str]:
-    """Read all backups and all log of a repository and compare checksums; return what is wrong, in pgBackRest's words.
-
-    This takes as long as reading the repository takes.
-    """
-    text = PgBackRest(config_file(data, name)).run("verify", "--output=text", "--verbose", "--log-level-console=error")
-    wrong = []
-    for line in text.splitlines():
-        counted = re.search(r"(missing|checksum invalid|size invalid|other): (\d+)", line)
-        if (counted and int(counted[2])) or "ERROR" in line or "status: invalid" in line or "status: error" in line:
-            wrong.append(" ".join(line.split()))
-    return wrong

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pacs import clock
 from pacs.backup.log_spool import LogSpool, is_log_segment
-from pacs.backup.pgbackrest import PgBackRest, config_file, reason
+from pacs.backup.pgbackrest import PgBackRest, config_file, identity_folder, reason
 from pacs.errors import BackupError, PacsError
 from pacs.storage import durable
 
@@ -48,6 +48,8 @@ class State:
     error: str | None = None
     #: Since when its log lacks something, and no backup was made after that.
     gap_since: str | None = None
+    #: How many gaps it ever had.
+    gaps: int = 0
     #: Whether segments are given up for it now.
     is_dropping: bool = True
     #: The newest backup (pgBackRest's label), and the newest snapshot of the configuration (restic's id).
@@ -125,6 +127,7 @@ class Shipper:
         self.log = ShippedLog(self.spool, name)
         self.name = name
         self._tool = PgBackRest(config_file(data, name))
+        self._identity = identity_folder(data)
         self._retry_s = 0.0
         #: A push that did not end in time and could not be ended: it hangs in a call on a dead share.
         self._hanging: subprocess.Popen[str] | None = None
@@ -154,7 +157,8 @@ class Shipper:
     def _push(self, name: str) -> bool:
         """Push a segment; return False if it is none of ours any more."""
         path = self.spool.path(name)
-        process = self._tool.start("archive-push", str(path), "--log-level-console=error")
+        words = ("archive-push", str(path), f"--pg1-path={self._identity}", "--log-level-console=error")
+        process = self._tool.start(*words)
         try:
             output, _ = process.communicate(timeout=PUSH_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -209,12 +213,13 @@ def tidy(data: Path, names: list[str], room_bytes: int) -> list[str]:
     _drop_shipped(spool, logs)
     # A tenth below what the archive_command takes, so that it never has to drop anything itself.
     while spool.size_bytes() > room_bytes * 9 // 10:
-        behind = [each for each in logs if not (state := each.read()).is_dropping and each.missing(state)]
-        if not behind:
+        states = [(each, each.read()) for each in logs]
+        lacking = [(each, each.missing(state)) for each, state in states if not state.is_dropping]
+        oldest = min((missing[0] for _each, missing in lacking if missing), default=None)
+        if oldest is None:
             break
-        oldest = min(each.missing(each.read())[0] for each in behind)
-        for each in behind:
-            if oldest in each.missing(each.read()):
+        for each, missing in lacking:
+            if oldest in missing:
                 _open_gap(each)
                 gaps.append(each.name)
         _drop_shipped(spool, logs)
@@ -224,6 +229,7 @@ def tidy(data: Path, names: list[str], room_bytes: int) -> list[str]:
 def _open_gap(shipped: ShippedLog) -> None:
     with shipped.changed() as state:
         state.gap_since = state.gap_since or clock.now().isoformat(timespec="seconds")
+        state.gaps += 1
         state.is_dropping = True
     log.error(
         "too much of the log waits for repository %s: it is dropped, and a new backup made when it is back",
@@ -232,8 +238,9 @@ def _open_gap(shipped: ShippedLog) -> None:
 
 
 def _drop_shipped(spool: LogSpool, logs: list[ShippedLog]) -> None:
+    before = spool.names()  # first: what comes meanwhile is none of what is judged
     wanted = {name for each in logs for name in each.missing(each.read())}
-    for name in spool.names():
+    for name in before:
         if name not in wanted:
             spool.drop(name)
     waiting = set(spool.names())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from pacs.storage import durable
 from pacs.storage.keyring import Keyring
 from pacs.storage.s3_client import read_credentials, split_location
 
+#: Called with how much is done [percent].
+Progress = Callable[[float], None]
 STANZA = "pacs"
 #: Below a repository.
 FOLDER = "pgbackrest"
@@ -68,13 +71,13 @@ def _place(repository: Repository, folder: Path) -> dict[str, Any]:
         kind = "cifs" if repository.kind == "smb" else "posix"
         return {"repo1-type": kind, "repo1-path": repository.folder / FOLDER}
     if repository.kind == "s3":
-        return _bucket(repository)
+        return _bucket(repository, folder)
     if repository.kind == "sftp":
         return _sftp(repository, folder)
     raise SettingsError(f"pgBackRest knows no repository of kind {repository.kind}. Take a folder, S3 or SFTP.")
 
 
-def _bucket(repository: Repository) -> dict[str, Any]:
+def _bucket(repository: Repository, folder: Path) -> dict[str, Any]:
     bucket, prefix = split_location(repository.place)
     options = repository.options
     region = options.get("region", "us-east-1")
@@ -91,7 +94,7 @@ def _bucket(repository: Repository) -> dict[str, Any]:
         "repo1-s3-bucket": bucket,
         "repo1-s3-endpoint": endpoint.hostname,
         "repo1-storage-port": endpoint.port,
-        "repo1-storage-ca-file": _beside(repository, "ca_file"),
+        "repo1-storage-ca-file": _ca_file(repository, folder),
         "repo1-s3-region": region,
         "repo1-s3-uri-style": "path" if options.get("path_style", "endpoint" in options) else "host",
         "repo1-s3-key": credentials.access_key_id,
@@ -100,10 +103,14 @@ def _bucket(repository: Repository) -> dict[str, Any]:
     }
 
 
-def _beside(repository: Repository, option: str) -> Path | None:
-    """A file that an option names, which stands beside the credentials."""
-    name = repository.options.get(option)
-    return repository.credentials.parent / name if name else None
+def _ca_file(repository: Repository, folder: Path) -> Path | None:
+    """A copy of the certificate that signed the endpoint's: in a restore another user reads it."""
+    name = repository.options.get("ca_file")
+    if not name:
+        return None
+    copied = folder / f"{repository.name}.pem"
+    write_configuration(copied, (repository.credentials.parent / name).read_text("ascii"))
+    return copied
 
 
 def _sftp(repository: Repository, folder: Path) -> dict[str, Any]:
@@ -132,6 +139,11 @@ def _word(value: Any) -> str:
 def config_file(data: Path, name: str) -> Path:
     """Where the configuration of a repository is."""
     return data / "config" / "pgbackrest" / f"{name}.conf"
+
+
+def identity_folder(data: Path) -> Path:
+    """Where a copy of the cluster's pg_control is: all that pgBackRest asks of the cluster when it takes its log."""
+    return data / "config" / "pgbackrest" / "cluster"
 
 
 def write_configuration(path: Path, text: str) -> None:
@@ -181,6 +193,18 @@ class PgBackRest:
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SettingsError("pgBackRest is not installed. Install it: `apt-get install pgbackrest`.") from error
+
+
+def percent_of(verb: str, progress: Progress | None) -> Callable[[str], None]:
+    """What `watch` is to call with each line, so that progress is told how much is done."""
+    pattern = re.compile(rf"{verb} file .*?(\d+(?:\.\d+)?)%\)")
+
+    def on_line(line: str) -> None:
+        found = pattern.search(line)
+        if found and progress is not None:
+            progress(float(found[1]))
+
+    return on_line
 
 
 def as_user(user: str | None, group_of: Path | None = None) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """A run of the backup: the cluster and the configuration to one repository, and what has expired there goes.
 
-Never two at once. While it runs the log is shipped here too, if the worker does not: a backup counts only with its log.
+Never two at once to one. While it runs the log is shipped here too, if the worker does not: a backup counts only with
+its log.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import logging
 import os
 import threading
@@ -16,20 +15,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pacs import clock
 from pacs.backup import cluster_backup, points
-from pacs.backup.cluster_backup import Kind, Label, Progress
+from pacs.backup.at_work import only_one, progress_shown
+from pacs.backup.cluster_backup import Kind, Label
 from pacs.backup.configuration import EXCLUDED, Configuration, Snapshot
 from pacs.backup.log_shipping import ShippedLog, Shipper, State
 from pacs.backup.log_spool import LogSpool
-from pacs.backup.pgbackrest import config_file
+from pacs.backup.pgbackrest import Progress, config_file
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.errors import BackupError, NotFound, PacsError
 from pacs.model.schedule import is_open
-from pacs.settings import load
 from pacs.storage.keyring import Keyring
+from pacs.storage.kinds import Volume
+from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ DAILY = timedelta(hours=20)
 RETRY = timedelta(minutes=30)
 #: How long what waits of the log may take before a backup begins all the same [s].
 _PATIENCE_S = 120.0
-_PROGRESS_FILE = "backup-progress.json"
+#: A change of the configuration waits at most so long for its snapshot [s].
+_CONFIGURATION_S = 120.0
 #: The worker's word that a backup is due, in the runtime folder.
 WANTED_FILE = "backup-wanted"
 
@@ -81,6 +82,8 @@ def has_changed(data: Path, state: State) -> bool:
     if not state.configuration_at:
         return False  # the first comes with the first backup
     since = datetime.fromisoformat(state.configuration_at).timestamp()
+    if clock.now().timestamp() - since < _CONFIGURATION_S:
+        return False
     return any(changed_at(data / part) > since for part in ("config", "journal"))
 
 
@@ -113,47 +116,72 @@ def _files(data: Path) -> Path:
 
 def run_configuration(data: Path, repository: Repository) -> Snapshot:
     """Make a snapshot of the configuration only. Raise BackupError."""
-    with _only_one(load(data).runtime_folder):
+    keyring = Keyring.open(data)
+    with only_one(data, repository.name), _opened(data, repository, keyring):
         at = clock.now()
-        snapshot = Configuration(repository, Keyring.open(data), _files(data)).back_up(data)
+        snapshot = Configuration(repository, keyring, _files(data)).back_up(data)
         with ShippedLog(LogSpool(data), repository.name).changed() as state:
             state.configuration, state.configuration_at = snapshot.snapshot_id, at.isoformat()
         return snapshot
 
 
 def run_backup(data: Path, repository: Repository, kind: Kind | None = None, progress: Progress | None = None) -> Done:
-    """Back up to a repository. Raise BackupError; what was there before counts as before."""
+    """Back up to a repository. What was there counts as before. Raise BackupError, or what says that it is away."""
     keyring, spool = Keyring.open(data), LogSpool(data)
-    with _only_one(load(data).runtime_folder):
+    with only_one(data, repository.name):
         spool.want(True)
         shipped, started = ShippedLog(spool, repository.name), clock.now()
         try:
-            cluster_backup.write_config(data, repositories(data), keyring)
-            cluster_backup.require_config(data, repository, keyring)
-            cluster_backup.prepare(data, repository.name)
-            with shipped.changed() as state:
-                state.ready, state.is_dropping = True, False  # it was reached just now
-                gap = state.gap_since
-            _ship_what_waits(data, shipped)
-            with _shipping(data, repository.name), _progress_shown(data, repository.name, progress) as shown:
-                made = cluster_backup.backup(data, repository.name, kind, shown)
-            at = clock.now()
-            snapshot = Configuration(repository, keyring, _files(data)).back_up(data)
+            with _opened(data, repository, keyring) as volume:
+                done = _run(data, repository, keyring, shipped, kind, progress)
+                labels = [each.label for each in cluster_backup.backups(data, repository.name)]
+                points.expire(volume, keyring, labels)
         except (PacsError, OSError) as error:
             _note(shipped, started, error=str(error))
             if isinstance(error, PacsError):
                 raise
             raise BackupError(f"The backup failed: {error}. Is the repository full or gone?") from error
-        with shipped.changed() as state:
-            state.label, state.configuration, state.configuration_at = made.label, snapshot.snapshot_id, at.isoformat()
-            state.damaged = made.damaged
-            # A gap that opened meanwhile is not closed by a backup that began before.
-            if state.gap_since == gap and not state.is_dropping:
-                state.gap_since = None
         _note(shipped, started)
-        _expire_points(repository, keyring, [each.label for each in cluster_backup.backups(data, repository.name)])
-        log.info("backup done", extra={"repository": repository.name, "label": made.label, "kind": made.kind})
-        return Done(made, snapshot)
+        log.info("backup done", extra={"repository": repository.name, "label": done.backup.label})
+        return done
+
+
+def _run(
+    data: Path,
+    repository: Repository,
+    keyring: Keyring,
+    shipped: ShippedLog,
+    kind: Kind | None,
+    progress: Progress | None,
+) -> Done:
+    cluster_backup.write_config(data, repositories(data), keyring)
+    cluster_backup.require_config(data, repository, keyring)
+    cluster_backup.prepare(data, repository.name)
+    with shipped.changed() as state:
+        state.ready, state.is_dropping = True, False  # it was reached just now
+        gaps = state.gaps
+    _ship_what_waits(data, shipped)
+    with _shipping(data, repository.name), progress_shown(data, repository.name, progress) as shown:
+        made = cluster_backup.backup(data, repository.name, kind, shown)
+    at = clock.now()
+    snapshot = Configuration(repository, keyring, _files(data)).back_up(data)
+    with shipped.changed() as state:
+        state.label, state.configuration, state.configuration_at = made.label, snapshot.snapshot_id, at.isoformat()
+        state.damaged = made.damaged
+        if state.gaps == gaps:  # one that opened meanwhile is not closed by a backup that began before
+            state.gap_since = None
+    return Done(made, snapshot)
+
+
+@contextlib.contextmanager
+def _opened(data: Path, repository: Repository, keyring: Keyring) -> Iterator[Volume]:
+    """The repository, proven to be it: where a share is not mounted there is a folder too, on the system's disk."""
+    volume = open_volume(repository, keyring, read_identity(data).appliance_id)
+    try:
+        volume.require_writable()
+        yield volume
+    finally:
+        volume.close()
 
 
 def _note(shipped: ShippedLog, started: datetime, error: str | None = None) -> None:
@@ -169,18 +197,6 @@ def _ship_what_waits(data: Path, shipped: ShippedLog) -> None:
         if error := shipped.read().error:
             raise BackupError(f"The repository does not take the database's log: {error}")
         time.sleep(0.1)
-
-
-def _expire_points(repository: Repository, keyring: Keyring, labels: list[str]) -> None:
-    """Remove the points that stand on a backup that has expired. That this fails does not undo the backup."""
-    try:
-        volume = open_volume(repository, keyring)
-        try:
-            points.expire(volume, keyring, labels)
-        finally:
-            volume.close()
-    except PacsError as error:
-        log.error("old recovery points in %s are left: %s", repository.name, error)
 
 
 @contextlib.contextmanager
@@ -203,51 +219,3 @@ def _shipping(data: Path, name: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join(10)
-
-
-@contextlib.contextmanager
-def _progress_shown(data: Path, name: str, progress: Progress | None) -> Iterator[Progress]:
-    """Tell of the progress, and leave it where `pacs backup status` sees it."""
-    file, started, told_s = load(data).runtime_folder / _PROGRESS_FILE, clock.now(), 0.0
-
-    def shown(percent: float) -> None:
-        nonlocal told_s
-        if progress is not None:
-            progress(percent)
-        if clock.monotonic_s() > told_s + 1:
-            told_s = clock.monotonic_s()
-            file.write_text(json.dumps({"repository": name, "percent": percent, "since": f"{started:%Y-%m-%dT%H:%MZ}"}))
-
-    try:
-        yield shown
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def at_work(data: Path) -> dict[str, Any] | None:
-    """The backup of the database that is at work here: repository, percent, since; None if none is, or none is far."""
-    try:
-        found: dict[str, Any] = json.loads((load(data).runtime_folder / _PROGRESS_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if is_at_work(data) else None
-
-
-def is_at_work(data: Path) -> bool:
-    """Whether a backup is at work here."""
-    try:
-        with _only_one(load(data).runtime_folder):
-            return False
-    except BackupError:
-        return True
-
-
-@contextlib.contextmanager
-def _only_one(runtime: Path) -> Iterator[None]:
-    runtime.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with open(runtime / "backup.lock", "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BackupError("Another backup is at work here. Wait for it; `pacs backup status` shows it.") from None
-        yield

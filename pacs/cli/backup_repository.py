@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pacs.archive.volume_places import Given
+from pacs.backup.cluster_verify import look_at
 from pacs.backup.repositories import KEEP_FULL, Repository, repositories, repository_named
 from pacs.backup.repository_changes import RepositoryChanges, Wanted
 from pacs.backup.shipping import Lag, lag_of
@@ -18,6 +19,7 @@ from pacs.cli.table import print_table
 from pacs.cli.volume import options_of, print_findings
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
+from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Room
 from pacs.storage.probing import Finding, probe
 
@@ -165,7 +167,7 @@ def repository_verify(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Which; else all of them.")] = None,
     everything: Annotated[
-        bool, typer.Option("--everything", help="Read every object in it and compare its digest. Takes long.")
+        bool, typer.Option("--everything", help="Read all that is in it and compare digests. Takes long.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -195,6 +197,7 @@ def _verified(instance: Instance, each: Repository, everything: bool) -> list[Fi
     findings = [*probe(here), *changes.look_at_keys(here), *changes.look_at_lock(each, here)]
     if everything and all(finding.is_well for finding in findings):
         findings.append(changes.read_all(each.volume_id, instance.settings.scrub_period_days))
+        findings += look_at(instance.settings.data, each, Keyring.open(instance.settings.data))
     return findings
 
 

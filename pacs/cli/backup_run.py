@@ -14,19 +14,22 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from pacs import clock
 from pacs.backup import points as recovery_points
 from pacs.backup import running
+from pacs.backup.at_work import at_work, is_at_work
 from pacs.backup.cluster_backup import Label, backups
 from pacs.backup.configuration import Configuration
 from pacs.backup.log_shipping import ShippedLog
 from pacs.backup.log_spool import LogSpool
+from pacs.backup.mark import MARK
 from pacs.backup.pgbackrest import config_file
 from pacs.backup.repositories import Repository, open_volume, repositories
 from pacs.cli.context import data_of
-from pacs.errors import PacsError
+from pacs.errors import PacsError, RestoreError
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.model.schedule import is_open
 from pacs.settings import load
 from pacs.storage.keyring import Keyring
+from pacs.storage.volume import read_identity
 
 Name = Annotated[str | None, typer.Argument(help="A repository; all of them if none is named.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,14 +47,16 @@ def backup_run(
     Once a week it is a full backup, else an incremental one. What has expired goes. A repository that fails keeps no
     other from its backup.
     """
-    data = data_of(context)
+    data = _data_of(context)
     (load(data).runtime_folder / running.WANTED_FILE).unlink(missing_ok=True)
-    if due and running.is_at_work(data):
-        return  # what is due then still is seen in two minutes
+    if (data / MARK).exists():
+        raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
     known = repositories(data) if due else running.named(data, name)
     wanted = running.due(data) if due else {each.name: True for each in known}
     failure: PacsError | None = None
     for each in known:
+        if due and is_at_work(data, each.name):
+            continue  # if it still is due then, that is seen in a moment
         if nightly and not is_open(each.windows, clock.now().astimezone()):
             typer.echo(f"{each.name}: not now; its backup comes when its window is open.")
             continue
@@ -65,6 +70,13 @@ def backup_run(
             failure = error
     if failure is not None:
         raise failure
+
+
+def _data_of(context: typer.Context) -> Path:
+    """The data directory; data of a newer version are refused before anything is asked of them."""
+    data = data_of(context)
+    read_identity(data)
+    return data
 
 
 def _run_one(data: Path, repository: Repository, full: bool) -> None:
@@ -99,12 +111,12 @@ _KINDS = {"full": "full", "incr": "incremental", "diff": "differential"}
 
 def backup_configured(context: typer.Context) -> None:
     """End with 0 if there is a repository, with 9 if not. For the timer."""
-    running.named(data_of(context), None)
+    running.named(_data_of(context), None)
 
 
 def backup_list(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show the backups of the database and the snapshots of the configuration, oldest first."""
-    data = data_of(context)
+    data = _data_of(context)
     found: dict[str, dict[str, Any]] = {}
     for each in running.named(data, name):
         snapshots = Configuration(each, Keyring.open(data), config_file(data, "any").parent).snapshots()
@@ -131,7 +143,7 @@ def _line(made: Label) -> str:
 
 def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show how each repository stands: the log on its way, the last backup, what goes wrong. Asks no repository."""
-    data = data_of(context)
+    data = _data_of(context)
     spool = LogSpool(data)
     found = {}
     for each in running.named(data, name):
@@ -139,25 +151,23 @@ def backup_status(context: typer.Context, name: Name = None, as_json: AsJson = F
         state = shipped.read()
         found[each.name] = {
             **asdict(state), "lag_s": shipped.lag_s(), "waiting": len(shipped.missing(state)),
-            "spool_bytes": spool.size_bytes(),
+            "spool_bytes": spool.size_bytes(), "at_work": at_work(data, each.name),
         }  # fmt: skip
         found[each.name].pop("pushed")
-    now = running.at_work(data)
     if as_json:
-        typer.echo(json.dumps({"at_work": now, "repositories": found}))
+        typer.echo(json.dumps(found))
         return
-    if now is not None:
-        typer.echo(f"A backup to {now['repository']} is at work since {now['since']}: {now['percent']:.0f} %.")
     for key, state_of in found.items():
         typer.echo(key)
         for word, value in state_of.items():
             if value not in (None, "", False):
-                typer.echo(f"  {word.replace('_', ' '):<20} {value}")
+                shown = f"{value['percent']:.0f} % since {value['since']}" if word == "at_work" else value
+                typer.echo(f"  {word.replace('_', ' '):<20} {shown}")
 
 
 def backup_points(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:
     """Show the recovery points, oldest first: what a restore can go back to. Any moment between two is `--time`."""
-    data = data_of(context)
+    data = _data_of(context)
     keyring = Keyring.open(data)
     found = {}
     for each in running.named(data, name):

@@ -33,10 +33,8 @@ from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
 
-#: How often the spool is looked at, and points that wait [s].
-INTERVAL_S = 1.0
-#: How often it is asked whether a backup is due [s]: also the most that a change of the configuration waits.
-DUE_S = 120.0
+#: How often the spool is looked at, points that wait, and whether a backup is due [s].
+LOG_INTERVAL_S, POINTS_INTERVAL_S, BACKUPS_INTERVAL_S = 1.0, 2.0, 10.0
 #: How often pgBackRest's configuration is written again [s]: a bucket may have got other keys.
 WRITE_S = 60.0
 
@@ -51,11 +49,21 @@ class DatabaseBackup:
         self._shippers: dict[str, Shipper] = {}
         self._points: PointMaker | None = None
         self._written: list[Repository] | None = None
-        self._write_again_s = self._due_s = 0.0
+        self._write_again_s = 0.0
+        self._told = ""
         self._backup: subprocess.Popen[bytes] | None = None
 
     def ship_log(self) -> None:
         """One look at the spool: what waits is on its way to each repository, what all have goes."""
+        try:
+            self._ship_log()
+            self._told = ""
+        except PacsError as error:
+            if str(error) != self._told:  # once, not every second
+                self._told = str(error)
+                raise
+
+    def _ship_log(self) -> None:
         known = repositories(self.settings.data)
         if known and (known != self._written or clock.monotonic_s() >= self._write_again_s):
             self.spool.want(True)
@@ -102,9 +110,6 @@ class DatabaseBackup:
             if self._backup.poll() is None:
                 return
             self._backup = None
-        if clock.monotonic_s() < self._due_s:
-            return
-        self._due_s = clock.monotonic_s() + DUE_S
         if not running.due(self.settings.data):
             return
         if os.access(server_place(self.settings.conninfo).data_directory / "PG_VERSION", os.R_OK):

@@ -22,7 +22,7 @@ from pacs.errors import PacsError
 from pacs.index import growth, recalls, restores, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
-from pacs.jobs.database_backup import INTERVAL_S, DatabaseBackup
+from pacs.jobs.database_backup import BACKUPS_INTERVAL_S, LOG_INTERVAL_S, POINTS_INTERVAL_S, DatabaseBackup
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
 from pacs.storage.receipts import Receipts
@@ -67,7 +67,9 @@ class Worker:
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
-            "log": (INTERVAL_S, (self.backup.ship_log, self.backup.make_points, self.backup.have_backups_made)),
+            "log": (LOG_INTERVAL_S, (self.backup.ship_log,)),
+            "points": (POINTS_INTERVAL_S, (self.backup.make_points,)),
+            "backups": (BACKUPS_INTERVAL_S, (self.backup.have_backups_made,)),
             "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
         self._look_first()

@@ -18,8 +18,8 @@ from pacs.cli.dev import unprivileged_user
 from pacs.storage.keyring import Keyring
 from pacs.storage.names import repository_path
 from tests import peer
+from tests.faults.process import wait_for
 from tests.fix_instance import Dev
-from tests.integration.test_dev import wait_for
 from tests.peer import RawObject
 from tests.synthetic import ct_study
 
@@ -44,13 +44,13 @@ def test_from_a_repository_to_a_restored_point(new_dev: Callable[..., Dev], shor
     assert dev.pacs("backup", "configured").returncode == 0
 
     def status() -> dict[str, Any]:
-        return json.loads(dev.pacs("backup", "status", "--json").stdout)["repositories"]["usb"]
+        return json.loads(dev.pacs("backup", "status", "--json").stdout)["usb"]
 
-    wait_for(lambda: status()["label"], timeout_s=150)  # the worker saw that it has none
+    wait_for(lambda: status()["label"], "no first backup was made", timeout_s=150)  # the worker saw that it has none
     assert status()["gap_since"] is None and status()["configuration"]
     objects = [RawObject.of(made) for made in ct_study(5, 6)]
     assert set(peer.store(dev.dicom_port, objects)) == {0}
-    wait_for(lambda: any(point.newest_object_key >= 6 for point in _points(dev)), timeout_s=150)
+    wait_for(lambda: any(point.newest_object_key >= 6 for point in _points(dev)), "no point was made", timeout_s=150)
     found = _checks(dev)
     assert found["backup"]["severity"] == "ok", found["backup"]
     assert found["log"]["severity"] == "ok", found["log"]

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from pacs.backup import cluster_backup
+from pacs.backup.cluster_verify import verify
 from pacs.backup.configuration import Configuration
 from pacs.backup.points import PointMaker, Target, expire, parse_point, point_content, point_named, points
 from pacs.backup.repositories import Repository, open_volume
-from pacs.backup.running import is_due, run_backup
-from pacs.errors import BackupError, NotFound, RestoreError
+from pacs.backup.running import is_due, run_backup, run_configuration
+from pacs.errors import NotFound, PacsError, RestoreError, VolumeError
 from pacs.storage.kinds import Volume
 from tests.certificates import make_certificate
 from tests.fix_bucket import Bucket, write_credentials
@@ -86,6 +87,7 @@ def test_newest_point_and_time_come_back(site: Site, usb: Repository) -> None:
         site.restore("usb", time=datetime.now(UTC) - timedelta(days=1))
 
 
+@pytest.mark.long
 def test_a_kept_cluster_is_restored_again(site: Site, usb: Repository) -> None:
     restored = site.restore("usb")
     before = restored.notes()
@@ -174,6 +176,21 @@ def test_a_repository_that_is_away_holds_nobody_up(site: Site, usb: Repository, 
     assert site.restore(beside.name).notes() == expected
 
 
+def test_an_empty_folder_in_its_place_gets_nothing(site: Site, usb: Repository) -> None:
+    place = Path(usb.place)
+    away = place.rename(place.with_name("unmounted"))
+    place.mkdir()
+    with pytest.raises(VolumeError):
+        run_backup(site.data, usb)
+    with pytest.raises(VolumeError):
+        run_configuration(site.data, usb)
+    site.end_segment()
+    site.ship("usb")
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    away.rename(place)
+
+
 def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb: Repository) -> None:
     site.ship("usb")
     site.tidy()
@@ -187,7 +204,7 @@ def test_postgresql_drops_its_log_itself_when_nobody_makes_room(site: Site, usb:
     assert site.log("usb").read().gap_since is None
 
 
-@pytest.mark.parametrize("options", ["ro", "full"])
+@pytest.mark.parametrize("options", [pytest.param("ro", marks=pytest.mark.long), "full"])
 def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, options: str) -> None:
     with file_system(site.folder / f"disk-{options}", size_mib=160) as disk:
         disk.root.chmod(0o755)
@@ -205,7 +222,7 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             site.end_segment()
             site.ship(repository.name)
             assert site.log(repository.name).read().error
-            with pytest.raises(BackupError):
+            with pytest.raises(PacsError):
                 run_backup(site.data, repository, "full")
             assert site.log(repository.name).read().backup_error
             assert site.labels(repository.name) == known, "what was there counts"
@@ -221,8 +238,16 @@ def test_a_repository_that_is_read_only_or_full(site: Site, usb: Repository, opt
             site.forget(repository.name)
 
 
-@pytest.mark.parametrize(("part", "damage"), [("backup", "flipped"), ("archive", "missing"), ("archive", "flipped")])
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        ("backup", "flipped"),
+        pytest.param("archive", "missing", marks=pytest.mark.long),
+        pytest.param("archive", "flipped", marks=pytest.mark.long),
+    ],
+)
 def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Repository, part: str, damage: str) -> None:
+    assert verify(site.data, beside.name) == []
     [made] = cluster_backup.backups(site.data, beside.name)
     wanted = f"{made.first_segment}-*" if part == "archive" else f"{made.label}/**/*"
     found = [path for path in Path(beside.place, "pgbackrest", part).rglob(wanted) if path.is_file()]
@@ -233,11 +258,12 @@ def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Reposit
         content = bytearray(victim.read_bytes())
         content[len(content) // 2] ^= 0x40
         victim.write_bytes(content)
-    assert cluster_backup.verify(site.data, beside.name) != []
+    assert verify(site.data, beside.name) != []
     with pytest.raises(RestoreError):
         site.restore(beside.name)
 
 
+@pytest.mark.long
 def test_a_backup_that_was_killed(site: Site, usb: Repository) -> None:
     known = site.labels("usb")
     site.execute("CREATE TABLE large AS SELECT md5(n::text) AS words FROM generate_series(1, 200000) n")
@@ -267,8 +293,9 @@ def test_a_bucket(site: Site, usb: Repository, bucket: Bucket, tmp_path: Path) -
         bucket.server if "://" in bucket.server else bucket.endpoint.upstream, certificate=certificate
     )
     credentials = write_credentials(tmp_path / "far.toml", ACCESS_KEY, SECRET_KEY).read_bytes()
+    url = endpoint.url.replace("127.0.0.1", "localhost")  # pgBackRest takes certificates of names only
     far = site.add(
-        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": endpoint.url.replace("127.0.0.1", "localhost")}, credentials=credentials,
+        f"s{uuid.uuid4().hex[:8]}", bucket.location, options={"endpoint": url}, credentials=credentials,
         ca_certificate=certificate.certificate.read_bytes(),
     )  # fmt: skip
     try:

@@ -19,7 +19,7 @@ SERVER = ServerPlace(Path("/srv/pacs/state/postgresql/17/main"), "/run/postgresq
 
 def options(repository: Repository) -> dict[str, str]:
     lines = configuration(
-        repository, Keyring.make(), Path("/run/pacs/pgbackrest"), SERVER, Path("/nowhere")
+        repository, Keyring.make(), Path("/run/pacs/pgbackrest"), SERVER, repository.credentials.parent / "files"
     ).splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -36,12 +36,13 @@ def test_a_folder(kind: str, expected: str) -> None:
 
 def test_a_bucket(tmp_path: Path) -> None:
     credentials = write_credentials(tmp_path / "far.credentials", "id", "secret")
+    (tmp_path / "far.pem").write_text("certificate")
     far = {"endpoint": "https://objects.example:8443", "ca_file": "far.pem", "region": "eu-1"}
     found = options(Repository("far", "s3://bucket/a/b", "s3", options=far, credentials=credentials))
     assert found["repo1-path"] == "/a/b/pgbackrest"
     assert (found["repo1-s3-endpoint"], found["repo1-storage-port"]) == ("objects.example", "8443")
     assert found["repo1-s3-uri-style"] == "path"
-    assert found["repo1-storage-ca-file"] == str(tmp_path / "far.pem")
+    assert Path(found["repo1-storage-ca-file"]).read_text() == "certificate"
     assert (found["repo1-s3-key"], found["repo1-s3-key-secret"]) == ("id", "secret")
     with pytest.raises(SettingsError, match="by https only"):
         options(Repository("far", "s3://bucket", "s3", options={"endpoint": "http://x"}, credentials=credentials))
