@@ -22,17 +22,14 @@ from pacs.backup.repositories import Repository
 from pacs.backup.restore import Restore, Restored
 from pacs.backup.restore_room import Needed, needed, require_empty, require_room
 from pacs.backup.restore_source import Choice, Source, choose, open_source, reopen, repository_of
-from pacs.checks.restore import progress_of
 from pacs.cli.context import data_of
-from pacs.cli.instance import open_database
 from pacs.cli.restore_server import is_appliance, stopped
+from pacs.cli.restore_status import print_missing, restore_missing, restore_status
 from pacs.cli.table import print_table
 from pacs.cli.volume import options_of
-from pacs.errors import NotFound, UsageError
-from pacs.index import restores
-from pacs.index.database import Row
+from pacs.errors import UsageError
 from pacs.index.volumes import REPOSITORY_TIER
-from pacs.model.restore_progress import format_duration, in_words
+from pacs.model.restore_progress import format_duration
 from pacs.model.sizes import format_size
 from pacs.settings import load
 
@@ -255,7 +252,7 @@ def _print(restored: Restored, choice: Choice, took: str) -> None:
         typer.echo(f"Volume {row.name} at {row.location} is gone; what was on it is in the repository.")
     if restored.lost:
         typer.echo(f"\n{restored.lost} objects are in no repository. Send them again (`pacs restore missing`):")
-        _print_missing(restored.to_send_again[:_LISTED])
+        print_missing(restored.to_send_again[:_LISTED])
     if choice.point is not None or choice.time is not None:
         typer.echo(f"\nWhat came after {choice.restored_to:%Y-%m-%d %H:%M:%S} UTC is not here. Send it again from:")
         print_table(
@@ -267,56 +264,5 @@ def _print(restored: Restored, choice: Choice, took: str) -> None:
         )
 
 
-@restore.command("status")
-def restore_status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show how far what comes back behind the last restore is, and how long it takes yet."""
-    data = data_of(context)
-    begun = mark.begun(data)
-    if begun is not None:
-        typer.echo(f"A restore is not finished; done: {', '.join(begun.done) or 'nothing'}. `pacs restore` goes on.")
-        return
-    with open_database(load(data)) as database:
-        found = restores.newest_restore(database)
-    if found is None:
-        raise NotFound("Nothing was restored here.")
-    progress = progress_of(found)
-    if as_json:
-        typer.echo(json.dumps({**found, **asdict(progress)}, default=str))
-        return
-    typer.echo(
-        f"Restored from {found['repository']} to {found['restored_to'].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC "
-        f"(point {found['point']})."
-    )
-    typer.echo(f"{in_words(progress)}; {found['done_studies']:,} of {found['studies']:,} studies.")
-    if found["finished_at"] is not None:
-        took = (found["finished_at"] - found["begun_at"]).total_seconds()
-        typer.echo(f"All is back, {format_duration(took)} after the archive was searchable.")
-    if found["waiting"]:
-        typer.echo(f"{found['waiting']} studies wait and are tried again: {found['last_error']}")
-
-
-@restore.command("missing")
-def restore_missing(context: typer.Context, as_json: AsJson = False) -> None:
-    """List what is to be sent again: studies with objects of which no copy is left, by the device that sent them."""
-    with open_database(load(data_of(context))) as database:
-        found = restores.studies_to_send_again(database, 1_000_000)
-    if as_json:
-        typer.echo(json.dumps(found, default=str))
-        return
-    _print_missing(found)
-    if not found:
-        typer.echo("Nothing is missing.")
-
-
-def _print_missing(rows: list[Row]) -> None:
-    print_table(
-        ("device", "AE title", "study", "date", "modalities", "objects", "arrived (UTC)"),
-        [
-            (
-                row["device"] or "", row["calling_ae"] or "unknown", row["study_instance_uid"], row["study_date"],
-                " ".join(row["modalities"]), str(row["objects"]),
-                f"{row['arrived_at'].astimezone(UTC):%Y-%m-%d %H:%M}",
-            )
-            for row in rows
-        ],
-    )  # fmt: skip
+restore.command("status")(restore_status)
+restore.command("missing")(restore_missing)
