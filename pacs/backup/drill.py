@@ -35,6 +35,7 @@ from pacs.backup.configuration import Configuration
 from pacs.backup.keys import Keyring
 from pacs.backup.points import Point
 from pacs.backup.repositories import open_volume, repositories, repository_named
+from pacs.backup.restore import may_go_on_in
 from pacs.backup.restore_room import needed
 from pacs.backup.restore_source import Choice, Source
 from pacs.backup.restored_volumes import note_shipped
@@ -166,7 +167,7 @@ class Drill:
         end_server(self.cluster, self.user)
         restore_cluster(
             source.repository, self.keyring, self.cluster, point=point, user=self.user,
-            delta=(self.cluster / "PG_VERSION").exists(),
+            delta=may_go_on_in(self.cluster),
         )  # fmt: skip
         self.instance.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="pacs-drill-") as folder:

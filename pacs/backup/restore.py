@@ -9,9 +9,13 @@ is served from the repository, as a volume of tier 4, and comes back behind it (
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -157,8 +161,7 @@ class Restore:
         target = _beside(self.server.cluster)
         restore_cluster(
             self.source.repository, self.source.keyring, target,
-            point=self.choice.point, time=self.choice.time, delta=(target / "PG_VERSION").exists(),
-            user=self.server.user,
+            point=self.choice.point, time=self.choice.time, delta=may_go_on_in(target), user=self.server.user,
         )  # fmt: skip
 
     def _put_in_place(self) -> None:
@@ -239,6 +242,32 @@ def _beside(cluster: Path) -> Path:
 
 def _replaced(cluster: Path) -> Path:
     return cluster.with_name("replaced")
+
+
+def may_go_on_in(target: Path) -> bool:
+    """Whether a cluster's folder is one that pgBackRest can go on with. What it cannot take for one goes."""
+    _end_what_is_left(target)
+    if any((target / name).exists() for name in ("PG_VERSION", "backup.manifest")):
+        return True
+    shutil.rmtree(target, ignore_errors=True)
+    return False
+
+
+def _end_what_is_left(target: Path) -> None:
+    """End the pgBackRest of a restore that was killed: two at once would write the same files."""
+    word = f"--pg1-path={target}".encode()
+    while left := [each for each in Path("/proc").glob("[0-9]*") if word in _words_of(each)]:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _words_of(process: Path) -> list[bytes]:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return []
 
 
 def keep_repository(data: Path, repository: Repository) -> None:
