@@ -111,7 +111,7 @@ def note_shipped(database: Database, repository: KnownVolume, volume: Volume, go
 
     def is_there(row: Row) -> bool:
         try:
-            return volume.size_of(repository_path(bytes(row["sha256"]))) == row["size_bytes"]
+            return bool(volume.size_of(repository_path(bytes(row["sha256"]))) == row["size_bytes"])
         except (NotFound, DigestMismatch):
             return False
 
