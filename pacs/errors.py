@@ -63,8 +63,16 @@ class VolumeFailed(TryAgainLater):
     """The volume refused a write. Look at its disk, and at the kernel's log."""
 
 
+class PathTaken(VolumeFailed):
+    """Another file has this path already, and a path is used once. Run `pacs reconcile run`."""
+
+
 class DatabaseUnavailable(TryAgainLater):
     """The database does not answer. See `systemctl status postgresql@17-main`."""
+
+
+class Fenced(TryAgainLater):
+    """Another node has taken over this archive: this one changes nothing. See `pacs lineage show`."""
 
 
 class VolumeError(PacsError):
@@ -101,11 +109,23 @@ class RestoreError(PacsError):
     exit_code = 8
 
 
+class WrongKey(PacsError):
+    """The key does not open this. Nothing was touched. Take the recovery sheet that belongs to it."""
+
+    exit_code = 12
+
+
 class RebuildError(PacsError):
     """The index is being rebuilt, or was not rebuilt. The index that was there is as it was."""
 
     http = 503
     exit_code = 11
+
+
+class SelftestFailed(PacsError):
+    """A selftest did not pass. The line above says at which step."""
+
+    exit_code = 13
 
 
 class NotFound(PacsError):

@@ -114,11 +114,28 @@ class Settings(BaseSettings):
     forecast_critical_days: float = Field(default=14, ge=0, description="... and is critical from this on.")
     backup_repository: Path | None = Field(default=None, description="Folder that backups are written to.")
     backup_keep: int = Field(default=14, ge=1, description="Recovery points kept in the repository.")
+    recovery_point_s: float = Field(
+        default=120, ge=1, description="How often a recovery point is made in each repository, if anything changed [s]."
+    )
+    backup_log_bytes_max: int | None = Field(
+        default=None,
+        ge=32 << 20,
+        description="How much of the database's log waits for repositories that are away, before it is dropped and a "
+        "new backup made on their return. Default: half of what the state's volume has beyond its reserve.",
+    )
     scrub_period_days: float = Field(
         default=90, gt=0, description="How often every copy is read again and compared with its digest [days]."
     )
     scrub_rate_mb_s: float = Field(
         default=50, ge=0, description="At most so much is read by the scrub, written by a repair [MB/s]; 0: no limit."
+    )
+    drill_nights: int = Field(
+        default=30, ge=1, description="In so many nights the drill takes every object from the repository once."
+    )
+    drill_size_bytes_max: int = Field(
+        default=50_000_000_000,
+        ge=0,
+        description="... but at most so much a night; the rest comes the nights after. 0: no limit.",
     )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 

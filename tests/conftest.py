@@ -2,7 +2,13 @@
 
 import os
 
-pytest_plugins = ["tests.fix_instance", "tests.fix_bucket", "tests.fix_share"]
+pytest_plugins = [
+    "tests.fix_instance",
+    "tests.fix_bucket",
+    "tests.fix_share",
+    "tests.sftp_server",
+    "tests.fix_cluster",
+]
 
 # With these pytest prints whole values where an assertion fails, and the name of the test scrolls out of a CI's record.
 for name in ("CI", "BUILD_NUMBER"):

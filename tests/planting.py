@@ -144,7 +144,7 @@ def bucket_site(instance: Instance, request: pytest.FixtureRequest) -> Site:
     )
     client.create_bucket(Bucket=name)
     request.addfinalizer(client.close)
-    secrets = secrets_of(instance.settings.data, "far")
+    secrets = secrets_of(instance.settings.data, volume_rows.KnownVolume("", "far", 3, ""))
     secrets.parent.mkdir(exist_ok=True)
     write_credentials(secrets, ACCESS_KEY, SECRET_KEY)
     location, options = f"s3://{name}", {"endpoint": url}

@@ -42,6 +42,10 @@ class Item:
     sha256: bytes
     size_bytes: int
     sources: tuple[Source, ...]
+    #: Where it is to be put: one path for ever, as a repository has it. Empty: a fresh one, `like` another.
+    path: str = ""
+    #: A path like its new one; empty: as that of its first source.
+    like: str = ""
 
 
 def batches(items: Iterable[Item], bucket: Bucket | None = None) -> Iterator[list[Item]]:

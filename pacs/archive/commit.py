@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from pacs.archive.volumes import Volumes
-from pacs.errors import NotFound, TryAgainLater, VolumeFailed, VolumeMissing
+from pacs.errors import DigestMismatch, NotFound, TryAgainLater, VolumeFailed, VolumeMissing
 from pacs.index import commitments as rows
 from pacs.index.commitments import Reference
 from pacs.index.database import Database, Row
@@ -82,7 +82,7 @@ class Verifier:
             state, what = "bad", "has other bytes than were stored"
         except NotFound:
             state, what = "missing", "is missing"
-        except VolumeFailed:
+        except (VolumeFailed, DigestMismatch):
             state, what = "bad", "cannot be read"
         volume.require_present()  # it is the file's fault, not that of a disk that was just pulled out
         if rows.take_out_of_service(self.database, copy["copy_key"], copy["path"], state):

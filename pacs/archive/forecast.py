@@ -13,6 +13,7 @@ from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index import growth as rows
 from pacs.index.database import Database
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.forecast import Arrived, Disk, Growth, Move, Outlook, look_ahead, measure_growth
 from pacs.model.plan import INDEX_BYTES
 from pacs.model.tier_rules import Rule
@@ -96,7 +97,7 @@ def _groups(settings: Settings, database: Database, volumes: Volumes) -> list[_G
     reserve = reserve_bytes(settings, database)
     free, size = free_bytes(settings.data), size_bytes(settings.data)
     groups = [_Group({_STATE}, {state: Room(size, size - free, max(0, free - reserve))}, reserve)]
-    for tier in sorted({row.tier for row in volumes.rows}):
+    for tier in sorted({row.tier for row in volumes.rows if row.tier < REPOSITORY_TIER}):
         here = _rooms(volumes.tier(tier))
         shared = [group for group in groups if group.rooms.keys() & here.keys()]
         merged = _Group({tier}.union(*(group.tiers for group in shared)), here)

@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from pacs.errors import DataTooNew, ForeignVolume, PacsError, VolumeError, VolumeMissing
-from pacs.index.volumes import KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.storage.kinds import Volume
 from pacs.storage.opening import open_volume
-from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
+from pacs.storage.volume import IDENTITY_FILE, create_identity, former_appliances, read_identity
 
 
 def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
     """Open a volume that the index knows. Raise VolumeMissing, or ForeignVolume if another is in its place."""
-    opened = open_volume(row.kind, row.location, row.role, row.options, secrets_of(data, row.name))
+    opened = open_volume(row.kind, row.location, row.role, row.options, secrets_of(data, row))
     problem: PacsError | None = None
-    if opened.identity.appliance_id != appliance_id:
+    if opened.identity.appliance_id not in (appliance_id, *former_appliances(data)):
         problem = ForeignVolume(
             f"The volume at {row.location} belongs to appliance {opened.identity.appliance_id}, this is "
             f"{appliance_id}. Attach this appliance's own disks."
@@ -32,12 +32,30 @@ def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
     if problem is not None:
         opened.close()
         raise problem
-    return opened
+    return _sealed(data, opened) if row.tier == REPOSITORY_TIER else opened
 
 
-def secrets_of(data: Path, name: str) -> Path:
+def _sealed(data: Path, opened: Volume) -> Volume:
+    from pacs.storage.keyring import Keyring  # here, as few commands need it
+    from pacs.storage.sealed import SealedVolume
+
+    try:
+        return SealedVolume(opened, Keyring.open(data))
+    except BaseException:
+        opened.close()
+        raise
+
+
+def secrets_of(data: Path, row: KnownVolume) -> Path:
     """The file of a volume's keys and passwords, mode 0600, where its kind has any."""
-    return data / "config" / "volumes" / f"{name}.toml"
+    if row.tier == REPOSITORY_TIER:
+        return repositories_folder(data) / f"{row.name}.credentials"
+    return data / "config" / "volumes" / f"{row.name}.toml"
+
+
+def repositories_folder(data: Path) -> Path:
+    """Where what a person said of the backup repositories is kept."""
+    return data / "config" / "repositories"
 
 
 def at_root(tier: int, root: Path, appliance_id: str, known: set[str], in_restore: bool) -> KnownVolume | None:

@@ -163,7 +163,7 @@ class Mover:
     def empty(self, volume: Volume, choose: ChooseFor, done: Pass) -> None:
         """Move all settled studies off a volume; `choose` gives where to, for a size [bytes] and whether a study is
         pinned. Raise what ends it."""
-        others = [each.volume_id for each in self.volumes.all() if each is not volume]
+        others = [each.volume_id for each in self.volumes.own() if each is not volume]
         for page in self._pages(Wish([volume.volume_id], self.settle_s, with_pinned=True), done):
             for is_pinned in (False, True):
                 group = [study for study in page if study["is_pinned"] is is_pinned]
@@ -208,7 +208,7 @@ class Mover:
                 rows.revive_copies(connection, mine, targets)
                 copies = rows.copies_to_move(connection, mine, sources, targets)
             study_of = {copy["object_key"]: copy["study_key"] for copy in copies}
-            here = list(self.volumes.by_id)
+            here = [volume.volume_id for volume in self.volumes.own()]
 
             def when_noted(connection: Connection, object_keys: Sequence[int], _size_bytes: int) -> None:
                 if not keep:
@@ -260,7 +260,7 @@ class Mover:
 
     def _remove(self, volume: Volume, left: Sequence[Row]) -> int:
         volume.require_present()
-        here = [each for each in self.volumes.by_id if each != volume.volume_id]
+        here = [each.volume_id for each in self.volumes.own() if each is not volume]
         with self.database.transaction() as connection:
             paths = rows.forget_left(connection, left, here)
         # A kill here leaves files without a row: reconciliation finds them.

@@ -23,7 +23,7 @@ from pacs.index import volumes as volume_rows
 from pacs.index.database import Database
 from pacs.index.databases import Databases, contents
 from pacs.index.runs import newest_run
-from pacs.index.volumes import KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.settings import Settings
 from pacs.storage.receipts import Receipts
 from pacs.storage.volume import read_identity
@@ -103,7 +103,7 @@ def _look_at_old(settings: Settings, databases: Databases, told: Begun, may_repl
             "keeps the old one under another name. Nothing was touched."
         )
     for row in old.volumes:
-        if row.kind == "local" and not told_without(told, row.name, row.volume_id):
+        if row.kind == "local" and row.tier < REPOSITORY_TIER and not told_without(told, row.name, row.volume_id):
             require_identity(Path(row.location), row.name)
     return old.volumes
 

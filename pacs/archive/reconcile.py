@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from pacs import clock
-from pacs.errors import CannotUnderstand, NotFound, PacsError, VolumeFailed
+from pacs.errors import CannotUnderstand, DigestMismatch, NotFound, PacsError, VolumeFailed
 from pacs.index import copies as rows
-from pacs.index import damage
+from pacs.index import damage, movement
 from pacs.index import store as store_rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.locks import only_one
+from pacs.index.volumes import REPOSITORY_ROLE
 from pacs.model import part10
 from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
@@ -65,27 +66,29 @@ def reconcile(database: Database, volumes: Iterable[Volume], orphan_age_s: float
         for volume in volumes:
             try:
                 volume.require_present()
-                _Comparison(database, volume, timedelta(seconds=orphan_age_s), findings).run()
+                Comparison(database, volume, timedelta(seconds=orphan_age_s), findings).run()
             except PacsError as error:
                 findings.failed.append(str(error))
                 log.error("a volume is not compared to its end: %s", error)
     return findings
 
 
-class _Comparison:
-    """Of one volume."""
+class Comparison:
+    """Of one volume. After something went back in time it is done in another way (archive/reverted.py)."""
 
     def __init__(self, database: Database, volume: Volume, orphan_age: timedelta, findings: Findings) -> None:
         self.database, self.volume, self.orphan_age, self.findings = database, volume, orphan_age, findings
+        self.is_repository = REPOSITORY_ROLE in volume.identity.roles
 
     def run(self) -> None:
+        """Compare all of it. Raise VolumeMissing or VolumeFailed."""
         copies = self._copies()
         row = next(copies, None)
         last = b""
         for file in self.volume.walk():
             self.findings.files += 1
             if file.path.startswith("incoming/"):
-                self._settle_temporary(file)
+                self.on_temporary(file)
                 continue
             last = self._require_order(last, file.path)
             while row is not None and _key(row["path"]) < _key(file.path):
@@ -94,8 +97,8 @@ class _Comparison:
             if row is not None and row["path"] == file.path:
                 self._compare(row, file)
                 row = next(copies, None)
-            elif clock.now() - file.modified_at >= self.orphan_age:
-                self._settle_orphan(file)
+            else:
+                self.on_orphan(file)
         while row is not None:
             self._missing(row)
             row = next(copies, None)
@@ -118,10 +121,16 @@ class _Comparison:
             self.findings.missing += 1
             log.error("a file has another size than was stored; its copy is out of service", extra={"path": file.path})
             self._set_state(row, "good", "bad")
-        elif row["state"] == "missing" and is_whole and self.volume.digest_on_disk(file.path) == bytes(row["sha256"]):
+        elif row["state"] == "missing" and is_whole and self._has_digest(file.path, bytes(row["sha256"])):
             self.findings.found_again += 1
             with self.database.transaction() as connection:
                 damage.put_in_service(connection, row["copy_key"], row["path"], row["path"], "found well")
+
+    def _has_digest(self, path: str, sha256: bytes) -> bool:
+        try:
+            return self.volume.digest_on_disk(path) == sha256
+        except DigestMismatch:  # what is sealed, and was changed
+            return False
 
     def _missing(self, row: Row) -> None:
         # What lies in quarantine and has a row is out of service already.
@@ -146,12 +155,19 @@ class _Comparison:
             raise VolumeFailed(f"The volume at {self.volume.location} does not list its files in order.")
         return _key(path)
 
-    def _settle_temporary(self, file: FileStatus) -> None:
+    def on_temporary(self, file: FileStatus) -> None:
+        """A file that somebody has begun."""
         if clock.now() - file.modified_at >= self.orphan_age:
             self.volume.remove(file.path)
             self.findings.temporary_removed += 1
 
-    def _settle_orphan(self, file: FileStatus) -> None:
+    def on_orphan(self, file: FileStatus) -> None:
+        """A file without a row."""
+        if clock.now() - file.modified_at >= self.orphan_age:
+            self.settle_orphan(file)
+
+    def settle_orphan(self, file: FileStatus) -> None:
+        """Index it, or put it aside."""
         try:
             found = self._read_orphan(file.path)
         except VolumeFailed as error:
@@ -162,7 +178,7 @@ class _Comparison:
             with self.database.transaction() as connection:
                 if rows.has_copy_at(connection, self.volume.volume_id, file.path):
                     return  # its row was committed after we listed them
-                if found is not None and self._index(connection, file, *found):
+                if found is not None and self.index(connection, file, *found):
                     return
         self._put_aside(file.path)
 
@@ -180,17 +196,17 @@ class _Comparison:
         """Digest, transfer syntax and record of a file that is the object that its name says; else None."""
         sha256 = sha256_in_name(path)
         try:
-            if sha256 is None or self.volume.digest_on_disk(path) != sha256:
+            if sha256 is None or not self._has_digest(path, sha256):
                 return None
             meta = part10.decode_file_meta(self.volume.read_start(path, part10.START_BYTES_MAX))
             scanner = Scanner(meta.transfer_syntax_uid, SCANNED_TAGS)
             for chunk in self.volume.read(path, meta.dataset_offset):
                 scanner.feed(memoryview(chunk))
             return sha256, meta.transfer_syntax_uid, make_record(scanner.finish())
-        except (CannotUnderstand, NotFound):
+        except (CannotUnderstand, NotFound, DigestMismatch):
             return None
 
-    def _index(
+    def index(
         self, connection: Connection, file: FileStatus, sha256: bytes, transfer_syntax_uid: str, record: IndexRecord
     ) -> bool:
         """Give a whole file without a row its row; False if a good copy of its object is there already."""
@@ -200,11 +216,12 @@ class _Comparison:
             log.warning("a file without a row was taken for its object's lost copy", extra={"path": file.path})
             return True
         stored = store_rows.StoredFile(volume_id, file.path, sha256, file.size_bytes)
-        outcome, _key = store_rows.store(connection, record, transfer_syntax_uid, stored, None)
+        outcome, key = store_rows.store(connection, record, transfer_syntax_uid, stored, None)
         if outcome == "other":
-            outcome, _key = store_rows.store(connection, record, transfer_syntax_uid, stored, None, keep_beside=True)
+            outcome, key = store_rows.store(connection, record, transfer_syntax_uid, stored, None, keep_beside=True)
         if outcome != "stored":
-            return False
+            # A repository has every object; on another volume it is what a move left behind.
+            return self.is_repository and bool(movement.add_copies(connection, volume_id, [(key, file.path)]))
         self.findings.indexed += 1
         log.warning("a file without a row was indexed", extra={"path": file.path})
         return True

@@ -15,9 +15,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from pacs import clock
 from pacs.archive.pace import Pace
@@ -26,27 +26,15 @@ from pacs.index import damage as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
 from pacs.index.retrieve import withdraw_copy
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
-from pacs.storage.names import fresh_path, object_path
+from pacs.storage.names import fresh_path, object_path, repository_path
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 Outcome = Literal["repaired", "found well", "not now"]
-
-
-class Source(Protocol):
-    """Where an object's bytes may be had beside its copies: the backup."""
-
-    @property
-    def name(self) -> str:
-        """What it is, for the log."""
-        ...
-
-    def read(self, sha256: bytes) -> Iterator[bytes]:
-        """The bytes of the object with this digest. Raise NotFound, or another error of the tree."""
-        ...
 
 
 @dataclass
@@ -72,11 +60,10 @@ class Repair:
         self,
         database: Database,
         volumes: Mapping[str, Volume],
-        sources: Sequence[Source] = (),
         rate_bytes_s: float | None = None,
     ) -> None:
-        """volumes by their id, those that are here; sources: asked when no copy can be read. No rate: no limit."""
-        self.database, self.volumes, self.sources = database, volumes, sources
+        """volumes by their id, those that are here, the repositories among them. No rate: no limit."""
+        self.database, self.volumes = database, volumes
         self._pace = Pace(rate_bytes_s)
 
     def run(self, at_once: bool = False, duration_s_max: float | None = None) -> Repairs:
@@ -139,6 +126,8 @@ class Repair:
             return "good" if is_good else "bad"
         except NotFound:
             return "missing"
+        except DigestMismatch:  # what is sealed, and was changed
+            return "bad"
         except VolumeError:
             raise
         except PacsError:
@@ -162,11 +151,6 @@ class Repair:
             except (DigestMismatch, NotFound, _SourceFailed) as error:
                 self._doubt(source, copy, row, error)
                 reasons.append(str(error))
-        for backup in self.sources:
-            try:
-                return self._put(volume, backup.read(bytes(row["sha256"])), row)
-            except (DigestMismatch, NotFound, _SourceFailed) as error:
-                reasons.append(f"{backup.name}: {error}")
         raise NotFound(f"No other good copy of the object is at hand ({'; '.join(reasons) or 'there is none'}).")
 
     def _put(self, volume: Volume, chunks: Iterator[bytes], row: Row) -> str:
@@ -246,6 +230,8 @@ class Repair:
 def _new_path(row: Row) -> str:
     if row["path"].startswith("objects/"):
         return fresh_path(row["path"])
+    if row["tier"] == REPOSITORY_TIER:
+        return fresh_path(repository_path(bytes(row["sha256"])))
     return object_path(
         row["tenant_id"], row["arrived_at"], study_key(row["study_instance_uid"]), bytes(row["sha256"])
     )  # fmt: skip

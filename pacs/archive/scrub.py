@@ -17,7 +17,7 @@ from itertools import groupby
 
 from pacs import clock
 from pacs.archive.pace import Pace
-from pacs.errors import NotFound, PacsError, VolumeError, VolumeFailed
+from pacs.errors import DigestMismatch, NotFound, PacsError, VolumeError, VolumeFailed
 from pacs.index import fixity as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
@@ -173,7 +173,7 @@ class Scrub:
                     yield row, "bad", None
             except NotFound as error:
                 yield row, "missing", error
-            except VolumeFailed as error:
+            except (VolumeFailed, DigestMismatch) as error:
                 yield row, "bad", error
 
     def _withdraw(self, volume: Volume, row: Row, state: str, error: PacsError | None, findings: Findings) -> None:

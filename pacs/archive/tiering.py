@@ -14,6 +14,7 @@ from pacs.archive.volumes import Volumes
 from pacs.errors import NotFound, PacsError
 from pacs.index import recalls, tiers
 from pacs.index.database import Database, Row
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.tier_rules import Fill, Look, Rule, default_rule, in_force, require_sound
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
@@ -173,7 +174,7 @@ def status(database: Database, volumes: Volumes, settings: Settings) -> list[Tie
     """Each tier that has a volume."""
     found, held = [], tiers.on_volumes(database)
     with looking(database, volumes, settings) as mover:
-        for tier in sorted({row.tier for row in volumes.rows}):
+        for tier in sorted({row.tier for row in volumes.rows if row.tier < REPOSITORY_TIER}):
             fill = mover.fill(tier) if volumes.tier(tier) else None
             ids = [row.volume_id for row in volumes.rows if row.tier == tier]
             of_tier = tuple(_volume_status(volumes, each, Progress.of(held.get(each))) for each in ids)

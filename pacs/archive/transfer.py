@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pacs import clock
 from pacs.archive.batches import READ_AT_ONCE, Item, ReadAhead, Source, batches, some_at_once
 from pacs.archive.volumes import Volumes
-from pacs.errors import DatabaseUnavailable, DigestMismatch, NotFound, PacsError, VolumeError
+from pacs.errors import DatabaseUnavailable, DigestMismatch, NotFound, PacsError, PathTaken, VolumeError
 from pacs.index import movement as rows
 from pacs.index.database import Connection, Database
 from pacs.index.retrieve import withdraw_copy
@@ -115,7 +115,7 @@ class Transfer:
 
     def _put(self, batch: Sequence[Item], target: Volume, ahead: ReadAhead, done: Outcome) -> _Placed:
         """Put a batch, and begin to read it back."""
-        files = [ToPut(fresh_path(item.sources[0].path), ahead.chunks(item), item.size_bytes) for item in batch]
+        files = [ToPut(_path_of(item), ahead.chunks(item), item.size_bytes) for item in batch]
         outcomes = target.put_many(files) if len(files) > 1 else [_put_one(target, files[0])]
         placed, failures = _Placed(target), []
         for item, file, outcome in zip(batch, files, outcomes, strict=True):
@@ -154,7 +154,7 @@ class Transfer:
         done.copied |= counted
         done.size_bytes += size_bytes
         for item, path in verified:  # deleted meanwhile, or somebody else was faster
-            if item.object_key not in counted:
+            if item.object_key not in counted and not item.path:  # else it may be the other's file
                 _remove(target, path)
 
     def _verified(self, placed: _Placed, done: Outcome) -> list[tuple[Item, str]]:
@@ -206,11 +206,15 @@ class Transfer:
         return error
 
 
+def _path_of(item: Item) -> str:
+    return item.path or fresh_path(item.like or item.sources[0].path)
+
+
 def _require_not_the_target(failures: Sequence[PacsError], target: Volume) -> None:
     """Nothing of a batch could be put: was it the objects, or is it the volume? Raise the error if it is the volume."""
     target.require_present()
     for error in failures:
-        if isinstance(error, NotFound | DigestMismatch):
+        if isinstance(error, NotFound | DigestMismatch | PathTaken):
             return
     raise failures[0]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,24 +20,21 @@ from pacs.archive.volume_places import (
     forget_secrets,
     kept_secrets,
     place_of,
-    require_other_buckets,
+    require_own_place,
     wanted_volume,
 )
 from pacs.archive.volumes import Volumes
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
+from pacs.index import restores
 from pacs.index import volumes as rows
 from pacs.index.database import Database
-from pacs.index.volumes import Holdings, KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, Holdings, KnownVolume
 from pacs.storage.journal import Journal
-from pacs.storage.mounts import Mount, mount_of
 from pacs.storage.probing import Finding, probe
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids, read_identity
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
-#: Names of the volumes that the settings name, and of the one that is no tier's.
-_RESERVED = {"state", "tier1", "tier2", "tier3"}
 RETIRED_NOTE = "retired.json"
 
 
@@ -70,8 +67,8 @@ class VolumeChanges:
         wanted, mount = wanted_volume(name, location, tier, given)
         with rows.adding(self.database) as connection:
             known = rows.list_volumes(self.database, with_retired=True)
-            notes = self._require_own_place(wanted, known, mount, on_system_disk)
-            with kept_secrets(self.data, name, given):
+            notes = require_own_place(self.data, wanted, known, mount, on_system_disk)
+            with kept_secrets(self.data, wanted, given):
                 wanted, is_new = self._identified(wanted, known)
                 findings = self._probed(wanted, is_new)
             self.journal.append("volume add", **_journalled(wanted))
@@ -83,7 +80,7 @@ class VolumeChanges:
 
     def drain(self, name: str) -> Holdings:
         """Place nothing more on a volume, and have what is there moved elsewhere. Return what is there."""
-        volume = rows.volume_named(self.database, name)
+        volume = self._own(name)
         others = [
             each
             for each in rows.list_volumes(self.database)
@@ -98,7 +95,14 @@ class VolumeChanges:
 
     def undrain(self, name: str) -> Holdings:
         """Take a volume that was to be emptied into service again."""
-        return self._change(rows.volume_named(self.database, name), "active", "volume undrain")
+        return self._change(self._own(name), "active", "volume undrain")
+
+    def _own(self, name: str) -> KnownVolume:
+        """A volume that a person may change in this way. Raise NotFound, or UsageError for a repository."""
+        volume = rows.volume_named(self.database, name)
+        if volume.tier == REPOSITORY_TIER:
+            raise UsageError(f"{name} is a backup repository. `pacs backup repository --help` has what can be done.")
+        return volume
 
     def _change(self, volume: KnownVolume, state: rows.State, what: str) -> Holdings:
         with rows.changing(self.database, volume.volume_id) as (connection, now):
@@ -113,9 +117,10 @@ class VolumeChanges:
     def retire(self, name: str, leave_copies: bool = False) -> Holdings:
         """Give a volume up: it is no longer looked for. Return what was left there.
 
-        Raise UsageError while something is left; with leave_copies only while an object has no good copy elsewhere.
+        Raise UsageError while something is left; with leave_copies only while an object has no good copy elsewhere,
+        in a repository neither. What is in a repository only comes back from there.
         """
-        volume = rows.volume_named(self.database, name)
+        volume = self._own(name)
         here = self.volumes.by_id.get(volume.volume_id)
         with rows.changing(self.database, volume.volume_id) as (connection, now):
             _require_in_use(now)
@@ -125,6 +130,8 @@ class VolumeChanges:
             _require_not_needed(name, left, leave_copies)
             self.journal.append("volume retire", volume_id=now.volume_id, name=now.name, copies_left=left.copies)
             rows.forget_copies(connection, now.volume_id)
+            if left.copies:  # what is in a repository only is given from there, and comes back
+                restores.begin_bulk(connection, str(uuid.uuid4()), "the repositories", f"volume {name}", clock.now())
             rows.set_state(connection, now.volume_id, "retired")
         if here is not None:
             note = {"retired": clock.now().isoformat(timespec="seconds"), "name": name, "copies_left": left.copies}
@@ -132,7 +139,7 @@ class VolumeChanges:
                 here.replace_small(RETIRED_NOTE, (json.dumps(note, indent=1) + "\n").encode())
             except PacsError as error:
                 log.warning("no note that it is retired could be left on volume %s: %s", name, error)
-        forget_secrets(self.data, name)
+        forget_secrets(self.data, volume)
         self.volumes.refresh()
         return left
 
@@ -143,7 +150,7 @@ class VolumeChanges:
         is_new = found is None
         if found is None:
             found = place.make(wanted.role, self.appliance_id)
-        elif found.appliance_id != self.appliance_id:
+        elif found.appliance_id not in appliance_ids(self.data):
             raise ForeignVolume(
                 f"{folder} is a volume of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
                 "touched. Attach it to its own appliance, or empty its file system first."
@@ -172,32 +179,6 @@ class VolumeChanges:
             raise
         return findings
 
-    def _require_own_place(
-        self, wanted: KnownVolume, known: list[KnownVolume], mount: Mount | None, on_system_disk: bool
-    ) -> list[str]:
-        """Raise UsageError if its name or place is another's; return what is to be known about the place."""
-        if not _NAME.fullmatch(wanted.name) or wanted.name in _RESERVED:
-            raise UsageError(
-                "A volume's name is 1 to 32 small letters, digits and hyphens, and none of tier1 to tier3."
-            )
-        if any(each.name == wanted.name for each in known):
-            raise UsageError(f"There is a volume {wanted.name} already, maybe a retired one. Take another name.")
-        if mount is None:
-            require_other_buckets(wanted, known)
-            return []
-        folder = Path(wanted.location)
-        in_use = [each for each in known if each.state != "retired" and each.kind != "s3"]
-        for name, place in (("the data directory", self.data), *((each.name, Path(each.location)) for each in in_use)):
-            if folder.is_relative_to(place) or place.is_relative_to(folder):
-                raise UsageError(f"{folder} and {place} ({name}) are one inside the other. Take a folder of its own.")
-        if not on_system_disk and (mount.mount_point == "/" or mount_of(self.data).source == mount.source):
-            raise UsageError(
-                f"{folder} is on the disk of the system or of the database: nothing of its own is mounted there. "
-                "Mount the disk that is meant. For development there is --on-system-disk."
-            )
-        sharing = [each.name for each in in_use if mount_of(Path(each.location)).source == mount.source]
-        return [f"It shares its disk with volume {each}: its room counts for both." for each in sharing]
-
 
 def _require_in_use(volume: KnownVolume) -> None:
     if volume.state == "retired":
@@ -205,10 +186,10 @@ def _require_in_use(volume: KnownVolume) -> None:
 
 
 def _require_not_needed(name: str, left: Holdings, leave_copies: bool) -> None:
-    if left.only_here:
+    if left.nowhere_else or (left.only_here and not leave_copies):
         raise UsageError(
-            f"{left.only_here} objects have no good copy but on {name}. Let it drain; `pacs volume show {name}` tells "
-            "how much is left."
+            f"{left.nowhere_else or left.only_here} objects have no good copy but on {name}. Let it drain; "
+            f"`pacs volume show {name}` tells how much is left."
         )
     if left.copies and not leave_copies:
         raise UsageError(

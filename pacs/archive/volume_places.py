@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,17 @@ from typing import Any
 
 from pacs.archive.known_volumes import secrets_of
 from pacs.errors import UsageError
-from pacs.index.volumes import KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.storage import durable
 from pacs.storage.kinds import Kind
 from pacs.storage.mounts import Mount, mount_of, require_suitable
 from pacs.storage.opening import PROMISES, Place
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+#: Names of the volumes that the settings name, and of the one that is no tier's.
+_RESERVED = {"state", "tier1", "tier2", "tier3"}
+#: Kinds that are no folder here.
+AFAR = ("s3", "sftp")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ def wanted_volume(name: str, location: str, tier: int, given: Given) -> tuple[Kn
             raise UsageError("A bucket needs --credentials-file: access_key_id and secret_access_key, in TOML.")
         if given.ca_certificate is not None:
             options["ca_file"] = f"{name}.pem"
+    elif location.startswith("sftp://"):
+        wanted = _on_sftp(name, location, tier, given)
     else:
         if given.credentials is not None or given.ca_certificate is not None:
             raise UsageError("Credentials and certificates are for buckets: s3://bucket/prefix.")
@@ -53,6 +62,18 @@ def wanted_volume(name: str, location: str, tier: int, given: Given) -> tuple[Kn
     if tier == 1 and not PROMISES[wanted.kind].may_receive:
         raise UsageError(f"Tier 1 receives, and a volume of kind {wanted.kind} does not. Add it to tier 2 or 3.")
     return wanted, mount
+
+
+def _on_sftp(name: str, location: str, tier: int, given: Given) -> KnownVolume:
+    from pacs.storage.sftp_client import require_options, require_server
+
+    if tier != REPOSITORY_TIER:
+        raise UsageError("A place on an SFTP server is for backups: `pacs backup repository add`.")
+    require_server(location)
+    require_options(given.options)
+    if given.credentials is None:
+        raise UsageError("An SFTP server needs --credentials-file: password or private_key, in TOML.")
+    return KnownVolume("", name, tier, location.rstrip("/"), "sftp", dict(given.options))
 
 
 def _on_a_mount(name: str, location: str, tier: int, given: Given) -> tuple[KnownVolume, Mount]:
@@ -78,16 +99,16 @@ def _on_a_mount(name: str, location: str, tier: int, given: Given) -> tuple[Know
 
 def place_of(data: Path, volume: KnownVolume) -> Place:
     """Where a volume is, with the file of its secrets."""
-    return Place(volume.kind, volume.location, volume.options, secrets_of(data, volume.name))
+    return Place(volume.kind, volume.location, volume.options, secrets_of(data, volume))
 
 
 @contextlib.contextmanager
-def kept_secrets(data: Path, name: str, given: Given) -> Iterator[None]:
+def kept_secrets(data: Path, volume: KnownVolume, given: Given) -> Iterator[None]:
     """Keep what is secret of a volume that is added in the block; where the block fails it is removed again."""
     try:
         for path, content in (
-            (secrets_of(data, name), given.credentials),
-            (_ca_file(data, name), given.ca_certificate),
+            (secrets_of(data, volume), given.credentials),
+            (_ca_file(data, volume), given.ca_certificate),
         ):
             if content is not None:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,21 +116,46 @@ def kept_secrets(data: Path, name: str, given: Given) -> Iterator[None]:
                 durable.replace_file(path, content, mode=0o600)
         yield
     except BaseException:
-        forget_secrets(data, name)
+        forget_secrets(data, volume)
         raise
 
 
-def forget_secrets(data: Path, name: str) -> None:
+def forget_secrets(data: Path, volume: KnownVolume) -> None:
     """Remove what was kept of a volume that is none any more."""
-    for path in (secrets_of(data, name), _ca_file(data, name)):
+    for path in (secrets_of(data, volume), _ca_file(data, volume)):
         path.unlink(missing_ok=True)
 
 
-def require_other_buckets(wanted: KnownVolume, known: list[KnownVolume]) -> None:
+def require_own_place(
+    data: Path, wanted: KnownVolume, known: list[KnownVolume], mount: Mount | None, on_system_disk: bool
+) -> list[str]:
+    """Raise UsageError if its name or place is another's; return what is to be known about the place."""
+    if not _NAME.fullmatch(wanted.name) or wanted.name in _RESERVED:
+        raise UsageError("Its name is 1 to 32 small letters, digits and hyphens, and none of tier1 to tier3 and state.")
+    if any(each.name == wanted.name for each in known):
+        raise UsageError(f"There is a volume {wanted.name} already, maybe a retired one. Take another name.")
+    if mount is None:
+        _require_other_buckets(wanted, known)
+        return []
+    folder = Path(wanted.location)
+    in_use = [each for each in known if each.state != "retired" and each.kind not in AFAR]
+    for name, place in (("the data directory", data), *((each.name, Path(each.location)) for each in in_use)):
+        if folder.is_relative_to(place) or place.is_relative_to(folder):
+            raise UsageError(f"{folder} and {place} ({name}) are one inside the other. Take a folder of its own.")
+    if not on_system_disk and (mount.mount_point == "/" or mount_of(data).source == mount.source):
+        raise UsageError(
+            f"{folder} is on the disk of the system or of the database: nothing of its own is mounted there. "
+            "Mount the disk that is meant. For development there is --on-system-disk."
+        )
+    sharing = [each.name for each in in_use if mount_of(Path(each.location)).source == mount.source]
+    return [f"It shares its disk with volume {each}: its room counts for both." for each in sharing]
+
+
+def _require_other_buckets(wanted: KnownVolume, known: list[KnownVolume]) -> None:
     """Raise UsageError if a bucket's prefix is another volume's, or one is inside the other."""
     for each in known:
         if (
-            each.kind == "s3"
+            each.kind == wanted.kind
             and each.state != "retired"
             and each.options.get("endpoint") == wanted.options.get("endpoint")
         ):
@@ -118,5 +164,5 @@ def require_other_buckets(wanted: KnownVolume, known: list[KnownVolume]) -> None
                 raise UsageError(f"{wanted.location} and {each.location} ({each.name}) are one inside the other.")
 
 
-def _ca_file(data: Path, name: str) -> Path:
-    return secrets_of(data, name).with_suffix(".pem")
+def _ca_file(data: Path, volume: KnownVolume) -> Path:
+    return secrets_of(data, volume).with_suffix(".pem")

@@ -19,7 +19,7 @@ from pacs.archive.known_volumes import at_root, open_known
 from pacs.errors import PacsError, VolumeError, VolumeMissing
 from pacs.index import volumes as rows
 from pacs.index.database import Database
-from pacs.index.volumes import KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.model import placement
 from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import IncomingFile, ReceivingVolume, Volume
@@ -102,6 +102,14 @@ class Volumes:
         """The volumes that are to be emptied, and are here."""
         return [
             self._by_id[row.volume_id] for row in self._rows if row.state == "draining" and row.volume_id in self._by_id
+        ]
+
+    def own(self) -> list[Volume]:
+        """The archive's own volumes that are here, by tier: all but the backup repositories."""
+        return [
+            self._by_id[row.volume_id]
+            for row in self._rows
+            if row.tier < REPOSITORY_TIER and row.volume_id in self._by_id
         ]
 
     def all(self) -> list[Volume]:
@@ -249,8 +257,9 @@ class Volumes:
             before[1].require_present()
             return before[1]
         opened = open_known(self._data, self._appliance_id, row)
-        if isinstance(opened, LocalVolume) and opened.root.stat().st_dev == self._data.stat().st_dev:
-            opened.kept_bytes = self.state_reserve_bytes
+        below = getattr(opened, "inner", opened)  # of a repository, the volume that it is over
+        if isinstance(below, LocalVolume) and below.root.stat().st_dev == self._data.stat().st_dev:
+            below.kept_bytes = self.state_reserve_bytes
         self._opened[row.volume_id] = (row, opened)
         return opened
 

@@ -9,8 +9,14 @@ from pacs.checks import (
     copies,
     database,
     devices,
+    drill,
     fixity,
+    lineage,
+    log,
+    restore,
     room,
+    selftest,
+    shipping,
     tiers,
     volumes,
 )
@@ -18,6 +24,7 @@ from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
+    "lineage": lineage.run,
     "volumes": volumes.run,
     "room": room.run,
     "copies": copies.run,
@@ -26,5 +33,10 @@ CHECKS: dict[str, Check] = {
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,
+    "selftest": selftest.run,
     "backup": backup.run,
+    "shipping": shipping.run,
+    "log": log.run,
+    "drill": drill.run,
+    "restore": restore.run,
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pacs.checks.check import ORDER, Result, Severity, Subject
 from pacs.errors import PacsError
-from pacs.index.volumes import KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.kinds import Volume
 from pacs.storage.mounts import mount_of
@@ -14,7 +14,7 @@ from pacs.storage.mounts import mount_of
 
 def run(subject: Subject) -> Result:
     """Look at each volume's identity file, file system and free space."""
-    found = [_look_at(subject, row) for row in subject.volumes.rows]
+    found = [_look_at(subject, row) for row in subject.volumes.rows if row.tier < REPOSITORY_TIER]
     if not found:
         return Result("volumes", "critical", "there is none", "Add one: `pacs volume add`.")
     severity = max((severity for severity, _line, _hint in found), key=ORDER.index)

@@ -11,10 +11,13 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 
+from pacs.backup.log_spool import FOLDER as SPOOL
+from pacs.backup.log_spool import archive_command
 from pacs.errors import DatabaseUnavailable, DataTooNew, SettingsError
 
 _START_TIMEOUT_S = 60
@@ -36,12 +39,13 @@ def find_binaries() -> Path:
 class Cluster:
     """The cluster in DIR/postgresql/main, its socket in DIR/run."""
 
-    def __init__(self, data: Path, user: str | None = None) -> None:
-        """user is whom PostgreSQL runs as; None for whoever we are."""
-        self.user = user
+    def __init__(self, data: Path, user: str | None = None, before_start: Callable[[], object] = lambda: None) -> None:
+        """user is whom PostgreSQL runs as; None for whoever we are. before_start is called when it does not run yet."""
+        self.user, self.before_start = user, before_start
         self.folder = data / "postgresql"
         self.cluster = self.folder / "main"
         self.sockets = data / "run"
+        self.spool = data / SPOOL
         self.log = data / "postgresql.log"
         self.binaries = find_binaries()
 
@@ -49,19 +53,31 @@ class Cluster:
         """Make the cluster if there is none, start it if it is not running, make the database if it lacks."""
         self.sockets.mkdir(exist_ok=True, mode=0o700)
         self.folder.mkdir(exist_ok=True, mode=0o700)
+        self.spool.mkdir(exist_ok=True, mode=0o700)
         self.log.touch(mode=0o600)
         if self.user:
-            for path in (self.sockets, self.folder, self.log):
+            for path in (self.sockets, self.folder, self.spool, self.log):
                 shutil.chown(path, self.user)
         if len(str(self.sockets.resolve())) > 90:
             raise SettingsError(f"{self.sockets} is too long for a Unix socket (90 characters). Take a shorter DIR.")
         self._initialise()
         if not self._answers():
             self._clear_stale_pid()
+            self.before_start()
             self._start_patiently()
+        self._wait_until_writable()
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = 'pacs'").fetchone() is None:
                 connection.execute("CREATE DATABASE pacs")
+
+    def _wait_until_writable(self) -> None:
+        """Until a recovery is over, as at the beginning of a new timeline."""
+        ends = time.monotonic() + _START_TIMEOUT_S
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            while connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+                if time.monotonic() > ends:
+                    raise DatabaseUnavailable(f"PostgreSQL does not end its recovery. See {self.log}.")
+                time.sleep(0.05)
 
     def _start_patiently(self) -> None:
         """Start it; after a kill of the postmaster its last children may hold the shared memory for a while yet."""
@@ -106,6 +122,7 @@ class Cluster:
     def _options(self) -> str:
         return (
             f"-c listen_addresses='' -c unix_socket_directories='{self.sockets.resolve()}' "
+            f"-c archive_mode=on -c archive_timeout=60 -c archive_command='{archive_command(self.spool.resolve())}' "
             "-c unix_socket_permissions=0700 -c log_min_messages=warning -c log_min_error_statement=panic "
             "-c log_parameter_max_length=0 -c log_parameter_max_length_on_error=0 -c shared_buffers=64MB"
         )

@@ -10,7 +10,6 @@ import typer
 
 from pacs import clock
 from pacs.archive.repair import Repair
-from pacs.backup.source import backup_sources
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_database, open_instance
 from pacs.cli.priority import giving_way
@@ -33,7 +32,7 @@ def repair_run(context: typer.Context, as_json: AsJson = False) -> None:
     started = clock.now()
     with giving_way(), open_instance(data_of(context)) as instance:
         limit = instance.settings.scrub_rate_mb_s * 1e6 or None
-        work = Repair(instance.database, instance.volumes.by_id, backup_sources(instance.settings), limit)
+        work = Repair(instance.database, instance.volumes.by_id, limit)
         done = work.run(at_once=True)
         record_run(instance.database, "repair", started, done.waiting == 0, asdict(done))
     if as_json:

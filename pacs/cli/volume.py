@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pacs.archive.volume_changes import VolumeChanges
-from pacs.archive.volume_places import Given
+from pacs.archive.volume_places import AFAR, Given
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
 from pacs.cli.table import print_table
@@ -59,7 +59,7 @@ def volume_add(
     as_json: AsJson = False,
 ) -> None:
     """Make a folder, share or bucket a volume of a tier, after a look at whether it keeps what a volume must."""
-    options = {"endpoint": endpoint, "region": region, **_options(option or [])}
+    options = {"endpoint": endpoint, "region": region, **options_of(option or [])}
     given = Given(
         {key: value for key, value in options.items() if value is not None},
         credentials_file.read() if credentials_file else None,
@@ -70,7 +70,7 @@ def volume_add(
     if as_json:
         typer.echo(json.dumps(asdict(added)))
         return
-    _print_findings(added.findings)
+    print_findings(added.findings)
     for note in added.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"{name} is a volume of tier {tier} now. The services use it within seconds.")
@@ -167,7 +167,7 @@ def volume_verify(
     else:
         for each, findings in found.items():
             typer.echo(f"{each}:")
-            _print_findings(findings)
+            print_findings(findings)
     bad = [each for each, findings in found.items() if not all(finding.is_well for finding in findings)]
     if bad:
         raise VolumeError(f"Not well: {', '.join(bad)}. See above, and docs/operate/volumes.md.")
@@ -180,7 +180,7 @@ def _verified(instance: Instance, row: KnownVolume) -> list[Finding]:
     if here is None:
         return [Finding("identity", False, str(instance.volumes.absent.get(row.volume_id)))]
     findings = probe(here)
-    if row.kind != "s3":
+    if row.kind not in AFAR:
         mount = mount_of(Path(row.location))
         why_not = mount.why_it_may_not_receive if row.tier == 1 else ""
         seen = f"{mount.source}, {mount.file_system}, {','.join(sorted(mount.options))}"
@@ -203,7 +203,7 @@ def _described(instance: Instance, row: KnownVolume) -> dict[str, Any]:
     return shown
 
 
-def _options(words: list[str]) -> dict[str, Any]:
+def options_of(words: list[str]) -> dict[str, Any]:
     """Options written as name=value, the value as in TOML; what is no TOML is text."""
     found: dict[str, Any] = {}
     for word in words:
@@ -217,7 +217,7 @@ def _options(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _print_findings(findings: list[Finding]) -> None:
+def print_findings(findings: list[Finding]) -> None:
     print_table(("", "", ""), [("ok" if each.is_well else "NOT WELL", each.what, each.seen) for each in findings])
 
 

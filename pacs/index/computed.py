@@ -42,16 +42,17 @@ _COUNTED: dict[str, tuple[Level, str]] = {
     "NumberOfSeriesRelatedInstances": (Level.SERIES, f"(SELECT count(*) FROM {_OBJECTS[Level.SERIES]})"),
 }
 
-# Where nothing was lost, no tier 3 is there and every volume is, which is asked once a statement, nobody needs to look
-# at each object.
+# Where nothing was lost, no tier 3 is there, every volume is, and no restore is under way, which is asked once a
+# statement, nobody needs to look at each object.
 _ALL_ONLINE = (
     "NOT EXISTS (SELECT FROM copy WHERE state IN ('missing', 'bad'))"
-    " AND NOT EXISTS (SELECT FROM volume WHERE state <> 'retired' AND (tier = 3 OR absent_since IS NOT NULL))"
+    " AND NOT EXISTS (SELECT FROM volume WHERE state <> 'retired'"
+    "  AND (tier = 3 OR is_source OR (tier < 4 AND absent_since IS NOT NULL)))"
 )
-# How far away an object is: the tier of its nearest good copy, 8 if that is on a volume which is not here, 9 if there
-# is none.
+# How far away an object is: the tier of its nearest good copy (a repository's is as far as tier 3's), 8 if that is on a
+# volume which is not here, 9 if there is none.
 _DISTANCE = (
-    "coalesce((SELECT min(CASE WHEN v.absent_since IS NULL THEN v.tier ELSE 8 END) FROM copy c"
+    "coalesce((SELECT min(CASE WHEN v.absent_since IS NULL THEN least(v.tier, 3) ELSE 8 END) FROM copy c"
     " JOIN volume v USING (volume_id) WHERE c.object_key = y.object_key AND c.state = 'good'), 9)"
 )
 

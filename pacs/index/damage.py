@@ -25,13 +25,14 @@ _LOST_OBJECTS = (
 def due_damage(database: Database, copies_max: int, at_once: bool = False, after_key: int = 0) -> list[Row]:
     """Copies to repair whose turn it is, by key; at_once: those too that wait for their next try.
 
-    Rows of copy_key, object_key, volume_id, path, state, sha256, size_bytes, and for a new path tenant_id, arrived_at,
-    study_instance_uid.
+    Rows of copy_key, object_key, volume_id, path, state, sha256, size_bytes, and for a new path tier, tenant_id,
+    arrived_at, study_instance_uid.
     """
     with database.transaction() as connection:
         return connection.execute(
             "SELECT c.copy_key, c.object_key, c.volume_id::text, c.path, c.state, o.sha256, o.size_bytes,"
-            " o.tenant_id, o.arrived_at, st.study_instance_uid FROM copy c JOIN object o USING (object_key)"
+            " v.tier, o.tenant_id, o.arrived_at, st.study_instance_uid FROM copy c JOIN object o USING (object_key)"
+            " JOIN volume v USING (volume_id)"
             " JOIN series se USING (series_key) JOIN study st USING (study_key)"
             f" LEFT JOIN damage d ON d.copy_key = c.copy_key AND d.settled_at IS NULL"
             f" WHERE {_LOST} AND c.copy_key > %s AND (%s OR d.next_try_at IS NULL OR d.next_try_at <= now())"

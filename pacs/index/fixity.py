@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from pacs.index.database import Connection, Database, Row
 from pacs.model.scrub_plan import Folder
 
-#: The folder that a copy's path counts with: its day's. A path of another shape counts alone.
-_FOLDER = "coalesce(substring(path FROM '^(?:[^/]+/){5}'), path)"
+#: The folder that a copy's path counts with: its day's; in a repository, that of the digest's first byte. A path of
+#: another shape counts alone.
+_FOLDER = "coalesce(substring(path FROM '^(?:objects/[0-9a-f]{2}/(?=[0-9a-f]{2}/[0-9a-f]{64})|(?:[^/]+/){5})'), path)"
 #: Every path that begins with a folder's name is below this.
 _LAST = "U&'\\+10FFFF'"
 #: One look into the index a folder, however many copies it has.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -16,9 +17,9 @@ from pacs.index.database import Connection, Database
 LOCK_CLASS = 0x7062
 #: For whoever was killed a moment ago: the server has to notice first.
 _PATIENCE_S = 1
-_KEYS = {"scrub": 1, "reconcile": 2, "repair": 3}
+_KEYS = {"scrub": 1, "reconcile": 2, "repair": 3, "ship": 4, "selftest": 5}
 
-Work = Literal["scrub", "reconcile", "repair"]
+Work = Literal["scrub", "reconcile", "repair", "ship", "selftest"]
 
 
 class AlreadyRunning(TryAgainLater):
@@ -26,11 +27,11 @@ class AlreadyRunning(TryAgainLater):
 
 
 @contextmanager
-def only_one(database: Database, work: Work) -> Iterator[None]:
-    """Hold the right to do some work. Raise AlreadyRunning if another process, or another thread, has it."""
+def only_one(database: Database, work: Work, part: str = "") -> Iterator[None]:
+    """Hold the right to do some work, or a part of it. Raise AlreadyRunning if another process, or thread, has it."""
     connection = database.autocommit_connection()
     try:
-        _take(connection, work)
+        _take(connection, work, part)
         yield
         with contextlib.suppress(psycopg.Error):  # who lost the server has lost the lock as well
             # The server would see only after a while that the connection is closed, and refuse who comes next.
@@ -51,10 +52,14 @@ def is_running(database: Database, work: Work) -> bool:
     return bool(row["found"])
 
 
-def _take(connection: Connection, work: Work) -> None:
+def _key(work: Work, part: str) -> int:
+    return _KEYS[work] + (zlib.crc32(part.encode()) & 0x7FFFFF) * 16 if part else _KEYS[work]
+
+
+def _take(connection: Connection, work: Work, part: str) -> None:
     connection.execute(f"SET lock_timeout = '{_PATIENCE_S}s'".encode())
     try:
-        connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, _KEYS[work]))
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, _key(work, part)))
     except psycopg.errors.LockNotAvailable:
         raise AlreadyRunning(
             f"A {work} runs already, by the timer or another command. "

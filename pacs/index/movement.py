@@ -14,6 +14,7 @@ import psycopg
 
 from pacs.errors import DatabaseUnavailable
 from pacs.index.database import Connection, Database, Row
+from pacs.index.volumes import REPOSITORY_TIER
 
 #: First key of a study's advisory lock: whoever holds it moves its objects.
 STUDY_LOCK_CLASS = 0x7074
@@ -144,7 +145,11 @@ def forget_left(connection: Connection, copies: Sequence[Row], here: Sequence[st
     their files, which are the caller's to remove. One whose others were all lost meanwhile comes back into service."""
     asked = {copy["copy_key"] for copy in copies}
     locked = _locked(connection, [copy["object_key"] for copy in copies])
-    good = [copy for copy in locked if copy["state"] == "good" and copy["copy_key"] not in asked]
+    good = [
+        copy
+        for copy in locked
+        if copy["state"] == "good" and copy["copy_key"] not in asked and copy["tier"] < REPOSITORY_TIER
+    ]
     with_good, with_good_here = (
         {copy["object_key"] for copy in good},
         {copy["object_key"] for copy in good if copy["volume_id"] in here},
@@ -164,8 +169,8 @@ def forget_left(connection: Connection, copies: Sequence[Row], here: Sequence[st
 
 def _locked(connection: Connection, object_keys: Sequence[int]) -> list[Row]:
     return connection.execute(
-        "SELECT copy_key, object_key, volume_id::text, state FROM copy WHERE object_key = ANY (%s)"
-        " ORDER BY copy_key FOR UPDATE",
+        "SELECT c.copy_key, c.object_key, c.volume_id::text, c.state, v.tier FROM copy c"
+        " JOIN volume v USING (volume_id) WHERE c.object_key = ANY (%s) ORDER BY c.copy_key FOR UPDATE OF c",
         (list(object_keys),),
     ).fetchall()
 

@@ -48,7 +48,7 @@ def known(database: Database) -> Known:
     """What a rule may name."""
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT (SELECT array_agg(DISTINCT tier) FROM volume WHERE state = 'active') AS tiers,"
+            "SELECT (SELECT array_agg(DISTINCT tier) FROM volume WHERE state = 'active' AND tier < 4) AS tiers,"
             " (SELECT array_agg(DISTINCT modality) FROM study_modality WHERE tenant_id = %(t)s) AS modalities,"
             " (SELECT array_agg(name) FROM device WHERE tenant_id = %(t)s) AS devices,"
             " (SELECT array_agg(name) FROM tenant) AS tenants",
@@ -169,7 +169,7 @@ def studies(connection: Connection, wish: Wish, studies_max: int) -> list[Row]:
         if wish.rule.keep:
             copies = (
                 "AND NOT EXISTS (SELECT FROM copy k JOIN volume v USING (volume_id)"
-                " WHERE k.object_key = c.object_key AND k.state = 'good' AND v.tier >= %(to_tier)s)"
+                " WHERE k.object_key = c.object_key AND k.state = 'good' AND v.tier BETWEEN %(to_tier)s AND 3)"
             )
     statement = _STUDIES.format(copies=copies, conditions="\n".join(conditions))
     return connection.execute(statement.encode(), parameters).fetchall()

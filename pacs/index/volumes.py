@@ -14,7 +14,10 @@ from psycopg.errors import ForeignKeyViolation
 from pacs.errors import NotFound, UsageError
 from pacs.index.database import Connection, Database, Row
 
-Kind = Literal["local", "nfs", "smb", "s3"]
+Kind = Literal["local", "nfs", "smb", "s3", "sftp"]
+#: The tier of backup repositories: no rule moves to it, and nothing is placed there but by shipping.
+REPOSITORY_TIER = 4
+REPOSITORY_ROLE = f"tier{REPOSITORY_TIER}"
 State = Literal["active", "draining", "retired"]
 
 
@@ -69,6 +72,22 @@ def insert_volume(connection: Connection, volume: KnownVolume) -> None:
     )  # fmt: skip
 
 
+def take_up(connection: Connection, volume: KnownVolume) -> None:
+    """Take a volume that is known into service as it is now: its name, place and options are these."""
+    connection.execute(
+        "UPDATE volume SET name = %s, location = %s, options = %s, kind = %s, state = 'active' WHERE volume_id = %s",
+        (volume.name, volume.location, json.dumps(dict(volume.options)), volume.kind, volume.volume_id),
+    )
+
+
+def give_up(connection: Connection, volume: KnownVolume) -> None:
+    """Retire a repository; its name is free again. Raise UsageError as set_state does."""
+    set_state(connection, volume.volume_id, "retired")
+    name = f"{volume.name}-{volume.volume_id[:8]}"
+    connection.execute("UPDATE volume SET name = %s WHERE volume_id = %s", (name, volume.volume_id))
+    connection.execute("DELETE FROM shipping WHERE volume_id = %s", (volume.volume_id,))
+
+
 def set_known_since(connection: Connection, volume_id: str, at: datetime) -> None:
     """Note since when a volume has been known: the order of a tier's volumes."""
     connection.execute("UPDATE volume SET created_at = %s WHERE volume_id = %s", (at, volume_id))
@@ -94,11 +113,13 @@ def set_state(connection: Connection, volume_id: str, state: State) -> None:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What is on a volume: copies of objects, their bytes, and how many of them have no good copy elsewhere."""
+    """What is on a volume: copies of objects, their bytes, how many of them have no good copy on another of the
+    archive's own volumes, and how many have none in a repository either."""
 
     copies: int
     size_bytes: int
     only_here: int
+    nowhere_else: int
 
 
 def holdings(connection: Connection, volume_id: str, lock: bool = False) -> Holdings:
@@ -113,8 +134,11 @@ def holdings(connection: Connection, volume_id: str, lock: bool = False) -> Hold
     row = connection.execute(
         "SELECT count(*) AS copies, coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,"
         " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
-        "   AND other.copy_key <> c.copy_key AND other.state = 'good')) AS only_here"
-        " FROM copy c JOIN object o USING (object_key) WHERE c.volume_id = %s",
+        "   AND other.copy_key <> c.copy_key AND other.state = 'good'"
+        f"  AND other.volume_id NOT IN (SELECT volume_id FROM volume WHERE tier = {REPOSITORY_TIER}))) AS only_here,"
+        " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
+        "   AND other.copy_key <> c.copy_key AND other.state = 'good')) AS nowhere_else"
+        " FROM copy c JOIN object o USING (object_key) WHERE c.volume_id = %s".encode(),
         (volume_id,),
     ).fetchone()
     assert row is not None

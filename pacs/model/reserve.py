@@ -3,8 +3,8 @@
 What PostgreSQL writes beside its tables without being asked:
 
 - its log (WAL): up to max_wal_size between two checkpoints, a little more under load;
-- temporary files of large sorts, hint bits and statistics; a vacuum makes no second copy of a table, and the nightly
-  dump goes to the repository;
+- temporary files of large sorts, hint bits and statistics; a vacuum makes no second copy of a table, and the log that
+  waits for a repository takes none of it;
 - the journal, associations, refusals: what goes on being written while objects are refused; small.
 
 So: max_wal_size and half a gigabyte. On a small disk a quarter of it has to do: when no objects come, hardly anything

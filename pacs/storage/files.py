@@ -172,6 +172,17 @@ class LocalVolume:
             return [outcome or durable.as_volume_error(error, self.root) for outcome in outcomes]
         return outcomes
 
+    def place_unsynced(self, received: ReceivedFile, path: str) -> PacsError | None:
+        """Give a received file its name; return why it is not there. The caller syncs the file system afterwards, and
+        with it the folders that are made here."""
+        target = self.root / path
+        try:
+            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            self.discard(received)
+            return durable.as_volume_error(error, self.root)
+        return self._give_name(received, str(target))
+
     def _give_name(self, received: ReceivedFile, target: str) -> PacsError | None:
         try:
             os.rename(received.temporary, target)
@@ -225,17 +236,21 @@ class LocalVolume:
     def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of the file as the disk has it: read past the page cache, so that what was written is proven."""
         digest = hashlib.sha256()
+        for chunk in self.read_on_disk(path):
+            digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+        return digest.digest()
+
+    def read_on_disk(self, path: str) -> Iterator[memoryview]:
+        """The file's bytes past the page cache; each piece is overwritten by the next. Raise NotFound."""
         try:
-            for chunk in read_past_cache(self.root / path):
-                digest.update(chunk)
-                if on_bytes is not None:
-                    on_bytes(len(chunk))
+            yield from read_past_cache(self.root / path)
         except (FileNotFoundError, NotADirectoryError):
             self.require_present()  # else it is the volume that is missing, and no file
             raise NotFound(f"A file is missing from the volume at {self.root}. Run `pacs reconcile run`.") from None
         except OSError as error:
             raise unreadable(self.root, error) from error
-        return digest.digest()
 
     def remove(self, path: str) -> None:
         """Remove a file whose row is gone or was never made; one that is gone already is no fault."""

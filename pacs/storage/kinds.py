@@ -17,7 +17,7 @@ from pacs.storage.volume import VolumeIdentity
 if TYPE_CHECKING:
     from pacs.storage.incoming import ReceivedFile
 
-Kind = Literal["local", "nfs", "smb", "s3"]
+Kind = Literal["local", "nfs", "smb", "s3", "sftp"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,11 @@ class Volume(Protocol):
 
     def has(self, path: str) -> bool:
         """Whether there is a file at path."""
+        ...
+
+    def read_on_disk(self, path: str) -> Iterator[bytes | memoryview]:
+        """A file's bytes as the far side has them, past caches. Each piece may be overwritten by the next. Raise
+        NotFound."""
         ...
 
     def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:

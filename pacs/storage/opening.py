@@ -1,7 +1,7 @@
 """Volumes of every kind: opened, and made at a place where there was none.
 
-A place is a kind, a location, the options of that kind, and the file of its secrets, which only S3 has. What a kind
-needs is imported where it is used: boto3 alone takes a seventh of a second.
+A place is a kind, a location, the options of that kind, and the file of its secrets, which only S3 and SFTP have. What
+a kind needs is imported where it is used: boto3 alone takes a seventh of a second.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from pacs.storage import making
 from pacs.storage.files import LOCAL, LocalVolume
 from pacs.storage.kinds import Kind, Promise, Volume
-from pacs.storage.promises import NFS, S3, SMB
+from pacs.storage.promises import NFS, S3, SFTP, SMB
 from pacs.storage.volume import VolumeIdentity
 
 #: What each kind promises; an NFS share receives only where it is mounted hard and sync.
-PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3}
+PROMISES: dict[Kind, Promise] = {"local": LOCAL, "nfs": NFS, "smb": SMB, "s3": S3, "sftp": SFTP}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Place:
             from pacs.storage.s3 import S3Volume
 
             return S3Volume(self.location, role, self.options, self.secrets)
+        if self.kind == "sftp":
+            from pacs.storage.sftp import SftpVolume
+
+            return SftpVolume(self.location, role, self.options, self.secrets)
         return LocalVolume(Path(self.location), role)
 
     def identity(self) -> VolumeIdentity | None:
@@ -52,6 +56,10 @@ class Place:
             from pacs.storage import s3_place
 
             return s3_place.identity_at(self.location, self.options, self.secrets)
+        if self.kind == "sftp":
+            from pacs.storage import sftp
+
+            return sftp.identity_at(self.location, self.options, self.secrets)
         return making.identity_in(Path(self.location))
 
     def make(self, role: str, appliance_id: str) -> VolumeIdentity:
@@ -64,6 +72,10 @@ class Place:
             from pacs.storage import s3_place
 
             return s3_place.make_at(self.location, self.options, self.secrets, role, appliance_id)
+        if self.kind == "sftp":
+            from pacs.storage import sftp
+
+            return sftp.make_at(self.location, self.options, self.secrets, role, appliance_id)
         return making.make_in(Path(self.location), role, appliance_id)
 
     def unmake(self) -> None:
@@ -76,6 +88,10 @@ class Place:
             from pacs.storage import s3_place
 
             s3_place.unmake_at(self.location, self.options, self.secrets)
+        elif self.kind == "sftp":
+            from pacs.storage import sftp
+
+            sftp.unmake_at(self.location, self.options, self.secrets)
         else:
             making.unmake_in(Path(self.location))
 

@@ -25,3 +25,10 @@ S3 = Promise(
     note="What the endpoint means by stored is its own affair: a copy counts once it was read back and its SHA-256 "
     "compared, and is read again by every scrub. An endpoint without conditional puts has each key looked up before.",
 )  # fmt: skip
+
+SFTP = Promise(
+    "sftp", may_receive=False, fsyncs=False, renames=True, lists_all=True, knows_room=True,
+    far_side="reading the whole file from the server, which may answer from its memory",
+    note="A sync is asked for where the server has it (OpenSSH), and its room too. For backup repositories only. A "
+    "copy counts once it was read back and its SHA-256 compared.",
+)  # fmt: skip

@@ -9,17 +9,18 @@ An upload in parts that nobody finished is listed below `incoming/`, as an unfin
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pacs import clock
 from pacs.errors import ForeignVolume, NotFound, PacsError, VolumeFailed, VolumeMissing
-from pacs.storage import s3_download
+from pacs.storage import s3_download, s3_lock
 from pacs.storage.kinds import FileStatus, Room, ToPut
 from pacs.storage.promises import S3
 from pacs.storage.s3_client import reading, translated
@@ -27,8 +28,7 @@ from pacs.storage.s3_place import reach, read_identity_object
 from pacs.storage.s3_upload import Uploads
 from pacs.storage.volume import VolumeIdentity
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -102,7 +102,7 @@ class S3Volume:
     def _connect(self) -> None:
         stamp = _stamp(self._credentials_file)
         self._client, self._place = reach(self._where, self._options, self._credentials_file)
-        self._uploads = Uploads(self._client, self._place)
+        self._uploads = Uploads(self._client, self._place, bool(self._options.get("retention_days")))
         self._credentials_stamp = stamp
 
     def require_writable(self) -> None:
@@ -163,14 +163,32 @@ class S3Volume:
             return False
         return True
 
+    def read_on_disk(self, path: str) -> Iterator[bytes]:
+        """An object's bytes as the endpoint gives them back; then its lock is renewed. Raise NotFound."""
+        yield from self.read(path)
+        self._renew_lock(path)
+
     def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of an object as the endpoint gives it back, all of it. Raise NotFound."""
         digest = hashlib.sha256()
-        for chunk in self.read(path):
+        for chunk in self.read_on_disk(path):
             digest.update(chunk)
             if on_bytes is not None:
                 on_bytes(len(chunk))
         return digest.digest()
+
+    @property
+    def lock(self) -> s3_lock.Lock | None:
+        """How the bucket locks what is put into it; None if it does not."""
+        return s3_lock.lock_of(self._client, self._place)
+
+    def _renew_lock(self, path: str) -> None:
+        days = self._options.get("retention_days")
+        if days:
+            try:
+                s3_lock.renew(self._client, self._place, self._key(path), days)
+            except PacsError as error:
+                log.warning("the lock of an object in %s was not renewed: %s", self.location, error)
 
     def remove(self, path: str) -> None:
         """Remove an object, or an unfinished upload; one that is gone already is no fault."""

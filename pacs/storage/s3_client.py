@@ -111,6 +111,7 @@ def read_credentials(path: Path) -> Credentials:
 
 _OPTIONS: dict[str, type | tuple[type, ...]] = {
     "endpoint": str, "region": str, "ca_file": str, "path_style": bool,
+    "retention_days": int,
     "connect_timeout_s": (int, float), "read_timeout_s": (int, float), "attempts": int,
 }  # fmt: skip
 
@@ -127,7 +128,8 @@ def connect(options: Mapping[str, Any], credentials: Credentials) -> S3Client:
     """A client of an endpoint, for many threads.
 
     options: endpoint (a URL; default: Amazon's of the region), region (us-east-1), ca_file (PEM, instead of the
-    system's), path_style (true with an endpoint), connect_timeout_s (5), read_timeout_s (30), attempts (4).
+    system's), path_style (true with an endpoint), retention_days (none; s3_lock.py), connect_timeout_s (5),
+    read_timeout_s (30), attempts (4).
     """
     require_options(options)
     endpoint, ca_file = options.get("endpoint"), options.get("ca_file")

@@ -67,7 +67,8 @@ def make_at(
     client, place = reach(location, options, credentials_file)
     identity = new_identity((role,), appliance_id)
     content = identity_content(identity)
-    Uploads(client, place).put(place.prefix + IDENTITY_FILE, [content], len(content))
+    is_locked = bool(options.get("retention_days"))
+    Uploads(client, place, is_locked).put(place.prefix + IDENTITY_FILE, [content], len(content))
     if read_identity_object(client, place) != identity:
         raise VolumeFailed(f"{location} gave back another object than was written. Look at the endpoint.")
     return identity

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as botocore_errors
 
-from pacs.errors import VolumeFailed
+from pacs.errors import PathTaken, VolumeFailed
 from pacs.storage.s3_client import Place, code_of, translated
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ PART_SIZE_BYTES = 16 << 20
 class Uploads:
     """Sends objects to one bucket. For use by many threads."""
 
-    def __init__(self, client: S3Client, place: Place) -> None:
+    def __init__(self, client: S3Client, place: Place, is_locked: bool = False) -> None:
+        """is_locked: the bucket locks what is put, and wants to be told how its bytes are summed."""
         self._client, self._place = client, place
+        self._summed: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if is_locked else {}
         #: Whether the endpoint knows `If-None-Match`: found out at the first put.
         self._conditions = True
 
@@ -68,7 +70,12 @@ class Uploads:
 
     def _put_object(self, key: str, content: bytes, condition: dict[str, Any]) -> None:
         answer = self._client.put_object(
-            Bucket=self._place.bucket, Key=key, Body=content, ChecksumSHA256=_sha256(content), **condition
+            Bucket=self._place.bucket,
+            Key=key,
+            Body=content,
+            ChecksumSHA256=_sha256(content),
+            **self._summed,
+            **condition,
         )
         if not answer.get("ETag"):
             self._withdraw(key)
@@ -157,8 +164,8 @@ class Uploads:
                 "It does not count. Look at what answers there: a proxy?"
             )
 
-    def _taken(self) -> VolumeFailed:
-        return VolumeFailed(
+    def _taken(self) -> PathTaken:
+        return PathTaken(
             f"{self._place.location}: something is at a key that is used once. Does another write into this bucket?"
         )
 

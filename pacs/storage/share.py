@@ -188,6 +188,14 @@ class ShareVolume:
         """Whether there is a file at path."""
         return cast(bool, self._ask("has", path=path))
 
+    def read_on_disk(self, path: str) -> Iterator[bytes]:
+        """A file's bytes as the server has them: read past this machine's caches. Raise NotFound."""
+        with self._pool.stream(self._role) as process:
+            process.begin("read_on_disk", path=path)
+            for kind, content in process.frames():
+                if kind == b"D":
+                    yield content
+
     def digest_on_disk(self, path: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """SHA-256 of a file as the server has it: read past this machine's caches. Raise NotFound."""
         found = bytes.fromhex(self._ask("digest", path=path))

@@ -105,6 +105,24 @@ def _plug(on: Machine) -> None:
     on.variables["DISK"] = on.plug("fourth", 1200)
 
 
+def test_backup(on: Machine) -> None:
+    on.start(PACS_SETTLE_S="0")
+    _stored(on)
+
+    def shipped() -> None:
+        wait_for(lambda: on.ok("find /srv/pacs/usb/objects -name '*.bin' | wc -l").strip() == "4", "nothing is shipped")
+        wait_for(lambda: "usb: nothing waits" in on.sh("pacs check").stdout, "it is behind")
+
+    def reads_from_there() -> None:
+        on.ok("mv /srv/pacs/tier1/objects /srv/pacs/tier1/lost")
+        _comes_back(on)
+        on.ok("mv /srv/pacs/tier1/lost /srv/pacs/tier1/objects; pacs repair run")
+
+    hooks = {"plug_a_disk_in": partial(_plug, on), "all_is_shipped": shipped, "it_reads_from_there": reads_from_there}
+    printed = on.follow("backup.md", hooks)
+    assert "RECOVERY SHEET" in printed[0] and "NOT WELL" not in printed[2]
+
+
 @pytest.mark.skipif(find_spec("pacs.archive.drain") is None, reason="nothing moves off a drained volume yet")
 def test_replace_a_disk(on: Machine) -> None:
     on.start(PACS_SETTLE_S="0", PACS_TIER_INTERVAL_S="0.5", PACS_MOVE_GRACE_S="0")

@@ -15,18 +15,20 @@ from pacs import clock
 from pacs.archive.reconcile import reconcile
 from pacs.archive.repair import Repair, Repairs
 from pacs.archive.scrub import Scrub
-from pacs.backup.repository import Repository
-from pacs.backup.source import backup_sources
 from pacs.checks import copies as copies_check
 from pacs.checks.check import Subject
 from pacs.cli.instance import Instance
 from pacs.errors import NotFound, PacsError
 from pacs.index import store as store_rows
+from pacs.index import volumes as volume_rows
 from pacs.index.damage import copies_out_of_service, damage_counts, due_damage, lost_studies
 from pacs.index.locks import AlreadyRunning, only_one
 from pacs.jobs.worker import Worker
 from pacs.model import part10
-from tests.planting import SITES, LocalSite, Site, copies, damages_of, double, doubled, store
+from pacs.storage.files import LocalVolume
+from pacs.storage.names import repository_path
+from tests.planting import SITES, LocalSite, Site, copies, damages_of, double, doubled, local_site, store
+from tests.repository import add_folder, ship
 from tests.serving import stored_bytes
 from tests.synthetic import ct_study
 
@@ -174,7 +176,9 @@ def test_where_all_copies_differ_nothing_is_removed(instance: Instance, site: Si
     assert len(lost_studies(instance.database)) == 1
 
 
-def test_a_bad_source_is_found_out_before_it_gets_a_name_and_another_is_taken(instance: Instance, site: Site) -> None:
+def test_a_bad_source_is_found_out_before_it_gets_a_name_and_another_is_taken(
+    instance: Instance, site: Site, tmp_path: Path
+) -> None:
     """The nearest source has gone bad unseen; what it gives is no object's, and is nowhere after."""
     (made,) = doubled(instance, site, 1)
     row = copies(instance, site.volume)[0]
@@ -188,53 +192,49 @@ def test_a_bad_source_is_found_out_before_it_gets_a_name_and_another_is_taken(in
         part10.encode_file_meta(made.sop_class_uid, made.sop_instance_uid, made.transfer_syntax_uid) + made.dataset
     )
 
-    class Backup:
-        """A repository, as issue D brings it."""
-
-        name = "the backup"
-
-        def read(self, sha256: bytes) -> Iterator[bytes]:
-            assert sha256 == bytes(row["sha256"])
-            yield from (content[:1000], content[1000:])
-
     assert repair(instance).waiting == 1
     assert repair(instance).waiting == 2, "no copy is left"
     assert site.paths("objects") == [] and site.paths("incoming") == []
     assert len(lost_studies(instance.database)) == 1
-    done = Repair(instance.database, instance.volumes.by_id, [Backup()]).run(at_once=True)
+    repository = add_folder(instance, tmp_path / "repository", name="backup").site.volume
+    sha256 = bytes(row["sha256"])
+    assert repository.put(repository_path(sha256), [content[:1000], content[1000:]], len(content)) == sha256
+    with instance.database.transaction() as connection:
+        volume_rows.add_copy(connection, row["object_key"], repository.volume_id, repository_path(sha256))
+    done = repair(instance)
     assert (done.repaired, done.waiting) == (2, 0)
     assert_all_good(instance)
-    assert all(row["path"].startswith("objects/1/2") for row in copies(instance))
+    assert sum(row["path"].startswith("objects/1/2") for row in copies(instance)) == 2
 
 
 @pytest.mark.parametrize("wrong", ["other bytes", "too few", "too many", "fails", "not there"])
-def test_a_backup_that_gives_something_else_repairs_nothing(instance: Instance, wrong: str) -> None:
-    store(instance, ct_study(1, 1))
+def test_a_source_that_gives_something_else_repairs_nothing(instance: Instance, wrong: str) -> None:
+    there = local_site(instance, None)  # type: ignore[arg-type]
+    doubled(instance, there, 1)
     site = LocalSite(instance.volumes.tier(1)[0], Path(instance.volumes.tier(1)[0].location))
-    (row,) = copies(instance)
+    (row,) = copies(instance, site.volume)
     content = site.get(row["path"])
     site.delete(row["path"])
     scrub(instance)
 
-    class Backup:
-        """One that is not well."""
+    class Unwell(LocalVolume):
+        """A volume that is not well."""
 
-        name = "the backup"
-
-        def read(self, _sha256: bytes) -> Iterator[bytes]:
+        def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
             if wrong == "not there":
-                raise NotFound
+                raise NotFound("it is not there")
             yield content[:-1] if wrong != "other bytes" else content[:-1] + bytes([content[-1] ^ 1])
             if wrong == "fails":
                 raise PacsError("the network is gone")
             if wrong == "too many":
                 yield content
 
-    done = Repair(instance.database, instance.volumes.by_id, [Backup()]).run(at_once=True)
-    assert done == Repairs(waiting=1)
+    volumes = {**instance.volumes.by_id, there.volume.volume_id: Unwell(Path(there.volume.location), "tier2")}
+    done = Repair(instance.database, volumes).run(at_once=True)
+    assert done == Repairs(waiting=1, found_well=1), "the source itself, read past it, is well"
     assert site.paths("objects") == [] and site.paths("incoming") == []
-    (left,) = copies_out_of_service(instance.database)
-    assert "the backup" in left["last_error"] and left["state"] == "missing"
+    left = copies_out_of_service(instance.database)[0]
+    assert "No other good copy" in left["last_error"] and left["state"] == "missing"
 
 
 def test_a_copy_that_was_only_out_of_reach_is_taken_back(instance: Instance, site: Site) -> None:
@@ -330,23 +330,19 @@ def test_what_is_out_of_service_can_be_listed_as_json(instance: Instance) -> Non
     assert len(json.loads(json.dumps(rows, default=str))) == 2
 
 
-def test_what_is_on_no_volume_any_more_comes_from_the_backup(instance: Instance, tmp_path: Path) -> None:
-    """Both objects were backed up; the repository's file of one of them is bad as well, and nobody is given it."""
-    root = tmp_path / "repository"
-    root.mkdir()
-    repository = Repository(root, instance.volumes.tier(1)[0].identity.appliance_id)
+def test_what_is_on_no_volume_any_more_comes_from_a_repository(instance: Instance, tmp_path: Path) -> None:
+    """Both objects were shipped; the repository's file of one of them is bad as well, and nobody is given it."""
+    place = add_folder(instance, tmp_path / "repository")
     site = LocalSite(instance.volumes.tier(1)[0], Path(instance.volumes.tier(1)[0].location))
     store(instance, ct_study(1, 2))
-    rows = copies(instance)
-    for row in rows:
-        repository.put_object(bytes(row["sha256"]), [site.get(row["path"])])
+    ship(instance, place.repository)
+    ours, theirs = copies(instance, site.volume), copies(instance, place.site.volume)
+    for row in ours:
         site.delete(row["path"])
-    repository.object_file(bytes(rows[0]["sha256"])).write_bytes(b"bad too")
+    place.site.put(theirs[0]["path"], b"bad too")
     scrub(instance)
-    settings = instance.settings.model_copy(update={"backup_repository": root})
-    Worker(settings, instance.database, instance.journal, instance.volumes).repair()
-    assert [row["state"] for row in copies(instance)] == ["missing", "good"]
-    (left,) = copies_out_of_service(instance.database)
-    assert "the backup" in left["last_error"]
-    root.rename(tmp_path / "away")
-    assert Repair(instance.database, instance.volumes.by_id, backup_sources(settings)).run(at_once=True).waiting == 1
+    Worker(instance.settings, instance.database, instance.journal, instance.volumes).repair()
+    assert [row["state"] for row in copies(instance, site.volume)] == ["missing", "good"]
+    assert [row["state"] for row in copies(instance, place.site.volume)] == ["bad", "good"]
+    (tmp_path / "repository").rename(tmp_path / "away")
+    assert Repair(instance.database, instance.volumes.by_id).run(at_once=True).waiting == 2

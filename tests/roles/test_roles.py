@@ -29,9 +29,12 @@ UNITS = (
     "nginx.service",
     "ssh.service",
     "nftables.service",
+    "pacs-backup-due.path",
     "pacs-backup.timer",
+    "pacs-drill.timer",
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
+    "pacs-selftest.timer",
     "pacs-screen.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
@@ -209,11 +212,15 @@ def test_the_nightly_jobs_run_in_their_sandbox(appliance: Container) -> None:
     appliance.run("systemctl start pacs-reconcile.service pacs-scrub.service pacs-backup.service")
     result = appliance.run("systemctl show -P Result pacs-backup.service").strip()
     assert result == "exec-condition", "nobody has said where to yet"
-    repository = "/srv/pacs/backup"
-    appliance.run(f"install -o pacs -g pacs -m 750 -d {repository}")
-    appliance.run(f"""echo 'backup_repository = "{repository}"' >>/srv/pacs/state/config/pacs.toml""")
+    appliance.run("install -o pacs -g pacs -m 750 -d /srv/pacs/backup")
+    appliance.run("pacs backup repository add usb --place /srv/pacs/backup --on-system-disk")
+    # The worker sees that it has no backup, and asks for the one that is due; PostgreSQL's user has no part in it.
+    appliance.run("timeout 180 sh -c 'until pacs backup list usb | grep -q full; do sleep 1; done'")
     appliance.run("systemctl start pacs-backup.service")
-    assert appliance.run("pacs backup list").count("objects") == 1
+    assert appliance.run("pacs backup list usb").count("incremental") == 1
+    owners = appliance.run("find /srv/pacs/backup ! -user pacs")
+    assert owners.strip() == "", "one user writes all of it"
+    assert "usb" in appliance.run("pacs check || true")
 
 
 def test_a_share_whose_server_is_away_is_refused_and_one_that_is_known_is_tried_again(appliance: Container) -> None:

@@ -17,15 +17,32 @@ CREATE TABLE volume (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     volume_id    uuid PRIMARY KEY,
     name         text NOT NULL UNIQUE,
-    tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 3),
-    kind         text NOT NULL CHECK (kind IN ('local', 'nfs', 'smb', 's3')),
+    tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 4),  -- 4: a backup repository
+    kind         text NOT NULL CHECK (kind IN ('local', 'nfs', 'smb', 's3', 'sftp')),
     location     text NOT NULL,  -- a folder, or s3://bucket/prefix
     options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes
     state        text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'draining', 'retired')),
     serving_id   uuid UNIQUE GENERATED ALWAYS AS (CASE WHEN state <> 'retired' THEN volume_id END) STORED,
     -- Since when the worker has not found it: what is on it only is offline.
     absent_since timestamptz,
+    -- Of a repository that a restore came from: there may be objects that are nowhere else yet.
+    is_source    boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now()
+);
+
+-- How far a repository has what arrived: of the objects up to this key each has a row in `copy` there, or had no good
+-- copy to be read. A look at what is to be shipped begins here (archive/shipping.py).
+CREATE TABLE shipping (
+    tenant_id  smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    volume_id  uuid PRIMARY KEY REFERENCES volume ON DELETE CASCADE,
+    position   bigint NOT NULL DEFAULT 0,
+    -- It may hold objects that have no row: each is looked for there before it is sent.
+    may_have   boolean NOT NULL DEFAULT false,
+    -- When all of the archive was last looked through.
+    swept_at   timestamptz,
+    -- Why the last turn did not ship all; empty if it did.
+    last_error text NOT NULL DEFAULT '',
+    turned_at  timestamptz
 );
 
 CREATE TABLE device (
@@ -380,13 +397,29 @@ CREATE TABLE study_use (
     study_key bigint PRIMARY KEY REFERENCES study ON DELETE CASCADE,
     used_at   timestamptz NOT NULL DEFAULT now()
 );
+-- A restore from a repository: what it found there, and how much is to come back behind it.
+CREATE TABLE restore (
+    tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    restore_key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    restore_id  uuid NOT NULL UNIQUE,  -- one run of `pacs restore`, however often it was killed and run again
+    repository  text NOT NULL,
+    point       text NOT NULL,
+    restored_to timestamptz NOT NULL,  -- what came later is not here
+    studies     integer NOT NULL DEFAULT 0,
+    objects     bigint NOT NULL DEFAULT 0,
+    size_bytes  bigint NOT NULL DEFAULT 0,
+    begun_at    timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz
+);
 -- Studies of tier 3 that were asked for, and are copied back to tier 1 or 2 by the worker. Whoever works on a study, up
--- or down, holds its advisory lock (pacs/index/movement.py), which it loses when it dies.
+-- or down, holds its advisory lock (pacs/index/movement.py), which it loses when it dies. After a restore every study
+-- that is in the repository only is recalled (restore_key), those that somebody asks for first.
 CREATE TABLE recall (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     recall_key   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     study_key    bigint NOT NULL REFERENCES study ON DELETE CASCADE,
-    why          text NOT NULL CHECK (why IN ('asked', 'person', 'prior')),
+    why          text NOT NULL CHECK (why IN ('asked', 'person', 'prior', 'restore')),
+    restore_key  bigint REFERENCES restore,
     state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done', 'failed')),
     objects      integer NOT NULL DEFAULT 0,  -- brought back
     size_bytes   bigint NOT NULL DEFAULT 0,
@@ -398,6 +431,9 @@ CREATE TABLE recall (
 );
 CREATE UNIQUE INDEX recall_open ON recall (study_key) WHERE state = 'open';  -- however many ask at once
 CREATE INDEX recall_by_study ON recall (study_key, finished_at);
+CREATE INDEX recall_waiting ON recall (recall_key) WHERE state = 'open' AND why <> 'restore';
+CREATE INDEX recall_behind ON recall (recall_key) WHERE state = 'open' AND why = 'restore';
+CREATE INDEX recall_of_restore ON recall (restore_key, finished_at) WHERE restore_key IS NOT NULL;
 
 -- The results of what runs by itself, for `pacs check`: the newest row of a kind counts.
 CREATE TABLE run (
@@ -410,6 +446,12 @@ CREATE TABLE run (
     result      jsonb NOT NULL
 );
 CREATE INDEX run_newest ON run (kind, run_key DESC);
+
+-- The mark of the lineage that the database carries (pacs/model/lineage.py), as each volume does. One row, or none yet.
+CREATE TABLE lineage (
+    tenant_id smallint PRIMARY KEY DEFAULT 1 REFERENCES tenant,
+    mark      jsonb NOT NULL
+);
 
 -- What arrived on each day (UTC), for the forecast of when the disks are full. The worker counts it behind the objects'
 -- back, so that storing one only inserts; it has counted all up to the object through_object_key.

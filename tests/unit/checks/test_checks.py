@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
 from datetime import timedelta
 from pathlib import Path
 
 from pacs import clock
+from pacs.archive.volume_places import Given
+from pacs.backup.log_shipping import ShippedLog
+from pacs.backup.log_spool import LogSpool
+from pacs.backup.repositories import Repository
+from pacs.backup.repository_changes import RepositoryChanges
 from pacs.checks import backup, commitments, copies, devices
+from pacs.checks import log as log_check
 from pacs.checks.check import Result, Subject, run_all, worst
 from pacs.checks.registry import CHECKS
 from pacs.cli.instance import Instance
@@ -53,19 +59,6 @@ def test_the_checks_of_an_instance_through_its_life(instance: Instance, tmp_path
     _age(instance, "reconcile", timedelta(days=3))
     assert severity(copies.run(subject)) == "warning"
 
-    assert severity(backup.run(subject)) == "warning"  # no repository
-    subject = replace(subject, settings=subject.settings.model_copy(update={"backup_repository": tmp_path}))
-    assert severity(backup.run(subject)) == "warning"  # never ran
-    record_run(instance.database, "backup", started, True, {})
-    assert severity(backup.run(subject)) == "ok"
-    _age(instance, "backup", timedelta(hours=27))
-    assert severity(backup.run(subject)) == "critical"
-    record_run(instance.database, "backup", started, True, {})
-    on_tier = subject.settings.model_copy(update={"backup_repository": instance.volumes.tier(2)[0].root / "backup"})
-    assert severity(backup.run(replace(subject, settings=on_tier))) == "warning"
-    record_run(instance.database, "backup", started, False, {"error": "full"})
-    assert severity(backup.run(subject)) == "critical"
-
     (instance.volumes.tier(1)[0].root / "volume.json").rename(tmp_path / "away.json")
     results = {result.name: severity(result) for result in run_all(subject, CHECKS)}
     assert results["volumes"] == "critical"
@@ -110,3 +103,51 @@ def test_reports_that_nobody_takes(instance: Instance) -> None:
     assert severity(commitments.run(subject)) == "critical"
     commitment_rows.retry(instance.database, key)
     assert severity(commitments.run(subject)) == "ok"
+
+
+def _named(instance: Instance, place: Path) -> Subject:
+    """An instance with a repository, which the worker has not seen yet."""
+    place.mkdir()
+    changes = RepositoryChanges(instance.database, instance.settings.data, instance.volumes)
+    changes.add("usb", str(place), Given(on_system_disk=True))
+    LogSpool(instance.settings.data).want(True)
+    return Subject(instance.settings, instance.database, instance.volumes)
+
+
+def test_the_backup_through_its_life(instance: Instance, tmp_path: Path) -> None:
+    subject = Subject(instance.settings, instance.database, instance.volumes)
+    assert severity(backup.run(subject)) == "warning", "no repository"
+    assert severity(log_check.run(subject)) == "ok"
+    subject = _named(instance, tmp_path / "repository")
+    assert severity(backup.run(subject)) == severity(log_check.run(subject)) == "warning", "none yet"
+    shipped = ShippedLog(LogSpool(instance.settings.data), "usb")
+
+    def be(**state: object) -> tuple[str, str]:
+        with shipped.changed() as known:
+            for name, value in state.items():
+                setattr(known, name, value)
+        return severity(backup.run(subject)), severity(log_check.run(subject))
+
+    now = clock.now()
+    well = {"ready": True, "label": "L", "gap_since": None, "is_dropping": False, "backup_at": now.isoformat()}
+    assert be(**well) == ("ok", "ok")
+    assert be(damaged=True) == ("critical", "ok")
+    assert be(damaged=False, backup_error="full") == ("critical", "ok")
+    assert be(backup_error=None, backup_at=(now - timedelta(hours=27)).isoformat()) == ("critical", "ok")
+    assert be(**well, error="away") == ("ok", "ok"), "nothing waits"
+    segment = shipped.spool.path("000000010000000000000001")
+    segment.write_bytes(b"log")
+    assert be() == ("ok", "ok"), "it waits for a moment"
+    for age, expected in ((timedelta(minutes=4), "warning"), (timedelta(minutes=31), "critical")):
+        os.utime(segment, times=(0, (now - age).timestamp()))
+        assert be()[1] == expected
+    assert be(gap_since=now.isoformat()) == ("ok", "critical")
+
+
+def test_a_repository_on_a_disk_of_the_appliance_is_told_of(instance: Instance) -> None:
+    place = instance.volumes.tier(2)[0].root.parent
+    repository = Repository("usb", f"{instance.volumes.tier(2)[0].root}/backup", "local")
+    assert place.is_dir()
+    subject = Subject(instance.settings, instance.database, instance.volumes)
+    assert backup.is_on_own_disk(subject, repository)
+    assert not backup.is_on_own_disk(subject, Repository("usb", str(place / "elsewhere"), "local"))

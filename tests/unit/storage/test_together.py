@@ -131,3 +131,31 @@ def test_a_probe_leaves_nothing_and_tells_what_is_wrong(volume: LocalVolume, mon
     assert files_below(volume.root) == set()
     (volume.root / "volume.json").unlink()
     assert [(each.what, each.is_well) for each in probe(volume)] == [("identity", False)]
+
+
+def test_names_in_many_folders_share_one_sync(volume: LocalVolume, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    real_sync, real_rename = durable.sync_file_system, os.rename
+    monkeypatch.setattr(durable, "sync_file_system", lambda fd: (steps.append("sync"), real_sync(fd))[1])
+    monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), real_rename(*names))[1])
+    files = [ToPut(f"objects/{number:02x}/{number:02x}/x.bin", [b"x"], 1) for number in range(20)]
+    assert volume.put_many(files) == [hashlib.sha256(b"x").digest()] * 20
+    assert steps == ["sync", *["rename"] * 20, "sync"]
+    assert files_below(volume.root) == {file.path for file in files}
+
+
+def test_names_in_many_folders_that_cannot_be_synced_are_taken_back(
+    volume: LocalVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_sync, calls = durable.sync_file_system, []
+
+    def sync(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real_sync(fd)
+
+    monkeypatch.setattr(durable, "sync_file_system", sync)
+    files = [ToPut(f"objects/{number:02x}/{number:02x}/x.bin", [b"x"], 1) for number in range(20)]
+    assert all(isinstance(each, VolumeFailed) for each in volume.put_many(files))
+    assert files_below(volume.root) == set()

@@ -1,0 +1,197 @@
+"""Shipping: every object is copied to each repository as it arrives, the oldest first.
+
+    no row in `copy` on the repository → read, sealed, put in batches → read back and opened, its digest compared → row
+
+An object has one path in a repository, its digest's. So what a kill left there without a row is found when the object
+is shipped again: it counts if it is whole, and else it is put anew. A repository that is away, full or read-only ends a
+turn, and the next one goes on: nobody waits for it, and nothing is kept for it but the objects themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+from pacs import clock
+from pacs.archive.batches import Item, Source
+from pacs.archive.transfer import Outcome, Stopped, Transfer
+from pacs.archive.volumes import Volumes
+from pacs.backup.repositories import Repository
+from pacs.errors import DigestMismatch, NotFound, PacsError, PathTaken
+from pacs.index import movement
+from pacs.index import shipping as rows
+from pacs.index.database import Database, Row
+from pacs.index.locks import only_one
+from pacs.index.volumes import REPOSITORY_TIER
+from pacs.model.schedule import Bucket, is_open
+from pacs.storage.kinds import Volume
+from pacs.storage.names import repository_path
+
+log = logging.getLogger(__name__)
+
+#: How many objects are looked up at once.
+_PAGE_OBJECTS = 2048
+#: How many objects are looked for at once in a repository that may have them.
+_LOOKS_AT_ONCE = 8
+#: How many objects a lag is counted up to.
+LAG_OBJECTS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a repository is behind: objects that it does not have, and the age of the oldest of them [s]."""
+
+    objects: int
+    oldest_s: float | None
+    #: False: there are more than were counted.
+    is_counted: bool
+    last_error: str = ""
+    #: How long it has been away [s]; None: it is here.
+    absent_s: float | None = None
+
+
+def lag_of(database: Database, volume_id: str) -> Lag:
+    """How far a repository is behind."""
+    with database.transaction() as connection:
+        objects, oldest_at = rows.behind(connection, volume_id, LAG_OBJECTS_MAX + 1)
+        state = rows.state(connection, volume_id)
+    now = clock.now()
+    return Lag(
+        min(objects, LAG_OBJECTS_MAX),
+        None if oldest_at is None else max(0.0, (now - oldest_at).total_seconds()),
+        objects <= LAG_OBJECTS_MAX,
+        state["last_error"] if state else "",
+        (now - state["absent_since"]).total_seconds() if state and state["absent_since"] else None,
+    )
+
+
+@dataclass
+class Shipped:
+    """What a turn did."""
+
+    objects: int = 0
+    #: Those that were there already, and were read.
+    found: int = 0
+    size_bytes: int = 0
+    failed: int = 0
+    #: Why it ended before its time; empty if all was shipped.
+    error: str = ""
+
+    @property
+    def did_anything(self) -> bool:
+        """Whether anything came to the repository, or failed to."""
+        return bool(self.objects or self.found or self.failed)
+
+
+class Shipper:
+    """Ships to one repository. For use by one thread; close it."""
+
+    def __init__(self, database: Database, volumes: Volumes, stop: threading.Event | None = None) -> None:
+        self.database, self.volumes = database, volumes
+        self._transfer = Transfer(database, volumes, stop)
+        self._bucket = Bucket(None, clock.monotonic_s())
+        self._was_stopped, self._found = False, 0
+
+    def close(self) -> None:
+        """End its threads."""
+        self._transfer.close()
+
+    def run(self, repository: Repository) -> Shipped:
+        """Ship what the repository does not have, within its windows. Raise AlreadyRunning; DatabaseUnavailable.
+
+        What else goes wrong is told in what is returned, and in `shipping`.
+        """
+        if not is_open(repository.windows, clock.now().astimezone()):
+            return Shipped()
+        with only_one(self.database, "ship", repository.volume_id):
+            return self._run(repository)
+
+    def _run(self, repository: Repository) -> Shipped:
+        done, volume_id = Shipped(), repository.volume_id
+        turn = rows.begin_turn(self.database, volume_id)
+        self._was_stopped, self._found, outcome = False, 0, Outcome()
+        try:
+            volume = self.volumes.get(volume_id)
+            volume.require_writable()
+            outcome = self._ship(repository, volume, turn)
+        except Stopped:
+            self._was_stopped = True
+        except PacsError as error:
+            done.error, self._was_stopped = str(error), True
+        done.objects, done.size_bytes, done.failed = len(outcome.copied), outcome.size_bytes, len(outcome.failed)
+        done.found = self._found
+        if outcome.failed and not done.error:
+            done.error = f"{done.failed} objects were not shipped; one of them: {next(iter(outcome.failed.values()))}"
+        if self._was_stopped or self._is_one_absent():  # what was passed by is to be looked at again
+            rows.end_turn(self.database, volume_id, turn.position, False, done.error)
+        else:
+            before_failed = min(outcome.failed, default=turn.seen + 1) - 1
+            has_swept = turn.is_sweep and not outcome.failed
+            rows.end_turn(self.database, volume_id, min(turn.seen, before_failed), has_swept, done.error)
+        return done
+
+    def _is_one_absent(self) -> bool:
+        """Whether a volume of the archive's own is not here: what is only there cannot be shipped now."""
+        return any(row.tier < REPOSITORY_TIER and row.volume_id in self.volumes.absent for row in self.volumes.rows)
+
+    def _ship(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Outcome:
+        if self._bucket.bytes_per_s != repository.bandwidth_bytes_per_s:
+            self._bucket = Bucket(repository.bandwidth_bytes_per_s, clock.monotonic_s())
+        items = self._items(repository, volume, turn)
+        outcome = self._transfer.copy(items, lambda _size_bytes: volume, self._bucket)
+        for key, error in outcome.failed.items():
+            if isinstance(error, PathTaken):  # a damaged file without a row: the next turn puts it anew
+                self._clear(volume, key)
+        return outcome
+
+    def _items(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Iterator[Item]:
+        """What the repository does not have, the oldest first, as long as its windows are open."""
+        position = turn.position
+        while True:
+            page = rows.unshipped(self.database, repository.volume_id, position, _PAGE_OBJECTS)
+            items = [_item(list(copies)) for _key, copies in groupby(page, key=lambda row: int(row["object_key"]))]
+            if not items:
+                return
+            position = items[-1].object_key
+            yield from self._without_found(volume, items) if turn.may_have else items
+            if not is_open(repository.windows, clock.now().astimezone()):
+                self._was_stopped = True
+                return
+
+    def _without_found(self, volume: Volume, items: Sequence[Item]) -> list[Item]:
+        """Give a row to each object that is in a repository, whole, without one; return the others."""
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, "look") as threads:
+            is_there = list(threads.map(lambda item: _is_whole_at(volume, item), items))
+        found = [(item.object_key, item.path) for item, is_one in zip(items, is_there, strict=True) if is_one]
+        with self.database.transaction() as connection:
+            self._found += len(movement.add_copies(connection, volume.volume_id, found))
+        self._transfer.pause(0)
+        return [item for item, is_one in zip(items, is_there, strict=True) if not is_one]
+
+    def _clear(self, volume: Volume, object_key: int) -> None:
+        with self.database.transaction() as connection:
+            sha256 = rows.digest_of(connection, object_key)
+        if sha256 is None:
+            return
+        try:
+            volume.remove(repository_path(sha256))
+        except PacsError as error:
+            log.warning("a damaged file in a repository stays: %s", error)
+
+
+def _is_whole_at(volume: Volume, item: Item) -> bool:
+    """Whether a repository has an object at its path, as it was stored. Raise what its volume does."""
+    try:
+        return volume.digest_on_disk(item.path) == item.sha256
+    except (NotFound, DigestMismatch):
+        return False
+
+
+def _item(copies: Sequence[Row]) -> Item:
+    first, sha256 = copies[0], bytes(copies[0]["sha256"])
+    sources = tuple(Source(row["copy_key"], row["volume_id"], row["path"]) for row in copies)
+    return Item(first["object_key"], sha256, first["size_bytes"], sources, path=repository_path(sha256))
