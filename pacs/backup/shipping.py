@@ -107,7 +107,13 @@ class Shipper:
         """
         if not is_open(repository.windows, clock.now().astimezone()):
             return Shipped()
-        with only_one(self.database, "ship", repository.volume_id):
+        volume_id = repository.volume_id
+        turn = rows.begin_turn(self.database, volume_id)
+        if not rows.unshipped(self.database, volume_id, turn.position, 1):  # nearly always; the lock costs a connection
+            if not self._is_one_absent():
+                rows.end_turn(self.database, volume_id, turn.seen, turn.is_sweep, "")
+            return Shipped()
+        with only_one(self.database, "ship", volume_id):
             return self._run(repository)
 
     def _run(self, repository: Repository) -> Shipped:
