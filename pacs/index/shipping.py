@@ -16,10 +16,14 @@ from pacs.index.database import Connection, Database, Row
 _BEHIND = timedelta(minutes=10)
 #: How often all of the archive is looked through.
 _SWEEP_AGE = timedelta(hours=24)
-#: What a repository can be given now, and does not have.
-_UNSHIPPED = """
+#: What a repository lacks: objects beyond `after` that have no row there, and a good copy somewhere.
+LACKED = """
     o.object_key > %(after)s
     AND NOT EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.volume_id = %(volume_id)s)
+    AND EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.state = 'good')
+"""
+#: What of that it can be given now: what can be read.
+UNSHIPPED = f"""{LACKED}
     AND EXISTS (SELECT FROM copy k JOIN volume v USING (volume_id) WHERE k.object_key = o.object_key
                    AND k.state = 'good' AND v.absent_since IS NULL)
 """
@@ -31,7 +35,7 @@ def unshipped(database: Database, volume_id: str, after_key: int, objects_max: i
     with database.transaction() as connection:
         return connection.execute(
             "SELECT n.object_key, n.sha256, n.size_bytes, c.copy_key, c.volume_id::text, c.path"
-            f" FROM (SELECT o.object_key, o.sha256, o.size_bytes FROM object o WHERE {_UNSHIPPED}"
+            f" FROM (SELECT o.object_key, o.sha256, o.size_bytes FROM object o WHERE {UNSHIPPED}"
             "        ORDER BY o.object_key LIMIT %(objects_max)s) n"
             " JOIN copy c ON c.object_key = n.object_key AND c.state = 'good' JOIN volume v USING (volume_id)"
             " ORDER BY n.object_key, v.tier, c.copy_key".encode(),
@@ -100,7 +104,7 @@ def behind(connection: Connection, volume_id: str, counted_max: int) -> tuple[in
     """How many objects a repository does not have, counted up to counted_max, and since when the oldest is here."""
     row = connection.execute(
         "SELECT count(*) AS objects, min(n.arrived_at) AS oldest_at FROM ("
-        f"SELECT o.arrived_at FROM object o WHERE {_UNSHIPPED} ORDER BY o.object_key LIMIT %(counted_max)s) n".encode(),
+        f"SELECT o.arrived_at FROM object o WHERE {LACKED} ORDER BY o.object_key LIMIT %(counted_max)s) n".encode(),
         {
             "volume_id": volume_id, "counted_max": counted_max,
             "after": (state(connection, volume_id) or {}).get("position") or 0,
