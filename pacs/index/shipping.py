@@ -78,16 +78,24 @@ def begin_turn(database: Database, volume_id: str) -> Turn:
     return Turn(0 if row["is_sweep"] else row["position"], row["seen"], row["is_sweep"], row["may_have"])
 
 
-def end_turn(database: Database, volume_id: str, position: int, has_swept: bool, error: str) -> None:
-    """Note how far a turn came; a row is written only if that says something new."""
+def end_turn(database: Database, volume_id: str, seen: int, has_swept: bool, error: str) -> None:
+    """Note how far a repository has all: up to `seen`, or to the first object that it lacks. has_swept: all of the
+    archive was looked through. A row is written only if that says something new."""
     with database.transaction() as connection:
+        before = (state(connection, volume_id) or {}).get("position") or 0
+        given = {"volume_id": volume_id, "after": before, "seen": seen, "has_swept": has_swept, "error": error}
+        row = connection.execute(
+            f"SELECT o.object_key FROM object o WHERE {LACKED} AND o.object_key <= %(seen)s"
+            " ORDER BY o.object_key LIMIT 1".encode(),
+            given,
+        ).fetchone()
         connection.execute(
             "UPDATE shipping SET position = greatest(position, %(position)s), last_error = %(error)s,"
             " turned_at = now(), swept_at = CASE WHEN %(has_swept)s THEN now() ELSE swept_at END,"
             " may_have = may_have AND NOT %(has_swept)s"
             " WHERE volume_id = %(volume_id)s AND (position < %(position)s OR last_error <> %(error)s OR %(has_swept)s"
             " OR turned_at IS NULL OR turned_at < now() - interval '1 minute')",
-            {"volume_id": volume_id, "position": position, "has_swept": has_swept, "error": error},
+            given | {"position": row["object_key"] - 1 if row else seen},
         )
 
 
