@@ -180,6 +180,8 @@ class PointMaker:
             try:
                 target.volume.replace_small(f"{FOLDER}/{point.name}.json", point_content(point, self.keyring))
                 written.append((target.name, point))
+                with ShippedLog(self.spool, target.name).changed() as state:
+                    state.point_at, state.point_waits_since = point.at.isoformat(timespec="seconds"), None
             except PacsError as error:
                 log.error("no recovery point in repository %s: %s", target.name, error)
         return written
@@ -199,6 +201,8 @@ class PointMaker:
         for each in ready:
             state = states[each]
             if each not in self._waiting and state.label:
+                with ShippedLog(self.spool, each).changed() as changing:
+                    changing.point_waits_since = changing.point_waits_since or at.isoformat(timespec="seconds")
                 self._waiting[each] = Point(
                     name, at, position.lsn, position.segment, state.label, newest, self.appliance_id, __version__,
                     schema, state.configuration,
