@@ -7,8 +7,8 @@ from pathlib import Path
 from pacs import clock
 from pacs.archive.volumes import Volumes
 from pacs.backup.keys import KEYRING_SEALED, MasterKey, keep_master_key, master_key, seal, sealed_in, unseal
-from pacs.backup.repositories import Repository, repositories
-from pacs.errors import NotFound, PacsError, WrongKey
+from pacs.backup.repositories import ROLE, Repository, place_of, repositories
+from pacs.errors import ForeignVolume, NotFound, PacsError, WrongKey
 from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding
@@ -95,6 +95,23 @@ def write_keys(data: Path, volume: Volume) -> None:
     about = About(read_identity(data).appliance_id, volume.volume_id, keyring.ring_id)
     volume.replace_small(KEYRING_SEALED, seal(keyring, master_key(data)))
     volume.replace_small(ABOUT_FILE, about.content())  # last: with it, it is a repository
+
+
+def recover(data: Path, repository: Repository, typed: MasterKey) -> None:
+    """Make the keys that a repository of this appliance holds the appliance's again. Raise WrongKey, ForeignVolume."""
+    opened = place_of(repository).open(ROLE)
+    try:
+        appliance_id = read_identity(data).appliance_id
+        if opened.identity.appliance_id != appliance_id:
+            raise ForeignVolume(
+                f"The repository at {repository.place} is of appliance {opened.identity.appliance_id}, this is "
+                f"{appliance_id}. Nothing was changed."
+            )
+        keyring = unseal(sealed_in(opened), typed)
+    finally:
+        opened.close()
+    keyring.keep(data)
+    keep_master_key(data, typed)
 
 
 def verify(data: Path, volumes: Volumes, typed: MasterKey) -> list[Finding]:

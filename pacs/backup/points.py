@@ -4,8 +4,8 @@
     so is every object with a key up to that one → points/<name>.json is written: from now on it counts
 
 So a point may come minutes after its moment, and never speaks of what is not there. Objects that were committed a
-moment later may be there too: none does harm. One of which no copy can be read now (its volume is away) is not waited
-for: a restore lists what the repository does not have. Points are signed; what was changed by others is none.
+moment later may be there too: none does harm. One whose volume is away is waited for, and
+`pacs check` tells of it; one of which there is no good copy anywhere is not. Points are signed; what was changed by others is none.
 
     {"format": 1, "name": "…", "at": "…", "lsn": "0/3000028", "segment": "…", "label": "…", …, "signature": "…"}
 """
@@ -52,7 +52,7 @@ class Point:
     segment: str
     #: The backup of the database that it stands on (pgBackRest's label).
     label: str
-    #: Every object with a key up to this one is in the repository, if a good copy of it could be read.
+    #: Every object with a key up to this one is in the repository, if a good copy of it was anywhere.
     newest_object_key: int
     appliance_id: str
     #: Which version wrote it, with which schema.

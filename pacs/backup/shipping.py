@@ -26,7 +26,6 @@ from pacs.index import movement
 from pacs.index import shipping as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
-from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.schedule import Bucket, is_open
 from pacs.storage.kinds import Volume
 from pacs.storage.names import repository_path
@@ -107,7 +106,12 @@ class Shipper:
         """
         if not is_open(repository.windows, clock.now().astimezone()):
             return Shipped()
-        with only_one(self.database, "ship", repository.volume_id):
+        volume_id = repository.volume_id
+        turn = rows.begin_turn(self.database, volume_id)
+        if not rows.unshipped(self.database, volume_id, turn.position, 1):  # nearly always; the lock costs a connection
+            rows.end_turn(self.database, volume_id, turn.seen, turn.is_sweep, "")
+            return Shipped()
+        with only_one(self.database, "ship", volume_id):
             return self._run(repository)
 
     def _run(self, repository: Repository) -> Shipped:
@@ -126,17 +130,9 @@ class Shipper:
         done.found = self._found
         if outcome.failed and not done.error:
             done.error = f"{done.failed} objects were not shipped; one of them: {next(iter(outcome.failed.values()))}"
-        if self._was_stopped or self._is_one_absent():  # what was passed by is to be looked at again
-            rows.end_turn(self.database, volume_id, turn.position, False, done.error)
-        else:
-            before_failed = min(outcome.failed, default=turn.seen + 1) - 1
-            has_swept = turn.is_sweep and not outcome.failed
-            rows.end_turn(self.database, volume_id, min(turn.seen, before_failed), has_swept, done.error)
+        has_swept = turn.is_sweep and not (self._was_stopped or outcome.failed)
+        rows.end_turn(self.database, volume_id, turn.seen, has_swept, done.error)
         return done
-
-    def _is_one_absent(self) -> bool:
-        """Whether a volume of the archive's own is not here: what is only there cannot be shipped now."""
-        return any(row.tier < REPOSITORY_TIER and row.volume_id in self.volumes.absent for row in self.volumes.rows)
 
     def _ship(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Outcome:
         if self._bucket.bytes_per_s != repository.bandwidth_bytes_per_s:

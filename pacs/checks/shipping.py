@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pacs.backup.repositories import Repository, repositories
 from pacs.backup.shipping import Lag, lag_of
 from pacs.checks.check import ORDER, Result, Severity, Subject
@@ -18,9 +20,14 @@ def run(subject: Subject) -> Result:
     known = repositories(subject.settings.data)
     if not known:
         return Result("shipping", "ok", "no repository to ship to")
-    found = [judged(each, lag_of(subject.database, each.volume_id)) for each in known]
+    found = [judged(each, _lag_of(subject, each)) for each in known]
     severity = max((severity for severity, _line in found), key=ORDER.index)
     return Result("shipping", severity, "; ".join(line for _severity, line in found), "" if severity == "ok" else _HINT)
+
+
+def _lag_of(subject: Subject, repository: Repository) -> Lag:
+    lag, reason = lag_of(subject.database, repository.volume_id), subject.volumes.absent.get(repository.volume_id)
+    return replace(lag, last_error=str(reason)) if reason else lag
 
 
 def judged(repository: Repository, lag: Lag) -> tuple[Severity, str]:

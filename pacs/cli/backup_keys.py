@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from pacs.backup.key_changes import reseal, rotated, sheet, verify
+from pacs.backup.key_changes import recover, reseal, rotated, sheet, verify
 from pacs.backup.keys import MasterKey, master_key
-from pacs.backup.repositories import repositories
+from pacs.backup.repositories import repositories, repository_named
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.cli.volume import print_findings
 from pacs.errors import VolumeError
 
+SheetFile = Annotated[
+    Path | None,
+    typer.Option("--sheet-file", help="A file with the key as it stands on the sheet; else it is asked for."),
+]
 keys = typer.Typer(no_args_is_help=True, help="The recovery sheet: without it nobody can read a backup.")
 
 
@@ -40,18 +44,26 @@ def keys_rotate(context: typer.Context) -> None:
         )
 
 
+@keys.command("recover")
+def keys_recover(
+    context: typer.Context,
+    repository: Annotated[str, typer.Argument(help="As `pacs backup repository list` shows.")],
+    sheet_file: SheetFile = None,
+) -> None:
+    """Take the appliance's keys back from one of its repositories, by the sheet, where config/keys was lost."""
+    data = data_of(context)
+    recover(data, repository_named(data, repository), MasterKey.typed(_words(sheet_file)))
+    typer.echo("The keys are those of the repository again. The services use them within seconds.")
+
+
 @keys.command("verify")
 def keys_verify(
     context: typer.Context,
-    sheet_file: Annotated[
-        Path | None,
-        typer.Option("--sheet-file", help="A file with the key as it stands on the sheet; else it is asked for."),
-    ] = None,
+    sheet_file: SheetFile = None,
 ) -> None:
     """Type the key from the recovery sheet, and see whether it opens every repository. Ends with 5 if not."""
     data = data_of(context)
-    words = sheet_file.read_text("utf-8") if sheet_file else typer.prompt("The key, as it stands on the sheet")
-    typed = MasterKey.typed(words)
+    typed = MasterKey.typed(_words(sheet_file))
     if not repositories(data):
         is_ours = typed == master_key(data)
         typer.echo("It is this appliance's." if is_ours else "It is not this appliance's key, or an old one.")
@@ -61,3 +73,9 @@ def keys_verify(
     print_findings(findings)
     if bad := [each.what for each in findings if not each.is_well]:
         raise VolumeError(f"This key does not open: {', '.join(bad)}. Print the valid sheet: `pacs backup keys show`.")
+
+
+def _words(sheet_file: Path | None) -> str:
+    if sheet_file is None:
+        return str(typer.prompt("The key, as it stands on the sheet"))
+    return sheet_file.read_text("utf-8")

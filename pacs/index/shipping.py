@@ -16,10 +16,14 @@ from pacs.index.database import Connection, Database, Row
 _BEHIND = timedelta(minutes=10)
 #: How often all of the archive is looked through.
 _SWEEP_AGE = timedelta(hours=24)
-#: What a repository can be given now, and does not have.
-UNSHIPPED = """
+#: What a repository lacks: objects beyond `after` that have no row there, and a good copy somewhere.
+LACKED = """
     o.object_key > %(after)s
     AND NOT EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.volume_id = %(volume_id)s)
+    AND EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.state = 'good')
+"""
+#: What of that it can be given now: what can be read.
+UNSHIPPED = f"""{LACKED}
     AND EXISTS (SELECT FROM copy k JOIN volume v USING (volume_id) WHERE k.object_key = o.object_key
                    AND k.state = 'good' AND v.absent_since IS NULL)
 """
@@ -74,16 +78,24 @@ def begin_turn(database: Database, volume_id: str) -> Turn:
     return Turn(0 if row["is_sweep"] else row["position"], row["seen"], row["is_sweep"], row["may_have"])
 
 
-def end_turn(database: Database, volume_id: str, position: int, has_swept: bool, error: str) -> None:
-    """Note how far a turn came; a row is written only if that says something new."""
+def end_turn(database: Database, volume_id: str, seen: int, has_swept: bool, error: str) -> None:
+    """Note how far a repository has all: up to `seen`, or to the first object that it lacks. has_swept: all of the
+    archive was looked through. A row is written only if that says something new."""
     with database.transaction() as connection:
+        before = (state(connection, volume_id) or {}).get("position") or 0
+        given = {"volume_id": volume_id, "after": before, "seen": seen, "has_swept": has_swept, "error": error}
+        row = connection.execute(
+            f"SELECT o.object_key FROM object o WHERE {LACKED} AND o.object_key <= %(seen)s"
+            " ORDER BY o.object_key LIMIT 1".encode(),
+            given,
+        ).fetchone()
         connection.execute(
             "UPDATE shipping SET position = greatest(position, %(position)s), last_error = %(error)s,"
             " turned_at = now(), swept_at = CASE WHEN %(has_swept)s THEN now() ELSE swept_at END,"
             " may_have = may_have AND NOT %(has_swept)s"
             " WHERE volume_id = %(volume_id)s AND (position < %(position)s OR last_error <> %(error)s OR %(has_swept)s"
             " OR turned_at IS NULL OR turned_at < now() - interval '1 minute')",
-            {"volume_id": volume_id, "position": position, "has_swept": has_swept, "error": error},
+            given | {"position": row["object_key"] - 1 if row else seen},
         )
 
 
@@ -100,7 +112,7 @@ def behind(connection: Connection, volume_id: str, counted_max: int) -> tuple[in
     """How many objects a repository does not have, counted up to counted_max, and since when the oldest is here."""
     row = connection.execute(
         "SELECT count(*) AS objects, min(n.arrived_at) AS oldest_at FROM ("
-        f"SELECT o.arrived_at FROM object o WHERE {UNSHIPPED} ORDER BY o.object_key LIMIT %(counted_max)s) n".encode(),
+        f"SELECT o.arrived_at FROM object o WHERE {LACKED} ORDER BY o.object_key LIMIT %(counted_max)s) n".encode(),
         {
             "volume_id": volume_id, "counted_max": counted_max,
             "after": (state(connection, volume_id) or {}).get("position") or 0,

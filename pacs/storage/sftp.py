@@ -118,9 +118,10 @@ class SftpVolume:
                     for chunk in chunks:
                         digest.update(chunk)
                         file.write(bytes(chunk))
-                    file.set_pipelined(False)
                     file.flush()
-                    file.stat()  # every answer to what was written has come before this one's
+                    # What the server says of each write is passed over while they are under way; this comes after all.
+                    if file.stat().st_size != size_bytes:
+                        raise VolumeFailed(f"{self.location} did not take all of a file. Is its disk full?")
                     _sync(session, file)
                 self._make_folder(session, target.parent)
                 _rename(session, temporary, target)

@@ -84,6 +84,24 @@ def test_the_sheet_is_printed_tried_and_made_anew(pacs: Pacs, data: Path, tmp_pa
     pacs("keys", "verify", "--sheet-file", str(sheet))
 
 
+def test_keys_that_were_lost_come_back_from_a_repository(pacs: Pacs, data: Path, tmp_path: Path) -> None:
+    place, sheet, keys = tmp_path / "usb", tmp_path / "sheet.txt", data / "config" / "keys"
+    place.mkdir()
+    pacs("repository", "add", "usb", "--place", str(place), "--on-system-disk")
+    sheet.write_text(master_key(data).text)
+    before = (keys / "keyring.json").read_bytes()
+    for each in keys.iterdir():
+        each.unlink()
+    assert "sealed with other keys" in pacs("repository", "verify", code=5).stdout
+    other = tmp_path / "other.txt"
+    other.write_text(master_key(data).text)
+    assert "does not open" in pacs("keys", "recover", "usb", "--sheet-file", str(other), code=12).stderr
+    pacs("keys", "recover", "usb", "--sheet-file", str(sheet))
+    assert (keys / "keyring.json").read_bytes() == before
+    pacs("repository", "verify")
+    pacs("keys", "verify", "--sheet-file", str(sheet))
+
+
 def test_keys_are_nobody_elses(pacs: Pacs, data: Path) -> None:
     pacs("keys", "show")
     folder = data / "config" / "keys"

@@ -265,6 +265,32 @@ def test_what_is_on_a_volume_that_is_not_here_is_offline(database: Database) -> 
     assert availability() == ["ONLINE", "ONLINE"]
 
 
+def test_what_is_only_in_a_repository_is_nearline(database: Database) -> None:
+    """After a restore, until its bulk is back; at other times a repository makes nobody look at each object."""
+    here, repository = new_volume(database, 1), new_volume(database, 4)
+    keys = [
+        store(database, each, record(study_instance_uid=f"1.4.{each}", patient_id=each))[1]
+        for each in (here, repository)
+    ]
+
+    def availability() -> list[str]:
+        rows = query.find(database, Question(Level.STUDY, {}, ["InstanceAvailability"]))
+        return sorted(row["InstanceAvailability"] for row in rows)
+
+    with database.transaction() as connection:
+        connection.execute("UPDATE volume SET is_source = true WHERE tier = 4")
+    assert availability() == ["NEARLINE", "ONLINE"]
+    tiers.note_absent(database, [repository])
+    assert availability() == ["OFFLINE", "ONLINE"]
+    tiers.note_absent(database, [])
+    with database.transaction() as connection:
+        volumes.add_copy(connection, keys[1], here, "objects/back")
+        volumes.set_copy_state(connection, volumes.copies_on(connection, here)[0]["copy_key"], "missing")
+        volumes.add_copy(connection, keys[0], repository, "objects/shipped")
+        connection.execute("UPDATE volume SET is_source = false WHERE tier = 4")
+    assert availability() == ["NEARLINE", "ONLINE"], "a copy was lost, and is repaired from there"
+
+
 def test_a_part_of_a_name_in_any_alphabet(database: Database) -> None:
     fill(database, "patient_name", NAMES)
     for value, expected in {
