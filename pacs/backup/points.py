@@ -5,7 +5,8 @@
 
 So a point may come minutes after its moment, and never speaks of what is not there. Objects that were committed a
 moment later may be there too: none does harm. One whose volume is away is waited for, and
-`pacs check` tells of it; one of which there is no good copy anywhere is not. Points are signed; what was changed by others is none.
+`pacs check` tells of it; one of which there is no good copy anywhere is not. Points are signed; what was changed by
+others is none.
 
     {"format": 1, "name": "…", "at": "…", "lsn": "0/3000028", "segment": "…", "label": "…", …, "signature": "…"}
 """
