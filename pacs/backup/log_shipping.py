@@ -58,6 +58,9 @@ class State:
     configuration_at: str | None = None
     #: Whether pages had wrong checksums when that backup read them.
     damaged: bool = False
+    #: The moment of the newest recovery point, and since when one waits for what it names to be there.
+    point_at: str | None = None
+    point_waits_since: str | None = None
     #: The last try to make a backup, and what came of it.
     backup_at: str | None = None
     backup_error: str | None = None

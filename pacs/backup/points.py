@@ -4,8 +4,9 @@
     so is every object with a key up to that one → points/<name>.json is written: from now on it counts
 
 So a point may come minutes after its moment, and never speaks of what is not there. Objects that were committed a
-moment later may be there too: none does harm. One of which no copy can be read now (its volume is away) is not waited
-for: a restore lists what the repository does not have. Points are signed; what was changed by others is none.
+moment later may be there too: none does harm. One whose volume is away is waited for, and
+`pacs check` tells of it; one of which there is no good copy anywhere is not. Points are signed; what was changed by
+others is none.
 
     {"format": 1, "name": "…", "at": "…", "lsn": "0/3000028", "segment": "…", "label": "…", …, "signature": "…"}
 """
@@ -52,7 +53,7 @@ class Point:
     segment: str
     #: The backup of the database that it stands on (pgBackRest's label).
     label: str
-    #: Every object with a key up to this one is in the repository, if a good copy of it could be read.
+    #: Every object with a key up to this one is in the repository, if a good copy of it was anywhere.
     newest_object_key: int
     appliance_id: str
     #: Which version wrote it, with which schema.
@@ -180,6 +181,8 @@ class PointMaker:
             try:
                 target.volume.replace_small(f"{FOLDER}/{point.name}.json", point_content(point, self.keyring))
                 written.append((target.name, point))
+                with ShippedLog(self.spool, target.name).changed() as state:
+                    state.point_at, state.point_waits_since = point.at.isoformat(timespec="seconds"), None
             except PacsError as error:
                 log.error("no recovery point in repository %s: %s", target.name, error)
         return written
@@ -199,6 +202,8 @@ class PointMaker:
         for each in ready:
             state = states[each]
             if each not in self._waiting and state.label:
+                with ShippedLog(self.spool, each).changed() as changing:
+                    changing.point_waits_since = changing.point_waits_since or at.isoformat(timespec="seconds")
                 self._waiting[each] = Point(
                     name, at, position.lsn, position.segment, state.label, newest, self.appliance_id, __version__,
                     schema, state.configuration,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pacs import clock
 from pacs.backup.log_shipping import ShippedLog
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.repositories import repositories
@@ -39,6 +40,10 @@ def _of(shipped: ShippedLog) -> tuple[Severity, str]:
         return "critical", f"{shipped.name}: not whole since {since:%d %b %H:%M} UTC, until a new backup{why}"
     if not state.ready:
         return "warning", f"{shipped.name}: waits for its first backup"
+    if state.point_waits_since:
+        waits_s = (clock.now() - datetime.fromisoformat(state.point_waits_since)).total_seconds()
+        if waits_s >= VERY_LATE_S and lag_s < LATE_S:
+            return "warning", f"{shipped.name}: no recovery point for {waits_s / 60:.0f} min: images are not there yet"
     if lag_s < LATE_S:
         return "ok", f"{shipped.name}: {lag_s:.0f} s behind" if lag_s >= 1 else f"{shipped.name}: up to date"
     why = f": {state.error}" if state.error else ""

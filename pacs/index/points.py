@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacs.index.database import Database
-from pacs.index.shipping import UNSHIPPED, state
+from pacs.index.shipping import LACKED, state
 
 
 def newest_object_key(database: Database) -> int:
@@ -19,7 +19,7 @@ def lacks_object(database: Database, volume_id: str, newest_key: int) -> bool:
     with database.transaction() as connection:
         found = state(connection, volume_id)
         row = connection.execute(
-            f"SELECT EXISTS (SELECT FROM object o WHERE {UNSHIPPED} AND o.object_key <= %(newest)s) AS lacks".encode(),
+            f"SELECT EXISTS (SELECT FROM object o WHERE {LACKED} AND o.object_key <= %(newest)s) AS lacks".encode(),
             {"newest": newest_key, "volume_id": volume_id, "after": (found or {}).get("position") or 0},
         ).fetchone()
     assert row is not None

@@ -141,6 +141,8 @@ def test_the_backup_through_its_life(instance: Instance, tmp_path: Path) -> None
     for age, expected in ((timedelta(minutes=4), "warning"), (timedelta(minutes=31), "critical")):
         os.utime(segment, times=(0, (now - age).timestamp()))
         assert be()[1] == expected
+    os.utime(segment, times=(0, now.timestamp()))
+    assert be(point_waits_since=(now - timedelta(minutes=31)).isoformat()) == ("ok", "warning")
     assert be(gap_since=now.isoformat()) == ("ok", "critical")
 
 
