@@ -152,18 +152,18 @@ class Lineage:
         self.files.put_state(state)
         if self._is_due(DATABASE):
             rows.put_mark(self.database, mark_values(state.mark))
-            self._note(DATABASE, Place(DATABASE, "database", "", state.generation), DATABASE_BEAT_S)
+            self._confirmed[DATABASE] = Place(DATABASE, "database", "", state.generation)
+            self._due_s[DATABASE] = clock.monotonic_s() + DATABASE_BEAT_S
         for row in self.volumes.rows:
             volume = self.volumes.by_id.get(row.volume_id)
-            if volume is not None and row.volume_id in marks and self._write(volume, state.mark):
-                wait_s = 0.0 if row.kind == "local" and row.tier < REPOSITORY_TIER else FAR_BEAT_S
-                self._note(row.volume_id, Place(row.name, row.kind, row.location, state.generation), wait_s)
+            if volume is None or row.volume_id not in marks:
+                continue
+            wait_s = 0.0 if row.kind == "local" and row.tier < REPOSITORY_TIER else FAR_BEAT_S
+            self._due_s[row.volume_id] = clock.monotonic_s() + wait_s  # also where it cannot be written
+            if self._write(volume, state.mark):
+                self._confirmed[row.volume_id] = Place(row.name, row.kind, row.location, state.generation)
         if self._confirmed.keys() - known.keys():  # new here: the next start must know where to look
             self.files.put_state(replace(state, places={**known, **self._confirmed}))
-
-    def _note(self, place_id: str, place: Place, wait_s: float) -> None:
-        self._confirmed[place_id] = place
-        self._due_s[place_id] = clock.monotonic_s() + wait_s
 
     def _write(self, volume: Volume, mark: Mark) -> bool:
         try:
