@@ -67,9 +67,9 @@ class Worker:
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
-            "log": (LOG_INTERVAL_S, (self.backup.ship_log,)),
-            "points": (POINTS_INTERVAL_S, (self.backup.make_points,)),
-            "backups": (BACKUPS_INTERVAL_S, (self.backup.have_backups_made,)),
+            "log": (LOG_INTERVAL_S, (self.ship_log,)),
+            "points": (POINTS_INTERVAL_S, (self.make_points,)),
+            "backups": (BACKUPS_INTERVAL_S, (self.have_backups_made,)),
             "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
         self._look_first()
@@ -178,6 +178,21 @@ class Worker:
     def ship(self) -> None:
         """Have every repository given what it does not have yet, each on a thread of its own."""
         self._shipping.turn()
+
+    def ship_log(self) -> None:
+        """Have every repository given the database's log; not of a database that went back in time."""
+        if not self.lineage.is_held:
+            self.backup.ship_log()
+
+    def make_points(self) -> None:
+        """Make the recovery points that are due."""
+        if not self.lineage.is_held:
+            self.backup.make_points()
+
+    def have_backups_made(self) -> None:
+        """Have the backups of the database made that are due."""
+        if not self.lineage.is_held:
+            self.backup.have_backups_made()
 
     def repair(self) -> None:
         """Make copies that are missing or bad anew, from others of their objects, a repository's last."""
