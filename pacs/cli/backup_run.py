@@ -29,6 +29,7 @@ from pacs.index.runs import record_run
 from pacs.model.schedule import is_open
 from pacs.settings import load
 from pacs.storage.keyring import Keyring
+from pacs.storage.lineage import LineageFiles
 from pacs.storage.volume import read_identity
 
 Name = Annotated[str | None, typer.Argument(help="A repository; all of them if none is named.")]
@@ -48,6 +49,7 @@ def backup_run(
     other from its backup.
     """
     data = _data_of(context)
+    LineageFiles(data).require_settled()  # a fenced node writes to no repository
     (load(data).runtime_folder / running.WANTED_FILE).unlink(missing_ok=True)
     if (data / MARK).exists():
         raise RestoreError("A restore was begun here and did not finish. Run `pacs restore` again; nothing else first.")
