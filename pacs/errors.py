@@ -71,6 +71,10 @@ class DatabaseUnavailable(TryAgainLater):
     """The database does not answer. See `systemctl status postgresql@17-main`."""
 
 
+class Fenced(TryAgainLater):
+    """Another node has taken over this archive: this one changes nothing. See `pacs lineage show`."""
+
+
 class VolumeError(PacsError):
     """A volume is not what it should be, and is left alone."""
 
@@ -116,6 +120,12 @@ class RebuildError(PacsError):
 
     http = 503
     exit_code = 11
+
+
+class SelftestFailed(PacsError):
+    """A selftest did not pass. The line above says at which step."""
+
+    exit_code = 13
 
 
 class NotFound(PacsError):

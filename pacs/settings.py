@@ -129,6 +129,14 @@ class Settings(BaseSettings):
     scrub_rate_mb_s: float = Field(
         default=50, ge=0, description="At most so much is read by the scrub, written by a repair [MB/s]; 0: no limit."
     )
+    drill_nights: int = Field(
+        default=30, ge=1, description="In so many nights the drill takes every object from the repository once."
+    )
+    drill_size_bytes_max: int = Field(
+        default=50_000_000_000,
+        ge=0,
+        description="... but at most so much a night; the rest comes the nights after. 0: no limit.",
+    )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     @property

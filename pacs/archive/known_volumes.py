@@ -12,14 +12,14 @@ from pacs.errors import DataTooNew, ForeignVolume, PacsError, VolumeError, Volum
 from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.storage.kinds import Volume
 from pacs.storage.opening import open_volume
-from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
+from pacs.storage.volume import IDENTITY_FILE, create_identity, former_appliances, read_identity
 
 
 def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
     """Open a volume that the index knows. Raise VolumeMissing, or ForeignVolume if another is in its place."""
     opened = open_volume(row.kind, row.location, row.role, row.options, secrets_of(data, row))
     problem: PacsError | None = None
-    if opened.identity.appliance_id != appliance_id:
+    if opened.identity.appliance_id not in (appliance_id, *former_appliances(data)):
         problem = ForeignVolume(
             f"The volume at {row.location} belongs to appliance {opened.identity.appliance_id}, this is "
             f"{appliance_id}. Attach this appliance's own disks."

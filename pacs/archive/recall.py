@@ -4,6 +4,8 @@ Whoever retrieves such a study is given it from tier 3 at once, and need not wai
 study however many ask, and outlives a kill; the worker copies the rest of the study behind the retrieve, as it copies
 everything: verified on the far side, then committed. The copy on tier 3 stays, so that a study which is not used any
 more moves down again without being copied.
+
+After a restore all that is in the repository only comes back the same way (Behind): newest and most lately used first.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pacs.index import recalls as rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.movement import StudyLocks
 from pacs.index.recalls import FAR_TIER
+from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
 from pacs.storage.names import object_path
@@ -54,13 +57,16 @@ class Recaller:
     def run(self) -> int:
         """Do the recalls that are due; return how many studies are back."""
         done = 0
-        for recall in rows.due(self.database, _AT_ONCE):
+        for recall in self._due():
             if self.transfer.stop.is_set():
                 break
             with self._locks.holding([recall["study_key"]]) as mine:
                 if mine:  # else somebody is at work on it, and it is looked at again
                     done += self._recall(recall)
         return done
+
+    def _due(self) -> list[Row]:
+        return rows.due(self.database, _AT_ONCE)
 
     def _recall(self, recall: Row) -> bool:
         with self.database.transaction() as connection:
@@ -98,8 +104,11 @@ class Recaller:
         ]
 
     def _choose(self, size_bytes: int) -> Volume:
+        return self._first_of((self.tier, 3 - self.tier), size_bytes)
+
+    def _first_of(self, tiers: Sequence[int], size_bytes: int) -> Volume:
         failure: PacsError | None = None
-        for tier in (self.tier, 3 - self.tier):
+        for tier in tiers:
             try:
                 return self.volumes.place(tier, size_bytes)
             except (VolumeFull, VolumeError) as error:
@@ -107,13 +116,47 @@ class Recaller:
         assert failure is not None
         raise failure
 
+    def _may_give_up(self) -> bool:
+        return True
+
     def _try_later(self, recall: Row, error: PacsError) -> None:
         attempts = recall["attempts"] + 1
-        give_up = attempts >= ATTEMPTS_MAX
+        give_up = attempts >= ATTEMPTS_MAX and self._may_give_up()
         log.warning("a study could not be recalled%s: %s", "" if not give_up else ", and is given up", error)
         with self.database.transaction() as connection:
-            after_s = min(_RETRY_S << recall["attempts"], _RETRY_S_MAX)
+            after_s = min(_RETRY_S << min(recall["attempts"], 10), _RETRY_S_MAX)
             rows.try_later(connection, recall["recall_key"], str(error), after_s, give_up)
+
+
+class Behind(Recaller):
+    """Brings back what a restore left in the repository only: to tier 1 up to its low mark, then to tier 2, then to 3.
+
+    Nothing is given up: without room, or without the repository, it is served from there and tried again.
+    """
+
+    def __init__(
+        self, database: Database, volumes: Volumes, low_percent: float, stop: threading.Event | None = None
+    ) -> None:
+        """low_percent: how full tier 1 may become of it, so that there is room for what arrives."""
+        super().__init__(database, volumes, 1, stop)
+        self.low_percent = low_percent
+
+    def _due(self) -> list[Row]:
+        return rows.due_behind(self.database, _AT_ONCE)
+
+    def _near(self) -> list[str]:
+        here = self.volumes.by_id
+        return [row.volume_id for row in self.volumes.rows if row.tier < REPOSITORY_TIER and row.volume_id in here]
+
+    def _choose(self, size_bytes: int) -> Volume:
+        rooms = [volume.room() for volume in self.volumes.tier(1)]
+        used = sum(room.used_bytes for room in rooms)
+        free = sum(room.free_bytes or 0 for room in rooms)
+        is_below = all(room.free_bytes is not None for room in rooms) and used < (used + free) * self.low_percent / 100
+        return self._first_of((1, 2, 3) if is_below else (2, 3), size_bytes)
+
+    def _may_give_up(self) -> bool:
+        return False
 
 
 def _items(found: Sequence[Row]) -> list[Item]:

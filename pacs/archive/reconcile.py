@@ -66,28 +66,29 @@ def reconcile(database: Database, volumes: Iterable[Volume], orphan_age_s: float
         for volume in volumes:
             try:
                 volume.require_present()
-                _Comparison(database, volume, timedelta(seconds=orphan_age_s), findings).run()
+                Comparison(database, volume, timedelta(seconds=orphan_age_s), findings).run()
             except PacsError as error:
                 findings.failed.append(str(error))
                 log.error("a volume is not compared to its end: %s", error)
     return findings
 
 
-class _Comparison:
-    """Of one volume."""
+class Comparison:
+    """Of one volume. After something went back in time it is done in another way (archive/reverted.py)."""
 
     def __init__(self, database: Database, volume: Volume, orphan_age: timedelta, findings: Findings) -> None:
         self.database, self.volume, self.orphan_age, self.findings = database, volume, orphan_age, findings
         self.is_repository = REPOSITORY_ROLE in volume.identity.roles
 
     def run(self) -> None:
+        """Compare all of it. Raise VolumeMissing or VolumeFailed."""
         copies = self._copies()
         row = next(copies, None)
         last = b""
         for file in self.volume.walk():
             self.findings.files += 1
             if file.path.startswith("incoming/"):
-                self._settle_temporary(file)
+                self.on_temporary(file)
                 continue
             last = self._require_order(last, file.path)
             while row is not None and _key(row["path"]) < _key(file.path):
@@ -96,8 +97,8 @@ class _Comparison:
             if row is not None and row["path"] == file.path:
                 self._compare(row, file)
                 row = next(copies, None)
-            elif clock.now() - file.modified_at >= self.orphan_age:
-                self._settle_orphan(file)
+            else:
+                self.on_orphan(file)
         while row is not None:
             self._missing(row)
             row = next(copies, None)
@@ -154,12 +155,19 @@ class _Comparison:
             raise VolumeFailed(f"The volume at {self.volume.location} does not list its files in order.")
         return _key(path)
 
-    def _settle_temporary(self, file: FileStatus) -> None:
+    def on_temporary(self, file: FileStatus) -> None:
+        """A file that somebody has begun."""
         if clock.now() - file.modified_at >= self.orphan_age:
             self.volume.remove(file.path)
             self.findings.temporary_removed += 1
 
-    def _settle_orphan(self, file: FileStatus) -> None:
+    def on_orphan(self, file: FileStatus) -> None:
+        """A file without a row."""
+        if clock.now() - file.modified_at >= self.orphan_age:
+            self.settle_orphan(file)
+
+    def settle_orphan(self, file: FileStatus) -> None:
+        """Index it, or put it aside."""
         try:
             found = self._read_orphan(file.path)
         except VolumeFailed as error:
@@ -170,7 +178,7 @@ class _Comparison:
             with self.database.transaction() as connection:
                 if rows.has_copy_at(connection, self.volume.volume_id, file.path):
                     return  # its row was committed after we listed them
-                if found is not None and self._index(connection, file, *found):
+                if found is not None and self.index(connection, file, *found):
                     return
         self._put_aside(file.path)
 
@@ -198,7 +206,7 @@ class _Comparison:
         except (CannotUnderstand, NotFound, DigestMismatch):
             return None
 
-    def _index(
+    def index(
         self, connection: Connection, file: FileStatus, sha256: bytes, transfer_syntax_uid: str, record: IndexRecord
     ) -> bool:
         """Give a whole file without a row its row; False if a good copy of its object is there already."""

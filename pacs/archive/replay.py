@@ -68,8 +68,10 @@ def _add_volume(standing: Standing, line: Line) -> None:
     standing.volumes[line["volume_id"]] = (KnownVolume(**named), line["at"])
 
 
-def _restore(standing: Standing, _line: Line) -> None:
-    standing.volumes.clear()  # those were of the appliance that was backed up
+def _restore(standing: Standing, line: Line) -> None:
+    """Of the volumes of the appliance that was backed up, those that were gone."""
+    for volume_id in line.get("gone", tuple(standing.volumes)):
+        standing.volumes.pop(volume_id, None)
 
 
 def _change_volume(state: State) -> Callable[[Standing, Line], None]:

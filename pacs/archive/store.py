@@ -27,6 +27,7 @@ from pacs.model.attributes import SCANNED_TAGS
 from pacs.model.dataset import Scanner
 from pacs.model.record import IndexRecord, make_record, require_match, study_key
 from pacs.model.uids import is_uid
+from pacs.storage.lineage import LineageFiles
 from pacs.storage.names import object_path
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Store:
 
     def __init__(self, database: Database, volumes: Volumes, size_bytes_max: int, room: StateRoom) -> None:
         self.database, self.room = database, room
+        self.fence = LineageFiles(room.root)
         self.volumes = volumes
         self.size_bytes_max = size_bytes_max
         #: Comparing two objects takes a multiple of their size in memory: one at a time.
@@ -98,6 +100,10 @@ class Store:
         arriving = self.begin(announced, StoreSession())
         arriving.write(memoryview(arrival.dataset))
         return arriving.finish()
+
+    def path_of(self, record: IndexRecord, sha256: bytes) -> str:
+        """A new path for an object that arrives now."""
+        return object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), sha256)
 
     def begin(self, announced: Announced, session: StoreSession) -> Arriving:
         """Begin to take an object in. Raises nothing: what is wrong is told by `finish`."""
@@ -115,6 +121,7 @@ class Arriving:
             if not (is_uid(announced.sop_class_uid) and is_uid(announced.sop_instance_uid)):
                 raise CannotUnderstand("The message's SOP Class UID or SOP Instance UID is not a UID.")
             store.room.require()
+            store.fence.require_not_fenced()
             self._receiving, self._incoming = store.volumes.begin()
             self._scanner = Scanner(announced.transfer_syntax_uid, SCANNED_TAGS)
             header = part10.encode_file_meta(
@@ -171,7 +178,7 @@ class Arriving:
 
     def _place_and_insert(self, connection: Connection, record: IndexRecord) -> str:
         receiving, sha256 = self._receiving, self._incoming.sha256
-        path = object_path(rows.DEFAULT_TENANT, clock.now(), study_key(record.study_instance_uid), sha256)
+        path = self.store.path_of(record, sha256)
         file = rows.StoredFile(receiving.volume_id, path, sha256, self._incoming.size_bytes)
         insertion = self._begin_insertion(connection, record, file)
         try:

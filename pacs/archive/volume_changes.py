@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +25,13 @@ from pacs.archive.volume_places import (
 )
 from pacs.archive.volumes import Volumes
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
+from pacs.index import restores
 from pacs.index import volumes as rows
 from pacs.index.database import Database
 from pacs.index.volumes import REPOSITORY_TIER, Holdings, KnownVolume
 from pacs.storage.journal import Journal
 from pacs.storage.probing import Finding, probe
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids, read_identity
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ class VolumeChanges:
     def retire(self, name: str, leave_copies: bool = False) -> Holdings:
         """Give a volume up: it is no longer looked for. Return what was left there.
 
-        Raise UsageError while something is left; with leave_copies only while an object has no good copy elsewhere.
+        Raise UsageError while something is left; with leave_copies only while an object has no good copy elsewhere,
+        in a repository neither. What is in a repository only comes back from there.
         """
         volume = self._own(name)
         here = self.volumes.by_id.get(volume.volume_id)
@@ -127,6 +130,8 @@ class VolumeChanges:
             _require_not_needed(name, left, leave_copies)
             self.journal.append("volume retire", volume_id=now.volume_id, name=now.name, copies_left=left.copies)
             rows.forget_copies(connection, now.volume_id)
+            if left.copies:  # what is in a repository only is given from there, and comes back
+                restores.begin_bulk(connection, str(uuid.uuid4()), "the repositories", f"volume {name}", clock.now())
             rows.set_state(connection, now.volume_id, "retired")
         if here is not None:
             note = {"retired": clock.now().isoformat(timespec="seconds"), "name": name, "copies_left": left.copies}
@@ -145,7 +150,7 @@ class VolumeChanges:
         is_new = found is None
         if found is None:
             found = place.make(wanted.role, self.appliance_id)
-        elif found.appliance_id != self.appliance_id:
+        elif found.appliance_id not in appliance_ids(self.data):
             raise ForeignVolume(
                 f"{folder} is a volume of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
                 "touched. Attach it to its own appliance, or empty its file system first."
@@ -181,10 +186,10 @@ def _require_in_use(volume: KnownVolume) -> None:
 
 
 def _require_not_needed(name: str, left: Holdings, leave_copies: bool) -> None:
-    if left.only_here:
+    if left.nowhere_else or (left.only_here and not leave_copies):
         raise UsageError(
-            f"{left.only_here} objects have no good copy but on {name}. Let it drain; `pacs volume show {name}` tells "
-            "how much is left."
+            f"{left.nowhere_else or left.only_here} objects have no good copy but on {name}. Let it drain; "
+            f"`pacs volume show {name}` tells how much is left."
         )
     if left.copies and not leave_copies:
         raise UsageError(

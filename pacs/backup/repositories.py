@@ -8,7 +8,7 @@ them. In the index a repository is a volume of tier 4; its row can be made again
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,18 @@ def place_of(repository: Repository) -> Place:
     return Place(repository.kind, repository.place, repository.options, repository.credentials)
 
 
-def open_volume(repository: Repository, keyring: Keyring, appliance_id: str | None = None) -> SealedVolume:
-    """Open a repository. With appliance_id it must be that appliance's.
+def open_volume(repository: Repository, keyring: Keyring, appliance_ids: Collection[str] | None = None) -> SealedVolume:
+    """Open a repository. With appliance_ids it must be one of theirs.
 
     Raise VolumeMissing if it is not there, ForeignVolume, WrongKey if it is sealed with other keys; each before
     anything is touched.
     """
     opened = place_of(repository).open(ROLE)
     try:
-        if appliance_id is not None and opened.identity.appliance_id != appliance_id:
+        if appliance_ids is not None and opened.identity.appliance_id not in appliance_ids:
             raise ForeignVolume(
-                f"The repository at {repository.place} is of appliance {opened.identity.appliance_id}, this is "
-                f"{appliance_id}. Nothing was written. Give each appliance a repository of its own."
+                f"The repository at {repository.place} is of appliance {opened.identity.appliance_id}, which is "
+                "not this one. Nothing was written. Give each appliance a repository of its own."
             )
         if repository.volume_id and opened.volume_id != repository.volume_id:
             raise ForeignVolume(

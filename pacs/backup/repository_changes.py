@@ -42,7 +42,7 @@ from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding, probe
 from pacs.storage.sealed import ABOUT_FILE, SealedVolume, read_about
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids, read_identity
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class RepositoryChanges:
         return Finding("objects", found.is_clean, "; ".join([seen, *found.failed]))
 
     def _probed(self, repository: Repository, is_new: bool) -> list[Finding]:
-        opened = open_volume(repository, Keyring.open(self.data), self.appliance_id)
+        opened = open_volume(repository, Keyring.open(self.data), appliance_ids(self.data))
         try:
             findings = [*probe(opened, is_new), *self.look_at_lock(repository, opened)]
         finally:
@@ -205,7 +205,7 @@ class RepositoryChanges:
         is_new = found is None
         if found is None:
             found = place.make(ROLE, self.appliance_id)
-        elif found.appliance_id != self.appliance_id:
+        elif found.appliance_id not in appliance_ids(self.data):
             raise ForeignVolume(
                 f"{repository.place} is of appliance {found.appliance_id}, this is {self.appliance_id}. Nothing was "
                 "touched. Give each appliance a repository of its own; to get back what is in it: `pacs restore`."

@@ -1,158 +1,294 @@
-"""Restoring a recovery point onto an empty appliance.
+"""A restore: from a repository and its recovery sheet to an archive that is searchable and takes new studies.
 
-    point verified → room checked → objects written and compared → database replaced → copies renewed → state
+    marked → configuration, identity, journal → the database's cluster, beside the one that is there → in its place
+    → the index's volumes: those that are gone, and the empty ones in their place → the mark is taken away
 
-Objects come first: bytes without rows are harmless, rows without bytes are not. A mark in the data directory keeps
-the services from starting in between; a restore that was killed is simply run again. The appliance keeps its own id
-and its volumes; keys, settings and journal become those of the one that was backed up.
+Each step is done once, however often a restore is killed and run again. Objects are not copied here: every one of them
+is served from the repository, as a volume of tier 4, and comes back behind it (pacs/archive/recall.py, Behind).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import tarfile
-from dataclasses import dataclass
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from pacs.archive.volumes import Volumes
-from pacs.backup.backup import STATE_FOLDERS, Progress, no_progress
-from pacs.backup.mark import MARK
-from pacs.backup.repository import Manifest, Repository
-from pacs.errors import DataTooNew, NotFound, RestoreError
+from pacs.archive.known_volumes import repositories_folder
+from pacs.archive.lineage import continue_lineage
+from pacs.backup import mark
+from pacs.backup.cluster import restore_cluster
+from pacs.backup.configuration import Configuration
+from pacs.backup.keys import MasterKey, keep_master_key
+from pacs.backup.log_spool import LogSpool
+from pacs.backup.mark import Begun
+from pacs.backup.repositories import Repository, content_of, repositories
+from pacs.backup.restore_source import Choice, Source
+from pacs.backup.restored_volumes import Survey, survey, take_over
+from pacs.errors import PacsError, RestoreError
 from pacs.index import database as index
-from pacs.index import recovery
-from pacs.index.database import Database
+from pacs.index import restores
+from pacs.index.database import Database, Row
+from pacs.index.runs import totals
+from pacs.settings import Settings, load
 from pacs.storage import durable
-from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.journal import Journal
-from pacs.storage.kinds import Volume
+from pacs.storage.volume import succeed
 
 log = logging.getLogger(__name__)
 
+CONFIGURATION, DATABASE, IN_PLACE, LINEAGE = "configuration", "database", "in place", "lineage"
+#: What of the configuration comes back. This appliance keeps its own id: its disks are known by it.
+_PARTS = ("config", "identity", "journal")
+
+Tell = Callable[[str], None]
+
+
+class Server(Protocol):
+    """The services and the database of the instance that is restored."""
+
+    @property
+    def cluster(self) -> Path:
+        """Where the database's cluster is."""
+        ...
+
+    @property
+    def user(self) -> str | None:
+        """Whose the cluster is, if we are root."""
+        ...
+
+    def as_service(self) -> AbstractContextManager[None]:
+        """Act as the service's user in the block."""
+        ...
+
+    def start(self) -> None:
+        """Start the database, and nothing else."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the database."""
+        ...
+
 
 @dataclass(frozen=True)
-class _Line:
-    """A line of objects.tsv."""
+class Restored:
+    """What a restore did. lost: objects that the index knows and that are nowhere."""
 
-    object_key: int
-    sha256: bytes
-    size_bytes: int
-    tier: int
-    path: str
+    totals: Row
+    lost: int
+    to_send_again: list[Row]
+    heard: list[Row]
+    volumes: Survey
 
 
 class Restore:
-    """Restores one point of a repository to an instance."""
+    """Restores one repository onto the instance in a data directory."""
 
-    def __init__(self, data: Path, database: Database, volumes: Volumes, repository: Repository) -> None:
-        self.data, self.database, self.volumes, self.repository = data, database, volumes, repository
-        #: Those that are written to, as they are now: the index will know other ones in between.
-        self.targets = [row for row in volumes.rows if row.state == "active" and row.volume_id in volumes.by_id]
+    def __init__(
+        self, data: Path, source: Source, choice: Choice, server: Server, tell: Tell, master: MasterKey | None = None
+    ) -> None:
+        """master: the recovery sheet's; None if the restore was begun before."""
+        self.data, self.source, self.choice, self.server, self.tell = data, source, choice, server, tell
+        self.master = master
 
-    def run(self, point: str | None, progress: Progress = no_progress) -> tuple[str, Manifest]:
-        """Restore a point's objects and database, the newest point if none is named; return its name and manifest.
+    def run(self) -> Restored:
+        """Do what is not done yet. Raise RestoreError, or another error of the tree; then run it again."""
+        begun = self._begun()
+        for step, do in (
+            (CONFIGURATION, self._configuration), (DATABASE, self._database), (IN_PLACE, self._put_in_place),
+        ):  # fmt: skip
+            if step not in begun.done:
+                do()
+                begun = self._note(begun, step)
+        restored = self._volumes(begun)
+        if LINEAGE not in begun.done:
+            self._continue_lineage()
+            begun = self._note(begun, LINEAGE)
+        with self.server.as_service():
+            mark.remove(self.data)
+        shutil.rmtree(_replaced(self.server.cluster), ignore_errors=True)
+        return restored
 
-        Raise RestoreError, NotFound or DataTooNew with the reason. `finish` must follow.
-        """
-        if not (self.data / MARK).exists():
-            recovery.require_empty_and_idle(self.database)
-        with self.repository.locked():
-            points = self.repository.points()
-            if not points:
-                raise NotFound(f"The repository at {self.repository.root} has no recovery point that counts.")
-            point = point or points[-1]
-            manifest = self.repository.manifest(point)
-            self._require_known_schema(manifest)
-            dump = self.repository.verified_part(point, manifest, "database.dump")
-            self.repository.verified_part(point, manifest, "state.tar")
-            lines = _read_lines(self.repository.verified_part(point, manifest, "objects.tsv"))
-            places = self._place(lines)
-            durable.replace_file(self.data / MARK, point.encode())
-            self._write_objects(lines, places, progress)
-            recovery.load(self.database, dump)
-            index.migrate(self.database)
-            recovery.replace_copies(self.database, self.targets, places)
-        self.volumes.refresh()
-        log.info("objects and database restored", extra={"point": point, "objects": manifest.objects})
-        return point, manifest
+    def _begun(self) -> Begun:
+        """The restore that was begun, if it is the same as this one; else this one, marked."""
+        before = mark.begun(self.data)
+        with self.server.as_service():
+            begun = self.choice.begun(self.source.repository)
+            if before is None or (before.repository, before.point, before.restored_to) != (
+                begun.repository, begun.point, begun.restored_to,
+            ):  # fmt: skip
+                mark.put(self.data, begun)
+            else:
+                begun = before
+            # From now on a restore that is run again needs neither the sheet nor any word.
+            self.source.keyring.keep(self.data)
+            if self.master is not None:
+                keep_master_key(self.data, self.master)
+            keep_repository(self.data, self.source.repository)
+        return begun
 
-    def finish(self, point: str, manifest: Manifest) -> None:
-        """Restore settings, keys and journal, and take the mark away: the services may start. Root's, as keys are."""
-        archive = self.repository.verified_part(point, manifest, "state.tar")
+    def _note(self, begun: Begun, step: str) -> Begun:
+        with self.server.as_service():
+            return mark.note_done(self.data, begun, step)
+
+    def _configuration(self) -> None:
+        """Settings, keys and journal become those of the archive: root's, as some keys are."""
+        self.tell("settings, keys and journal")
         journal = Journal(self.data)
-        for segment in journal.segments():  # of what this appliance was until now
+        for segment in journal.segments():  # of what this appliance was until now: it was empty
             segment.unlink()
-        with tarfile.open(archive) as tar:
-            members = [member for member in tar if _is_state(member)]
-            # Debian 12's Python 3.11.2 knows no filters yet, 3.14's default one would change the keys' modes.
-            filters: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
-            tar.extractall(self.data, members=members, **filters)  # noqa: S202 (files and folders below STATE_FOLDERS)
-        # The volumes are this appliance's own, whatever the journal says of the other's.
-        journal.append("restore", point=point)
-        owner = journal.folder.stat()
-        for segment in journal.segments():
-            os.chown(segment, owner.st_uid, owner.st_gid)
-        (self.data / MARK).unlink()
-        durable.fsync_folder((self.data / MARK).parent)
+        snapshot = self.choice.point.configuration if self.choice.point else None
+        with tempfile.TemporaryDirectory(prefix="pacs-restore-") as folder:
+            configuration = Configuration(self.source.repository, self.source.keyring, Path(folder))
+            configuration.restore(self.data, snapshot, _PARTS)
+        with self.server.as_service():
+            succeed(self.data, self.source.volume.identity.appliance_id)
+            keep_repository(self.data, self.source.repository)
+            if kept_repository(self.data, self.source.repository).name != self.source.repository.name:
+                (repositories_folder(self.data) / f"{self.source.repository.name}.toml").unlink(missing_ok=True)
 
-    def _require_known_schema(self, manifest: Manifest) -> None:
-        if manifest.schema > max(index.known_migrations()):
-            raise DataTooNew(
-                f"The recovery point has schema {manifest.schema} of version {manifest.version}, newer than this "
-                "one's. Nothing was touched. Boot that version's image, or a newer one."
-            )
+    def _database(self) -> None:
+        self.tell("the database")
+        target = _beside(self.server.cluster)
+        restore_cluster(
+            self.source.repository, self.source.keyring, target,
+            point=self.choice.point, time=self.choice.time, delta=may_go_on_in(target), user=self.server.user,
+        )  # fmt: skip
 
-    def _place(self, lines: list[_Line]) -> dict[int, str]:
-        """Which volume each object goes to: one of its tier, or another where there is no room. Nothing is written."""
-        room = {row.volume_id: self._room(row.volume_id) for row in self.targets}
-        places = {}
-        for line in lines:
-            if not self.repository.has_object(line.sha256, line.size_bytes):
-                raise RestoreError(
-                    f"Object {line.sha256.hex()} is missing from the repository; the point is void. Take another."
-                )
-            candidates = sorted(self.targets, key=lambda row: (row.tier != line.tier, row.tier))
-            fitting = next((row.volume_id for row in candidates if room[row.volume_id] >= line.size_bytes), None)
-            if fitting is None:
-                needed = sum(each.size_bytes for each in lines) / 1e9
-                raise RestoreError(f"The volumes are too small: {needed:.1f} GB are needed. Enlarge their disks.")
-            room[fitting] -= line.size_bytes
-            places[line.object_key] = fitting
-        return places
+    def _put_in_place(self) -> None:
+        """Whatever moment it is killed at, one of the two is there and the other is known."""
+        cluster, target, replaced = self.server.cluster, _beside(self.server.cluster), _replaced(self.server.cluster)
+        self.server.stop()
+        if target.exists():
+            if cluster.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                cluster.rename(replaced)
+            target.rename(cluster)
+            durable.fsync_folder(cluster.parent)
+        if not cluster.exists():
+            raise RestoreError(f"{cluster} is gone. Begin again: `pacs restore --repository ...`.")
+        with self.server.as_service():
+            self._begin_log()
 
-    def _room(self, volume_id: str) -> float:
-        free_bytes = self.volumes.get(volume_id).room().free_bytes
-        return float("inf") if free_bytes is None else free_bytes - RESERVED_BYTES
+    def _begin_log(self) -> None:
+        """Keep the log of the restored cluster from its first line: without its history no later restore finds to it.
 
-    def _write_objects(self, lines: list[_Line], places: dict[int, str], progress: Progress) -> None:
-        written = 0
-        for number, line in enumerate(lines, start=1):
-            volume = self.volumes.get(places[line.object_key])
-            if not (volume.has(line.path) and volume.digest_on_disk(line.path) == line.sha256):
-                self._write(volume, line)
-            written += line.size_bytes
-            progress(number, len(lines), written)
+        What is known of the log of the cluster that was here, and what waits of it, is not this one's.
+        """
+        spool = LogSpool(self.data)
+        spool.want(False)
+        for path in spool.state.glob("*.json"):
+            path.unlink()
+        spool.want(True)
 
-    def _write(self, volume: Volume, line: _Line) -> None:
-        if volume.put(line.path, self.repository.read_object(line.sha256), line.size_bytes) != line.sha256:
-            volume.remove(line.path)
-            raise RestoreError(
-                f"Object {line.sha256.hex()} is damaged in the repository. Take another point or repository."
-            )
+    def _volumes(self, begun: Begun) -> Restored:
+        self.tell("the volumes")
+        settings = load(self.data)
+        self.server.start()
+        with self.server.as_service():
+            database = Database(settings.conninfo)
+            try:
+                index.migrate(database)
+                return self._take_over(settings, database, begun)
+            finally:
+                database.close()
+
+    def _continue_lineage(self) -> None:
+        """From now on this node is the archive: the one that wrote to the repository stops as soon as it looks."""
+        with self.server.as_service():
+            try:
+                continue_lineage(self.data, self.source.volume)
+            except PacsError as error:  # it can be read only, say
+                self.tell(f"THE OLD NODE IS NOT STOPPED by the repository ({error}) See to it that it stays off")
+
+    def _take_over(self, settings: Settings, database: Database, begun: Begun) -> Restored:
+        found = survey(self.data, database, roots_of(settings))
+        repository = kept_repository(self.data, self.source.repository)
+        take_over(
+            database, Journal(self.data), found, begun.restore_id, repository.row, self.source.volume,
+            begun.point or "end of the log", datetime.fromisoformat(begun.restored_to),
+        )  # fmt: skip
+        to_send_again = restores.studies_to_send_again(database, LISTED_MAX)
+        return Restored(
+            totals(database), sum(row["objects"] for row in to_send_again), to_send_again,
+            restores.last_heard(database), found,
+        )  # fmt: skip
 
 
-def _is_state(member: tarfile.TarInfo) -> bool:
-    folders = member.name.split("/")
-    return folders[0] in STATE_FOLDERS and ".." not in folders and (member.isreg() or member.isdir())
+#: So many studies to be sent again are listed.
+LISTED_MAX = 100_000
 
 
-def _read_lines(listing: Path) -> list[_Line]:
-    lines = []
-    for text in listing.read_text("ascii").splitlines():
-        key, sha256, size, tier, path = text.split("\t")
-        if tier == "None":
-            raise RestoreError("The point names an object that had no copy when it was made. Take another point.")
-        lines.append(_Line(int(key), bytes.fromhex(sha256), int(size), int(tier), path))
-    return lines
+def roots_of(settings: Settings) -> dict[int, Path]:
+    """Where the first volumes of the tiers are."""
+    roots = {1: settings.tier1_root}
+    if settings.tier2_root != settings.tier1_root:
+        roots[2] = settings.tier2_root
+    return roots
+
+
+def _beside(cluster: Path) -> Path:
+    return cluster.with_name("restoring")
+
+
+def _replaced(cluster: Path) -> Path:
+    return cluster.with_name("replaced")
+
+
+def may_go_on_in(target: Path) -> bool:
+    """Whether a cluster's folder is one that pgBackRest can go on with. What it cannot take for one goes."""
+    _end_what_is_left(target)
+    if any((target / name).exists() for name in ("PG_VERSION", "backup.manifest")):
+        return True
+    shutil.rmtree(target, ignore_errors=True)
+    return False
+
+
+def _end_what_is_left(target: Path) -> None:
+    """End the pgBackRest of a restore that was killed: two at once would write the same files."""
+    word = f"--pg1-path={target}".encode()
+    while left := [each for each in Path("/proc").glob("[0-9]*") if word in _words_of(each)]:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _words_of(process: Path) -> list[bytes]:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return []
+
+
+def keep_repository(data: Path, repository: Repository) -> None:
+    """Make a repository that was given for the restore one of the instance's: where it is now, under its old name."""
+    kept, folder = kept_repository(data, repository), repositories_folder(data)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    given = repository.credentials
+    for suffix in (".credentials", ".pem", ".key"):
+        source = given.with_suffix(suffix)
+        # A certificate is named in the options: it keeps its name.
+        target = folder / (source.name if suffix == ".pem" else f"{kept.name}{suffix}")
+        if source.is_file() and source != target:
+            durable.replace_file(target, source.read_bytes(), mode=0o600)
+    durable.replace_file(folder / f"{kept.name}.toml", content_of(kept), mode=0o600)
+
+
+def kept_repository(data: Path, repository: Repository) -> Repository:
+    """The same with the name and the terms that the archive has for it; with a name of its own if it has none."""
+    known = [each for each in repositories(data) if each.volume_id == repository.volume_id]
+    known.sort(key=lambda each: each.name == repository.name)  # the archive's own name first
+    kept = replace(
+        known[0], place=repository.place, kind=repository.kind, options=repository.options
+    ) if known else repository  # fmt: skip
+    return replace(kept, credentials=repositories_folder(data) / f"{kept.name}.credentials")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,16 @@ log = logging.getLogger(__name__)
 class Shipping:
     """Ships to every repository of an instance. Close it."""
 
-    def __init__(self, database: Database, volumes: Volumes, data: Path, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        database: Database,
+        volumes: Volumes,
+        data: Path,
+        stop: threading.Event,
+        may_ship: Callable[[str], bool] = lambda _volume_id: True,
+    ) -> None:
+        """may_ship: whether the lineage's mark on a repository, by its volume id, was looked at and fits."""
+        self.may_ship = may_ship
         self.database, self.volumes, self.data, self.stop = database, volumes, data, stop
         self._changes = RepositoryChanges(database, data, volumes)
         self._threads: dict[str, threading.Thread] = {}
@@ -45,7 +55,7 @@ class Shipping:
             self._changes.register()
         for repository in found:
             running = self._threads.get(repository.volume_id)
-            if running is None or not running.is_alive():
+            if self.may_ship(repository.volume_id) and (running is None or not running.is_alive()):
                 thread = threading.Thread(target=self._ship, args=(repository,), name="ship", daemon=True)
                 self._threads[repository.volume_id] = thread
                 thread.start()

@@ -17,9 +17,10 @@ from pacs.backup.shipping import lag_of
 from pacs.checks.check import ORDER, Result, Subject
 from pacs.errors import PacsError
 from pacs.index.damage import damage_counts
-from pacs.index.runs import newest_run, totals
+from pacs.index.restores import newest_restore
+from pacs.index.runs import newest_run, newest_success, totals
 
-_RUNS = ("scrub", "reconcile", "repair", "backup")
+_RUNS = ("scrub", "reconcile", "repair", "backup", "drill", "selftest")
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
@@ -56,6 +57,7 @@ def metrics(subject: Subject | None, results: Iterable[Result]) -> list[Metric]:
     if subject is not None:
         with contextlib.suppress(PacsError):  # the checks say so
             found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject), *_shipping(subject)]
+            found += [*_drill(subject), *_restore(subject)]
     return found
 
 
@@ -112,6 +114,30 @@ def _runs(subject: Subject) -> Iterator[Metric]:
             "pacs_reconcile_found", "gauge", "What the last comparison of files and rows found.",
             [({"what": key}, n) for key, n in reconciled["result"].items() if isinstance(n, int)],
         )  # fmt: skip
+
+
+def _drill(subject: Subject) -> Iterator[Metric]:
+    proven = newest_success(subject.database, "drill")
+    if proven is None:
+        return
+    yield Metric(
+        "pacs_proven_restore_timestamp_seconds", "gauge", "When a restore was last proven by a drill.",
+        [({}, _seconds(proven["finished_at"]))],
+    )  # fmt: skip
+    yield Metric(
+        "pacs_drill_objects", "gauge", "Objects in the last drill that succeeded: known to it, sampled, that differ.",
+        [({"what": what}, float(proven["result"].get(what, 0))) for what in ("known", "sampled", "differ")],
+    )  # fmt: skip
+
+
+def _restore(subject: Subject) -> Iterator[Metric]:
+    found = newest_restore(subject.database)
+    if found is None:
+        return
+    for name, words in (("objects", "Objects"), ("bytes", "Bytes")):
+        total = found["objects" if name == "objects" else "size_bytes"]
+        yield Metric(f"pacs_restore_{name}", "gauge", f"{words} that come back behind a restore.", [({}, total)])
+        yield Metric(f"pacs_restore_done_{name}", "gauge", f"{words} that are back.", [({}, found[f"done_{name}"])])
 
 
 def _shipping(subject: Subject) -> Iterator[Metric]:

@@ -9,9 +9,13 @@ from pacs.checks import (
     copies,
     database,
     devices,
+    drill,
     fixity,
+    lineage,
     log,
+    restore,
     room,
+    selftest,
     shipping,
     tiers,
     volumes,
@@ -20,6 +24,7 @@ from pacs.checks.check import Check
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
+    "lineage": lineage.run,
     "volumes": volumes.run,
     "room": room.run,
     "copies": copies.run,
@@ -28,7 +33,10 @@ CHECKS: dict[str, Check] = {
     "conflicts": conflicts.run,
     "devices": devices.run,
     "commitments": commitments.run,
+    "selftest": selftest.run,
     "backup": backup.run,
-    "log": log.run,
     "shipping": shipping.run,
+    "log": log.run,
+    "drill": drill.run,
+    "restore": restore.run,
 }

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -38,9 +39,9 @@ def find_binaries() -> Path:
 class Cluster:
     """The cluster in DIR/postgresql/main, its socket in DIR/run."""
 
-    def __init__(self, data: Path, user: str | None = None) -> None:
-        """user is whom PostgreSQL runs as; None for whoever we are."""
-        self.user = user
+    def __init__(self, data: Path, user: str | None = None, before_start: Callable[[], object] = lambda: None) -> None:
+        """user is whom PostgreSQL runs as; None for whoever we are. before_start is called when it does not run yet."""
+        self.user, self.before_start = user, before_start
         self.folder = data / "postgresql"
         self.cluster = self.folder / "main"
         self.sockets = data / "run"
@@ -62,10 +63,21 @@ class Cluster:
         self._initialise()
         if not self._answers():
             self._clear_stale_pid()
+            self.before_start()
             self._start_patiently()
+        self._wait_until_writable()
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = 'pacs'").fetchone() is None:
                 connection.execute("CREATE DATABASE pacs")
+
+    def _wait_until_writable(self) -> None:
+        """Until a recovery is over, as at the beginning of a new timeline."""
+        ends = time.monotonic() + _START_TIMEOUT_S
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            while connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+                if time.monotonic() > ends:
+                    raise DatabaseUnavailable(f"PostgreSQL does not end its recovery. See {self.log}.")
+                time.sleep(0.05)
 
     def _start_patiently(self) -> None:
         """Start it; after a kill of the postmaster its last children may hold the shared memory for a while yet."""

@@ -23,10 +23,12 @@ from typing import IO, Annotated
 import typer
 
 from pacs.cli.cluster import Cluster
-from pacs.errors import DatabaseUnavailable, SettingsError, UsageError
+from pacs.errors import DatabaseUnavailable, PacsError, SettingsError, UsageError
 from pacs.index import database as index
 from pacs.machine.identity import make_dicom_tls
+from pacs.machine.timeline import begin_if_needed
 from pacs.settings import load
+from pacs.storage.looking_back import look_before_start
 from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
 
 _PR_SET_PDEATHSIG = 1
@@ -52,16 +54,27 @@ def dev(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    with _locked(folder):
+    with locked(folder):
         dicom, http = _listen(dicom_port), _listen(http_port)
         dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
         cluster = Cluster(folder, unprivileged_user(folder))
+        cluster.before_start = lambda: _look_back(folder, cluster)
         cluster.start()
         try:
             _prepare(folder)
             _run(folder, cluster, dicom, dicom_tls, http, stop)
         finally:
             cluster.stop()
+
+
+def _look_back(folder: Path, cluster: Cluster) -> None:
+    """Whether a disk went back in time, before the database writes anything: as pacs-identity does on the appliance."""
+    settings = load(folder)
+    try:
+        notice = look_before_start(folder, (settings.tier1_root, settings.tier2_root))
+        begin_if_needed(folder, notice, cluster.cluster, cluster.binaries)
+    except PacsError as error:  # no reason not to start: the worker looks again
+        typer.echo(f"error: it cannot be told whether a disk went back in time: {error}", err=True)
 
 
 def _prepare(folder: Path) -> None:
@@ -206,7 +219,7 @@ def _listen(port: int) -> socket.socket:
     return listening
 
 
-class _locked:  # noqa: N801 (used as a function)
+class locked:  # noqa: N801 (used as a function)
     """The data directory, made if need be, held against a second `pacs dev`."""
 
     def __init__(self, folder: Path) -> None:

@@ -69,6 +69,7 @@ def identity() -> None:
     identities.make_tls(state / "identity/tls", socket.gethostname())
     identities.make_dicom_tls(state / "identity/dicom-tls", socket.gethostname(), "pacs")
     identities.make_cluster(state / "postgresql")
+    identities.look_back(state, volumes.Places().volumes)
 
 
 @machine.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pacs.archive.lineage import Lineage
 from pacs.cli import systemd
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
@@ -50,6 +51,7 @@ def receiver_run(
         ) as instance,
         instance.volumes.watched(),
     ):
+        Lineage(settings.data, instance.database, instance.volumes).look_for_fence()
         serving = Receiver(
             instance.settings, instance.database, instance.store(), instance.retrieve(), instance.verifier()
         )

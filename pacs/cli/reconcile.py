@@ -15,6 +15,7 @@ from pacs.cli.instance import open_instance
 from pacs.cli.priority import giving_way
 from pacs.errors import DigestMismatch, VolumeFailed
 from pacs.index.runs import record_run
+from pacs.storage.lineage import LineageFiles
 
 reconcile = typer.Typer(no_args_is_help=True, help="Files against rows.")
 
@@ -26,6 +27,7 @@ def reconcile_run(
     """Compare every file with every row and mend what can be. Ends with 10 if a file is missing or damaged, with 4 if
     not all could be compared."""
     started = clock.now()
+    LineageFiles(data_of(context)).require_settled()
     with giving_way(), open_instance(data_of(context)) as instance:
         findings = run_reconcile(instance.database, instance.volumes.all(), instance.settings.orphan_age_s)
         findings.failed += [str(reason) for reason in instance.volumes.absent.values()]

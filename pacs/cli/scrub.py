@@ -22,6 +22,7 @@ from pacs.cli.repair import LISTED, repair_list
 from pacs.cli.table import print_table
 from pacs.errors import DigestMismatch, NotFound, VolumeFailed
 from pacs.index.runs import record_run
+from pacs.storage.lineage import LineageFiles
 
 scrub = typer.Typer(no_args_is_help=True, help="Every copy, read again and compared with its digest.")
 
@@ -40,6 +41,7 @@ def scrub_run(
 ) -> None:
     """Read today's share of the copies. Ends with 10 if one is missing or bad, with 4 if not all could be read."""
     started = clock.now()
+    LineageFiles(data_of(context)).require_not_fenced()
     with giving_way(), open_instance(data_of(context)) as instance, _bar(as_json) as bar:
         task = bar.add_task("", total=None)
         limit = instance.settings.scrub_rate_mb_s if rate is None else rate

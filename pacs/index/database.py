@@ -213,6 +213,7 @@ def migrate(database: Database) -> list[str]:
     applied = []
     for number, (name, sql) in known_migrations().items():
         with database.transaction() as connection:
+            _require_writable(connection)
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
             if number <= schema_version(connection):
                 continue
@@ -225,6 +226,12 @@ def migrate(database: Database) -> list[str]:
         applied.append(name)
         log.info("migration applied", extra={"migration": name})
     return applied
+
+
+def _require_writable(connection: Connection) -> None:
+    row = connection.execute("SELECT pg_is_in_recovery() AS is_reading").fetchone()
+    if row is not None and row["is_reading"]:
+        raise DatabaseUnavailable("The database has not ended its recovery yet. Wait a moment.")
 
 
 def require_current(database: Database) -> None:

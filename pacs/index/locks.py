@@ -17,9 +17,9 @@ from pacs.index.database import Connection, Database
 LOCK_CLASS = 0x7062
 #: For whoever was killed a moment ago: the server has to notice first.
 _PATIENCE_S = 1
-_KEYS = {"scrub": 1, "reconcile": 2, "repair": 3, "ship": 4}
+_KEYS = {"scrub": 1, "reconcile": 2, "repair": 3, "ship": 4, "selftest": 5}
 
-Work = Literal["scrub", "reconcile", "repair", "ship"]
+Work = Literal["scrub", "reconcile", "repair", "ship", "selftest"]
 
 
 class AlreadyRunning(TryAgainLater):

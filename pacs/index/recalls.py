@@ -7,17 +7,20 @@ from typing import Literal
 
 from pacs.index.database import Connection, Database, Row
 
-Why = Literal["asked", "person", "prior"]
+Why = Literal["asked", "person", "prior", "restore"]
 
 #: The tier from which studies are recalled; those above are at hand.
 FAR_TIER = 3
 
 
 def request(connection: Connection, study_keys: Collection[int], why: Why) -> int:
-    """Ask for studies; one that is asked for already is not asked for twice. Return how many are new."""
+    """Ask for studies; one that is asked for already is not asked for twice. Return how many are new, or are no longer
+    only to come back behind a restore."""
     return connection.execute(
-        "INSERT INTO recall (tenant_id, study_key, why) SELECT tenant_id, study_key, %s FROM study"
-        " WHERE study_key = ANY (%s) ORDER BY study_key ON CONFLICT DO NOTHING",
+        "INSERT INTO recall AS r (tenant_id, study_key, why) SELECT tenant_id, study_key, %s FROM study"
+        " WHERE study_key = ANY (%s) ORDER BY study_key"
+        " ON CONFLICT (study_key) WHERE state = 'open' DO UPDATE SET why = excluded.why, next_try_at = now()"
+        " WHERE r.why = 'restore'",
         (why, sorted(study_keys)),
     ).rowcount
 
@@ -58,8 +61,19 @@ def due(database: Database, recalls_max: int) -> list[Row]:
     """The recalls to be done now, those that somebody waits for first: recall_key, study_key, attempts."""
     with database.transaction() as connection:
         return connection.execute(
-            "SELECT recall_key, study_key, attempts FROM recall WHERE state = 'open' AND next_try_at <= now()"
+            "SELECT recall_key, study_key, attempts FROM recall"
+            " WHERE state = 'open' AND why <> 'restore' AND next_try_at <= now()"
             " ORDER BY why = 'prior', recall_key LIMIT %s",
+            (recalls_max,),
+        ).fetchall()
+
+
+def due_behind(database: Database, recalls_max: int) -> list[Row]:
+    """The same of those that come back behind a restore, in the order in which it asked for them."""
+    with database.transaction() as connection:
+        return connection.execute(
+            "SELECT recall_key, study_key, attempts FROM recall"
+            " WHERE state = 'open' AND why = 'restore' AND next_try_at <= now() ORDER BY recall_key LIMIT %s",
             (recalls_max,),
         ).fetchall()
 
@@ -113,13 +127,15 @@ def try_later(connection: Connection, recall_key: int, error: str, after_s: floa
 
 
 def list_recalls(database: Database, recalls_max: int, with_done: bool = True) -> list[Row]:
-    """Recalls, those that are open first and then the newest: study_instance_uid, why, state, objects, size_bytes,
-    attempts, last_error, requested_at, next_try_at, finished_at."""
+    """Recalls, those that are open first and then the newest, without those that come back behind a restore:
+    study_instance_uid, why, state, objects, size_bytes, attempts, last_error, requested_at, next_try_at, finished_at.
+    """
     with database.transaction() as connection:
         return connection.execute(
             "SELECT st.study_instance_uid, r.why, r.state, r.objects, r.size_bytes, r.attempts, r.last_error,"
             " r.requested_at, r.next_try_at, r.finished_at FROM recall r JOIN study st USING (study_key)"
-            " WHERE r.state = 'open' OR %s ORDER BY r.state <> 'open', r.recall_key DESC LIMIT %s",
+            " WHERE r.why <> 'restore' AND (r.state = 'open' OR %s)"
+            " ORDER BY r.state <> 'open', r.recall_key DESC LIMIT %s",
             (with_done, recalls_max),
         ).fetchall()
 
@@ -137,10 +153,11 @@ def failed_lately(database: Database, days: float) -> list[Row]:
 
 
 def forget_old(database: Database, days: float) -> int:
-    """Forget recalls that were over before so many days; return how many."""
+    """Forget recalls that were over before so many days, of a restore when all of it is back; return how many."""
     with database.transaction() as connection:
         return connection.execute(
-            "DELETE FROM recall WHERE state <> 'open'"
+            "DELETE FROM recall WHERE state <> 'open' AND (restore_key IS NULL OR restore_key IN ("
+            " SELECT restore_key FROM restore WHERE finished_at IS NOT NULL))"
             " AND finished_at < now() - make_interval(secs => 86400 * %s::float8)",
             (days,),
         ).rowcount

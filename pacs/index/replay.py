@@ -66,6 +66,14 @@ def is_stored(connection: Connection, sop_instance_uid: str) -> bool:
     return row is not None and bool(row["found"])
 
 
+def has_object(connection: Connection, sop_instance_uid: str) -> bool:
+    """Whether there is an object of a UID."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM object WHERE sop_instance_uid = %s) AS found", (sop_instance_uid,)
+    ).fetchone()
+    return row is not None and bool(row["found"])
+
+
 def put_dismissed(connection: Connection, refusals: Sequence[dict[str, Any]]) -> None:
     """Refusals that a person took off the list: none has been counted here, and none will be shown."""
     for refusal in refusals:

@@ -34,6 +34,26 @@ def newest_run(database: Database, kind: str) -> Row | None:
         ).fetchone()
 
 
+def newest_success(database: Database, kind: str) -> Row | None:
+    """The newest run of a kind that succeeded, as newest_run has it."""
+    with database.transaction() as connection:
+        return connection.execute(
+            "SELECT started_at, finished_at, succeeded, result FROM run WHERE kind = %s AND succeeded"
+            " ORDER BY run_key DESC LIMIT 1",
+            (kind,),
+        ).fetchone()
+
+
+def forget_old_runs(database: Database, kind: str, kept: int) -> None:
+    """Keep only the newest runs of a kind."""
+    with database.transaction() as connection:
+        connection.execute(
+            "DELETE FROM run WHERE kind = %(kind)s AND run_key < (SELECT run_key FROM run WHERE kind = %(kind)s"
+            " ORDER BY run_key DESC OFFSET %(kept)s LIMIT 1)",
+            {"kind": kind, "kept": kept - 1},
+        )
+
+
 def totals(database: Database) -> Row:
     """Counts for the status page: studies, objects, bytes, unresolved conflicts, copies missing or bad."""
     with database.transaction() as connection:

@@ -78,6 +78,15 @@ def fields_of(record: IndexRecord, transfer_syntax_uid: str, tenant_id: int = DE
     return json.dumps(fields)
 
 
+def object_key_of(connection: Connection, sop_instance_uid: str, sha256: bytes) -> int | None:
+    """The key of an object by its UID and its bytes; None if it is not here."""
+    row = connection.execute(
+        "SELECT object_key FROM object WHERE tenant_id = %s AND sop_instance_uid = %s AND sha256 = %s",
+        (DEFAULT_TENANT, sop_instance_uid, sha256),
+    ).fetchone()
+    return int(row["object_key"]) if row else None
+
+
 def series_of(connection: Connection, object_key: int) -> int | None:
     """The series that an object is in; None if it is gone."""
     row = connection.execute("SELECT series_key FROM object WHERE object_key = %s", (object_key,)).fetchone()

@@ -113,12 +113,13 @@ def set_state(connection: Connection, volume_id: str, state: State) -> None:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What is on a volume: copies of objects, their bytes, and how many of them have no good copy elsewhere, in which
-    those of backup repositories do not count."""
+    """What is on a volume: copies of objects, their bytes, how many of them have no good copy on another of the
+    archive's own volumes, and how many have none in a repository either."""
 
     copies: int
     size_bytes: int
     only_here: int
+    nowhere_else: int
 
 
 def holdings(connection: Connection, volume_id: str, lock: bool = False) -> Holdings:
@@ -134,7 +135,9 @@ def holdings(connection: Connection, volume_id: str, lock: bool = False) -> Hold
         "SELECT count(*) AS copies, coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,"
         " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
         "   AND other.copy_key <> c.copy_key AND other.state = 'good'"
-        f"  AND other.volume_id NOT IN (SELECT volume_id FROM volume WHERE tier = {REPOSITORY_TIER}))) AS only_here"
+        f"  AND other.volume_id NOT IN (SELECT volume_id FROM volume WHERE tier = {REPOSITORY_TIER}))) AS only_here,"
+        " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
+        "   AND other.copy_key <> c.copy_key AND other.state = 'good')) AS nowhere_else"
         " FROM copy c JOIN object o USING (object_key) WHERE c.volume_id = %s".encode(),
         (volume_id,),
     ).fetchone()

@@ -9,15 +9,17 @@ from dataclasses import asdict
 
 from pacs import clock
 from pacs.archive.drain import drain
+from pacs.archive.lineage import BEAT_S, Lineage
 from pacs.archive.move import Mover, Pass
-from pacs.archive.recall import Recaller
+from pacs.archive.recall import Behind, Recaller
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair
+from pacs.archive.reverted import IN_FLIGHT_S, reconcile_reverted
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.backup.shipping_turns import Shipping
 from pacs.errors import PacsError
-from pacs.index import growth, recalls, tiers
+from pacs.index import growth, recalls, restores, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
 from pacs.jobs.database_backup import BACKUPS_INTERVAL_S, LOG_INTERVAL_S, POINTS_INTERVAL_S, DatabaseBackup
@@ -49,22 +51,28 @@ class Worker:
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
         self.backup = DatabaseBackup(settings, database, volumes)
-        self._shipping = Shipping(database, volumes, settings.data, self.stop)
+        self.lineage = Lineage(settings.data, database, volumes)
+        self._shipping = Shipping(database, volumes, settings.data, self.stop, self.lineage.may_ship)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
+        self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. What fails is logged, and tried again at the next turn."""
         every_s = self.settings.tier_interval_s
         turns: dict[str, tuple[float, tuple[Callable[[], None], ...]]] = {
+            "lineage": (min(every_s, BEAT_S), (self.lineage.beat,)),
+            "reverted": (min(every_s, BEAT_S), (self.reconcile_reverted,)),
             "recall": (RECALL_INTERVAL_S, (self.recall,)),
+            "restore": (RECALL_INTERVAL_S, (self.bring_back,)),
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
-            "log": (LOG_INTERVAL_S, (self.backup.ship_log,)),
-            "points": (POINTS_INTERVAL_S, (self.backup.make_points,)),
-            "backups": (BACKUPS_INTERVAL_S, (self.backup.have_backups_made,)),
+            "log": (LOG_INTERVAL_S, (self.ship_log,)),
+            "points": (POINTS_INTERVAL_S, (self.make_points,)),
+            "backups": (BACKUPS_INTERVAL_S, (self.have_backups_made,)),
             "ship": (SHIP_INTERVAL_S, (self.ship,)),
         }
+        self._look_first()
         threads = [
             threading.Thread(target=self._repeat, args=(interval_s, *tasks), name=name, daemon=True)
             for name, (interval_s, tasks) in turns.items()
@@ -77,6 +85,7 @@ class Worker:
             thread.join()
         self._mover.close()
         self._recaller.close()
+        self._behind.close()
         self.backup.close()
         self._shipping.close()
 
@@ -93,6 +102,28 @@ class Worker:
                     log.exception("%s failed", task.__name__.replace("_", " "))
             self.stop.wait(interval_s)
 
+    def _look_first(self) -> None:
+        """Nothing is copied, moved or repaired before the lineage's marks were looked at once."""
+        try:
+            self.lineage.beat()
+        except PacsError as error:
+            log.error("the lineage cannot be looked at: %s", error)
+
+    def reconcile_reverted(self) -> None:
+        """After something went back in time: find again what the volumes hold beyond the index."""
+        notice = self.lineage.files.reverted()
+        if notice is None or notice.reconciled_at or self.lineage.files.fenced() is not None:
+            return
+        started, in_flight_s = clock.now(), min(IN_FLIGHT_S, self.settings.orphan_age_s)
+        notice.result, notice.problems = reconcile_reverted(
+            self.database, self.volumes, self.journal, self.receipts, in_flight_s, self.stop.wait
+        )
+        now = self.lineage.files.reverted()
+        if self.stop.is_set() or now is None or now.findings != notice.findings:  # more was noticed: all of it again
+            return
+        self.lineage.settle(notice)
+        record_run(self.database, "reverted", started, not notice.problems, notice.result)
+
     def look_at_volumes(self) -> None:
         """Which volumes are there now: queries say of what is on the others that it is offline."""
         self.volumes.refresh()
@@ -105,6 +136,8 @@ class Worker:
 
     def copy_journal(self) -> None:
         """Bring each volume's copies of the journal and the receipts up to date."""
+        if self.lineage.is_held:  # theirs may know more than ours
+            return
         for volume in self.volumes.own():
             for kept in (self.journal, self.receipts):
                 try:
@@ -114,10 +147,20 @@ class Worker:
 
     def recall(self) -> None:
         """Bring back the studies that were asked for."""
-        self._recaller.run()
+        if not self.lineage.is_held:
+            self._recaller.run()
+
+    def bring_back(self) -> None:
+        """Bring back what a restore left in the repository only."""
+        if self.lineage.is_held:
+            return
+        if self._behind.run() and restores.finish_bulk(self.database):
+            log.warning("all that was restored is back on this appliance's own volumes")
 
     def move(self) -> None:
         """One look at the tiers: what has left goes, what is drained moves, the rules are followed."""
+        if self.lineage.is_held:
+            return
         started, done = clock.now(), Pass()
         try:
             done.removed = self._mover.remove_left(self.settings.move_grace_s)
@@ -136,8 +179,25 @@ class Worker:
         """Have every repository given what it does not have yet, each on a thread of its own."""
         self._shipping.turn()
 
+    def ship_log(self) -> None:
+        """Have every repository given the database's log; not of a database that went back in time."""
+        if not self.lineage.is_held:
+            self.backup.ship_log()
+
+    def make_points(self) -> None:
+        """Make the recovery points that are due."""
+        if not self.lineage.is_held:
+            self.backup.make_points()
+
+    def have_backups_made(self) -> None:
+        """Have the backups of the database made that are due."""
+        if not self.lineage.is_held:
+            self.backup.have_backups_made()
+
     def repair(self) -> None:
         """Make copies that are missing or bad anew, from others of their objects, a repository's last."""
+        if self.lineage.is_held:
+            return
         started, limit = clock.now(), self.settings.scrub_rate_mb_s
         work = Repair(self.database, self.volumes.by_id, limit * 1e6 or None)
         done = work.run(duration_s_max=self.settings.tier_interval_s)

@@ -101,6 +101,7 @@ def give_state(root: Path) -> None:
         (root / "config/ssh", "root", "root", 0o755),
         (root / "journal", "pacs", "pacs", 0o750),
         (root / "receipts", "pacs", "pacs", 0o750),
+        (root / "lineage", "pacs", "pacs", 0o750),
         (root / "identity", "root", "root", 0o700),
         (root / "postgresql", "postgres", "postgres", 0o700),
         # PostgreSQL puts its log here, the service takes it on from here (pacs/backup/log_spool.py).

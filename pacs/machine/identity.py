@@ -5,14 +5,19 @@ Each is made beside its place and then renamed into it, so a loss of power leave
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 
-from pacs.errors import DataTooNew, VolumeError
+from pacs.errors import DataTooNew, PacsError, VolumeError
 from pacs.index import rights
 from pacs.machine.commands import run
+from pacs.machine.timeline import begin_if_needed
 from pacs.storage import durable
+from pacs.storage.looking_back import look_before_start
+
+log = logging.getLogger(__name__)
 
 POSTGRESQL_VERSION = 17
 _PROGRAMS = Path(f"/usr/lib/postgresql/{POSTGRESQL_VERSION}/bin")
@@ -102,6 +107,18 @@ def make_cluster(folder: Path) -> None:
     run(*as_postgres, str(_PROGRAMS / "initdb"), "--sync-only", "-D", str(unfinished))
     _put_in_place(unfinished, target)
     durable.fsync_folder(folder)
+
+
+def look_back(state: Path, tiers: Path) -> None:
+    """Whether a disk went back in time, before the database writes anything: then its log goes on on a new timeline.
+
+    That this cannot be told is no reason not to start: the worker looks again.
+    """
+    try:
+        notice = look_before_start(state, (tiers / "tier1", tiers / "tier2"))
+        begin_if_needed(state, notice, state / "postgresql" / str(POSTGRESQL_VERSION) / "main", _PROGRAMS)
+    except (PacsError, OSError):
+        log.exception("it cannot be told whether a disk went back in time")
 
 
 def _refuse_other_versions(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pacs.machine import filesystem
 from pacs.machine.commands import MachineError, output, run
 from pacs.machine.policy import Disk, Volume
 from pacs.machine.records import read_set
+from pacs.storage.lineage import MARK_FILE
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, read_identity
 
 _COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
@@ -25,7 +26,7 @@ _COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
 _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 # What a state volume has without ever having stored anything.
-_OF_NO_ACCOUNT = ("lost+found", "identity", "postgresql", IDENTITY_FILE, "volumes.json", "config/ssh")
+_OF_NO_ACCOUNT = ("lost+found", "identity", "lineage", "postgresql", IDENTITY_FILE, "volumes.json", "config/ssh")
 
 
 def disks(mount_points: Iterable[Path], types: Collection[str], only: Collection[str] = ()) -> list[Disk]:
@@ -132,14 +133,15 @@ def _identity(root: Path) -> VolumeIdentity | None:
 def has_data(root: Path, is_state: bool) -> bool:
     """Whether anything was ever stored on the volume: any file that claiming and the first boot don't make.
 
-    On a state volume those are its identity, the cluster (an index: what matters in it is journalled first) and
-    administrators' keys; segments of the journal without a record don't count either. Nor does half an identity file,
-    which a loss of power leaves under its temporary name.
+    On a state volume those are its identity, the cluster (an index: what matters in it is journalled first), marks of
+    the lineage and administrators' keys; segments of the journal without a record don't count either. Nor does half an
+    identity file, which a loss of power leaves under its temporary name.
     """
     ignored = {root / name for name in _OF_NO_ACCOUNT} if is_state else {root / "lost+found", root / IDENTITY_FILE}
     roots = (root, root / "tier1") if is_state else (root,)
     ignored.update(half for folder in roots for half in folder.glob(".volume*.json.*.tmp"))
-    ignored.add(roots[-1] / IDENTITY_FILE)
+    ignored.update(half for folder in roots for half in folder.glob(f".{MARK_FILE}.*.tmp"))
+    ignored |= {roots[-1] / IDENTITY_FILE, roots[-1] / MARK_FILE}
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         folders[:] = [name for name in folders if here / name not in ignored]

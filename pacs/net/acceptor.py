@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pynetdicom.dimse_primitives import C_CANCEL
@@ -56,6 +57,17 @@ CLOSE_PATIENCE_S = 2.0
 Service = Callable[[Association, Message], None]
 
 
+@dataclass(frozen=True)
+class Serving:
+    """What serves one association."""
+
+    storing: Storing
+    #: By message and abstract syntax, such as ("C-ECHO", "1.2.840.10008.1.1").
+    services: Mapping[tuple[str, str], Service]
+    #: Called when it is over.
+    on_closed: Callable[[], None]
+
+
 class Acceptor:
     """Serves associations on connections that were taken."""
 
@@ -65,17 +77,12 @@ class Acceptor:
         negotiation: Negotiation,
         doorkeeper: Doorkeeper,
         tls: Tls,
-        services: Mapping[tuple[str, str], Service],
-        storing: Callable[[Association], Storing],
-        on_opened: Callable[[Association], None],
-        on_closed: Callable[[Association], None],
+        begin: Callable[[Association], Serving],
     ) -> None:
-        """services: by message and abstract syntax, such as ("C-ECHO", "1.2.840.10008.1.1")."""
+        """begin gives what serves an association that was accepted."""
         self.settings = settings
         self.negotiation, self.doorkeeper, self.tls = negotiation, doorkeeper, tls
-        self.services = services
-        self.storing = storing
-        self.on_opened, self.on_closed = on_opened, on_closed
+        self.begin = begin
 
     def refuse_connections(self, address: str, reason: str) -> None:
         """Log and note that an address has too many connections."""
@@ -185,14 +192,14 @@ class Acceptor:
         return Admission(REJECTED_TOO_MANY)
 
     def _serve_association(self, assoc: Association) -> None:
-        self.on_opened(assoc)
-        storing = self.storing(assoc)
+        serving = self.begin(assoc)
+        storing = serving.storing
         try:
             while True:
                 self._wait(assoc)
                 received = assoc.receive(storing.open_sink)
                 if isinstance(received, Message):
-                    self._serve_message(assoc, received)
+                    self._serve_message(assoc, received, serving.services)
                 else:
                     storing.finish(*received)
         except ReleaseRequested:
@@ -209,7 +216,7 @@ class Acceptor:
             storing.close()
             if assoc.outbox is not None:
                 assoc.outbox.close()
-            self.on_closed(assoc)
+            serving.on_closed()
 
     def _wait(self, assoc: Association) -> None:
         """Wait for the peer's next message; meanwhile send what there is to send of our own."""
@@ -226,7 +233,7 @@ class Acceptor:
             if assoc.upper_layer.wait_input(idle_s, outbox.fd):
                 return
 
-    def _serve_message(self, assoc: Association, message: Message) -> None:
+    def _serve_message(self, assoc: Association, message: Message, services: Mapping[tuple[str, str], Service]) -> None:
         request = message.primitive
         if isinstance(request, C_CANCEL):  # it has no msg_type
             return  # of a request that was answered meanwhile
@@ -234,7 +241,7 @@ class Acceptor:
         if request.MessageIDBeingRespondedTo is not None:
             _take_answer(assoc, message)
             return
-        service = self.services.get((name, str(message.context.abstract_syntax)))
+        service = services.get((name, str(message.context.abstract_syntax)))
         if service is None or not request.is_valid_request:
             raise ProtocolError(f"A {name} message came that this archive does not serve.")
         service(assoc, message)

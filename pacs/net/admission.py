@@ -16,6 +16,7 @@ from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.devices import Device, list_devices
 from pacs.index.refusals import RefusalKind
+from pacs.index.selftest import SELFTEST
 from pacs.net import identity
 from pacs.net.negotiation import REJECTED_CONGESTION, REJECTED_NO_REASON, REJECTED_TOO_MANY, Rejection
 from pacs.net.places import Place, Places
@@ -50,6 +51,8 @@ class Doorkeeper:
 
     def judge(self, device: Device | None, connection: socket.socket, user_information: list[Any]) -> LetIn | Problem:
         """Look at a caller's certificate and user. device is None for who is taken without being known."""
+        if device is SELFTEST:  # of this machine, and over its own tables
+            return LetIn("", [])
         is_tls = isinstance(connection, ssl.SSLSocket)
         try:
             problem = self._certificate_problem(device, is_tls, peer_sha256(connection))

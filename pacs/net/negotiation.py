@@ -29,12 +29,14 @@ from pacs.index import store
 from pacs.index.database import Database
 from pacs.index.devices import Device, device_by_ae_title
 from pacs.index.refusals import Refusal, RefusalKind
+from pacs.index.selftest import AE_TITLE, SELFTEST, is_made
 from pacs.model import uids
 from pacs.model.addresses import is_loopback
 from pacs.model.dataset import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from pacs.model.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.net.refusals import Refusals
 from pacs.settings import Settings
+from pacs.storage.lineage import LineageFiles
 
 log = logging.getLogger(__name__)
 
@@ -176,14 +178,20 @@ class Negotiation:
         self.settings = settings
         self.refusals = refusals
         self.hosts = Hosts()
+        self._fence = LineageFiles(settings.data)
         self._syntaxes = (*uids.TRANSFER_SYNTAXES, *settings.extra_transfer_syntaxes)
         self._most_stored: dict[str, str] = {}
         self._most_stored_at = float("-inf")
         self._lock = threading.Lock()
 
     def admit(self, caller: Caller) -> Admission:
-        """Whether a caller may have an association."""
+        """Whether a caller may have an association. On a fenced node only this machine, where an administrator may read
+        what is here: nothing is stored (archive/store.py)."""
         try:
+            if not is_loopback(caller.address):
+                self._fence.require_not_fenced()
+            elif self._is_selftest(caller) and is_made(self.database):
+                return Admission(device=SELFTEST)
             device = self._device(caller)
             problems = self._problems(caller, device)
         except PacsError as error:
@@ -232,6 +240,9 @@ class Negotiation:
             if self._is_taken_unknown(caller):
                 return None
             raise
+
+    def _is_selftest(self, caller: Caller) -> bool:
+        return caller.calling_ae == AE_TITLE and caller.called_ae == self.settings.ae_title
 
     def _is_taken_unknown(self, caller: Caller) -> bool:
         return self.settings.any_device_from_loopback and is_loopback(caller.address)

@@ -17,7 +17,8 @@ from pacs.archive.users import Users
 from pacs.errors import DatabaseUnavailable, PacsError
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database
-from pacs.net.acceptor import Acceptor, Service
+from pacs.index.selftest import SELFTEST
+from pacs.net.acceptor import Acceptor, Service, Serving
 from pacs.net.admission import Doorkeeper
 from pacs.net.association import Association, Message
 from pacs.net.commitment import commitment_service
@@ -27,6 +28,7 @@ from pacs.net.negotiation import MESSAGES, Negotiation
 from pacs.net.refusals import Refusals
 from pacs.net.reporting import Reporting
 from pacs.net.retrieving import get_service, move_service
+from pacs.net.selftest import SelftestServing, note_sockets
 from pacs.net.storing import Storing
 from pacs.net.tls import Tls
 from pacs.net.turnstile import Turnstile
@@ -54,27 +56,27 @@ class Receiver:
     def __init__(
         self, settings: Settings, database: Database, store: Store, retrieve: Retrieve, verifier: Verifier
     ) -> None:
-        self.database = database
+        self.settings, self.database, self.store = settings, database, store
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
         self._refusals = Refusals(database)
         self._turnstile = Turnstile(_AT_ONCE)
         self._reporting = Reporting(settings, database, verifier)
+        self._transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
+        self._services = services(settings, database, retrieve, self._transcoding, self._reporting)
         self._acceptor = Acceptor(
             settings,
             Negotiation(database, settings, self._refusals),
             Doorkeeper(settings, database, Users(settings.data)),
             Tls(settings.tls_folder, settings.tls_client_certificate),
-            services=services(settings, database, retrieve, self._reporting),
-            storing=lambda assoc: Storing(store, assoc, self._refusals, self._turnstile),
-            on_opened=self._on_opened,
-            on_closed=self._on_closed,
+            self._begin,
         )
         self._listener = Listener(settings, self._acceptor.serve, self._acceptor.refuse_connections)
 
     def serve(self, plain: list[socket.socket], tls: list[socket.socket]) -> None:
         """Begin to accept associations on sockets that are bound and listening; return at once."""
         self._session_key()
+        note_sockets(self.settings, plain, tls)
         self._reporting.start()
         self._listener.start(plain, tls)
 
@@ -96,6 +98,20 @@ class Receiver:
             connection = self.database.autocommit_connection()
             self._session = (connection, rows.open_session(connection))
             return self._session[1]
+
+    def _begin(self, assoc: Association) -> Serving:
+        if assoc.device is SELFTEST:
+            return self._begin_selftest(assoc)
+        self._on_opened(assoc)
+        storing = Storing(self.store, assoc, self._refusals, self._turnstile)
+        return Serving(storing, self._services, lambda: self._on_closed(assoc))
+
+    def _begin_selftest(self, assoc: Association) -> Serving:
+        own = SelftestServing(
+            self.settings, self.database, self.store.volumes, self.store.room, assoc, self._session_key()
+        )
+        found = services(own.settings, own.database, own.retrieve, self._transcoding, own.reporting, own.as_itself)
+        return Serving(Storing(own.store, assoc, self._refusals, self._turnstile), found, own.close)
 
     def _on_opened(self, assoc: Association) -> None:
         try:
@@ -120,14 +136,18 @@ class Receiver:
 
 
 def services(
-    settings: Settings, database: Database, retrieve: Retrieve, reporting: Reporting
+    settings: Settings,
+    database: Database,
+    retrieve: Retrieve,
+    transcoding: Transcoding,
+    reporting: Reporting,
+    calling: Settings | None = None,
 ) -> dict[tuple[str, str], Service]:
-    """What is served beside C-STORE, by message and SOP class."""
-    transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
+    """What is served beside C-STORE, by message and SOP class. calling: what a C-MOVE calls with, if not as we do."""
     serve: dict[str, Service] = {
         "C-ECHO": echo_service,
         "C-FIND": find_service(database, settings.ae_title),
-        "C-MOVE": move_service(retrieve, transcoding, database, settings),
+        "C-MOVE": move_service(retrieve, transcoding, database, calling or settings),
         "C-GET": get_service(retrieve, transcoding, settings),
         "N-ACTION": commitment_service(reporting.accept),
     }

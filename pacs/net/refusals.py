@@ -14,6 +14,8 @@ from pacs import clock
 from pacs.index import refusals as rows
 from pacs.index.database import Database
 from pacs.index.refusals import Refusal
+from pacs.index.selftest import AE_TITLE
+from pacs.model.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,9 @@ class Refusals:
         self._thread: threading.Thread | None = None
 
     def note(self, refusal: Refusal) -> None:
-        """Note a refusal. Raises nothing and waits for nothing."""
+        """Note a refusal. Raises nothing and waits for nothing. A selftest's are told by the selftest."""
+        if refusal.calling_ae == AE_TITLE and is_loopback(refusal.address):
+            return
         bounded = _bounded(refusal)
         with self._lock:
             known = self._gathered.get(bounded.group)

@@ -113,13 +113,32 @@ class Tls:
     def _load(self) -> ssl.SSLContext:
         context = _context(ssl.PROTOCOL_TLS_SERVER)
         _load_own(context, self.folder)
+        # Our own certificate, not its issuers': whoever has its key is us. The selftest shows it.
+        own = certificates_in((self.folder / CERTIFICATE).read_text("utf-8"))[0]
         if self.client_certificate == "required" or (
             self.client_certificate == "optional" and (self.folder / TRUSTED).exists()
         ):
             _load_trusted(context, self.folder)
+            context.load_verify_locations(cadata=own)
             required = self.client_certificate == "required"
             context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
         return context
+
+
+def own_client_context(folder: Path) -> ssl.SSLContext:
+    """For calling ourselves, with our own certificate; which one is shown there is compared with `own_sha256`. Raise
+    SettingsError if the files cannot be used."""
+    check_files(folder)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _load_own(context, folder)
+    return context
+
+
+def own_sha256(folder: Path) -> str:
+    """SHA-256 [hexadecimal] of our own certificate."""
+    return sha256_of_pem((folder / CERTIFICATE).read_text("utf-8"))
 
 
 def peer_sha256(connection: socket.socket) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any
 from pacs import clock
 from pacs.errors import VolumeError
 from pacs.storage.kinds import Volume
+from pacs.storage.lineage import LineageFiles
 from pacs.storage.segments import append, lines_of, segments_in
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,13 @@ class Journal:
 
     def __init__(self, data: Path) -> None:
         self.folder = data / "journal"
+        self._fence = LineageFiles(data)
         #: What each volume was found to have, or given: segment → size [bytes]. A far one is not read each minute.
         self._copied: dict[str, dict[str, int]] = {}
 
     def append(self, what: str, **details: Any) -> None:
-        """Write one change durably. Raise VolumeFull or VolumeFailed; then it does not count."""
+        """Write one change durably. Raise VolumeFull or VolumeFailed, or Fenced: then it does not count."""
+        self._fence.require_not_fenced()
         now = clock.now()
         line = json.dumps({"at": now.isoformat(timespec="microseconds"), "what": what, **details}, sort_keys=True)
         append(self.folder / f"{now:%Y-%m}.jsonl", line.encode() + b"\n")

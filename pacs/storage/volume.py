@@ -20,6 +20,8 @@ from pacs.storage import durable
 
 FORMAT = 1
 IDENTITY_FILE = "volume.json"
+#: The appliances whose archive this one has gone on with, in the data directory: its volumes elsewhere are theirs.
+FORMER_FILE = Path("config", "former-appliances.json")
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,26 @@ def create_identity(
     identity = new_identity(roles, appliance_id, volume_id)
     durable.create_file(root / IDENTITY_FILE, identity_content(identity))
     return identity
+
+
+def appliance_ids(data: Path) -> frozenset[str]:
+    """The ids by which an instance's volumes may be known: its own, and those of the appliances whose archive was
+    restored onto it. Raise VolumeError if they cannot be read."""
+    return frozenset((read_identity(data).appliance_id, *former_appliances(data)))
+
+
+def former_appliances(data: Path) -> list[str]:
+    """The appliances whose archive this one has gone on with, the first of them first."""
+    try:
+        return [str(uuid.UUID(each)) for each in json.loads((data / FORMER_FILE).read_bytes())]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise VolumeError(f"{data / FORMER_FILE} cannot be read ({error}). Restore it from the backup.") from error
+
+
+def succeed(data: Path, appliance_id: str) -> None:
+    """Note that this appliance goes on with another's archive: volumes with that id are its own from now on."""
+    known = former_appliances(data)
+    if appliance_id not in (*known, read_identity(data).appliance_id):
+        durable.replace_file(data / FORMER_FILE, (json.dumps([*known, appliance_id]) + "\n").encode())

@@ -34,11 +34,13 @@ _RUNNING = [
 _TIMERS = [
     "fstrim.timer",
     "pacs-backup.timer",
+    "pacs-drill.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",
     "pacs-scrub.timer",
+    "pacs-selftest.timer",
 ]
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.

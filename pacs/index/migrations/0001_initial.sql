@@ -397,13 +397,29 @@ CREATE TABLE study_use (
     study_key bigint PRIMARY KEY REFERENCES study ON DELETE CASCADE,
     used_at   timestamptz NOT NULL DEFAULT now()
 );
+-- A restore from a repository: what it found there, and how much is to come back behind it.
+CREATE TABLE restore (
+    tenant_id   smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    restore_key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    restore_id  uuid NOT NULL UNIQUE,  -- one run of `pacs restore`, however often it was killed and run again
+    repository  text NOT NULL,
+    point       text NOT NULL,
+    restored_to timestamptz NOT NULL,  -- what came later is not here
+    studies     integer NOT NULL DEFAULT 0,
+    objects     bigint NOT NULL DEFAULT 0,
+    size_bytes  bigint NOT NULL DEFAULT 0,
+    begun_at    timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz
+);
 -- Studies of tier 3 that were asked for, and are copied back to tier 1 or 2 by the worker. Whoever works on a study, up
--- or down, holds its advisory lock (pacs/index/movement.py), which it loses when it dies.
+-- or down, holds its advisory lock (pacs/index/movement.py), which it loses when it dies. After a restore every study
+-- that is in the repository only is recalled (restore_key), those that somebody asks for first.
 CREATE TABLE recall (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     recall_key   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     study_key    bigint NOT NULL REFERENCES study ON DELETE CASCADE,
-    why          text NOT NULL CHECK (why IN ('asked', 'person', 'prior')),
+    why          text NOT NULL CHECK (why IN ('asked', 'person', 'prior', 'restore')),
+    restore_key  bigint REFERENCES restore,
     state        text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done', 'failed')),
     objects      integer NOT NULL DEFAULT 0,  -- brought back
     size_bytes   bigint NOT NULL DEFAULT 0,
@@ -415,6 +431,9 @@ CREATE TABLE recall (
 );
 CREATE UNIQUE INDEX recall_open ON recall (study_key) WHERE state = 'open';  -- however many ask at once
 CREATE INDEX recall_by_study ON recall (study_key, finished_at);
+CREATE INDEX recall_waiting ON recall (recall_key) WHERE state = 'open' AND why <> 'restore';
+CREATE INDEX recall_behind ON recall (recall_key) WHERE state = 'open' AND why = 'restore';
+CREATE INDEX recall_of_restore ON recall (restore_key, finished_at) WHERE restore_key IS NOT NULL;
 
 -- The results of what runs by itself, for `pacs check`: the newest row of a kind counts.
 CREATE TABLE run (
@@ -427,6 +446,12 @@ CREATE TABLE run (
     result      jsonb NOT NULL
 );
 CREATE INDEX run_newest ON run (kind, run_key DESC);
+
+-- The mark of the lineage that the database carries (pacs/model/lineage.py), as each volume does. One row, or none yet.
+CREATE TABLE lineage (
+    tenant_id smallint PRIMARY KEY DEFAULT 1 REFERENCES tenant,
+    mark      jsonb NOT NULL
+);
 
 -- What arrived on each day (UTC), for the forecast of when the disks are full. The worker counts it behind the objects'
 -- back, so that storing one only inserts; it has counted all up to the object through_object_key.

@@ -98,3 +98,15 @@ def test_a_clock_that_was_set_back_does_not_change_the_order() -> None:
 def test_what_a_newer_version_wrote_is_refused(line: dict[str, object]) -> None:
     with pytest.raises(DataTooNew, match="newer"):
         replay.read([{"at": at(1), **line}])
+
+
+def test_a_restore_takes_away_the_volumes_that_are_gone_and_no_others() -> None:
+    volume = {"tier": 3, "kind": "s3", "location": "s3://far", "options": {}}
+    found = replay.read(
+        [
+            {"at": at(1), "what": "volume add", **volume, "volume_id": "dead", "name": "dead"},
+            {"at": at(2), "what": "volume add", **volume, "volume_id": "bucket", "name": "bucket"},
+            {"at": at(3), "what": "restore", "point": "p", "restore_id": "r", "gone": ["dead", "unknown"]},
+        ]
+    )
+    assert list(found.standing.volumes) == ["bucket"]

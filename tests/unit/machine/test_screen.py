@@ -21,6 +21,15 @@ def test_it_says_where_to_go() -> None:
     assert "Healthy: all 1 checks" in text
 
 
+def test_when_a_restore_was_last_proven_is_seen_whatever_else_is_wrong() -> None:
+    proven = Check("drill", "ok", "Last proven restore: 6 hours ago, 1.2 million objects known, 400 sampled, 0 differ")
+    ill = Check("room", "warning", "tier 1 is full in 3 days", "Enlarge it.")
+    for checks in ((proven,), (ill, proven)):
+        assert "Last proven restore: 6 hours ago" in compose(replace(FACTS, checks=checks))
+    failed = Check("drill", "critical", "the last drill found faults.", "Look.")
+    assert "CRITICAL drill" in compose(replace(FACTS, checks=(failed,)))
+
+
 def test_ipv6_in_a_url() -> None:
     assert "https://[2001:db8::1]/" in compose(replace(FACTS, addresses=("2001:db8::1",)))
 

@@ -25,7 +25,9 @@ def state(tmp_path: Path) -> Path:
         "identity/tls/key.pem",
         "postgresql/17/main/PG_VERSION",
         "config/ssh/admin",
+        "lineage/state.json",
         "tier1/volume.json",
+        "tier1/lineage.json",
         "lost+found/x",
     ):
         write(tmp_path, name)
@@ -56,6 +58,8 @@ def test_a_state_volume_with_anything_stored_is_not(state: Path, name: str) -> N
 def test_a_tier_after_its_first_boot_is_empty(tmp_path: Path) -> None:
     write(tmp_path, "volume.json")
     write(tmp_path, ".volume.json.0a1b2c3d.tmp")  # a claim was killed between giving it its name and taking this away
+    write(tmp_path, "lineage.json")
+    write(tmp_path, ".lineage.json.0a1b2c3d.tmp")
     (tmp_path / "objects/1").mkdir(parents=True)
     assert not has_data(tmp_path, is_state=False)
 

@@ -11,7 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pacs.errors import DataTooNew, PacsError, VolumeError, VolumeMissing
-from pacs.storage.volume import FORMAT, IDENTITY_FILE, create_identity, read_identity
+from pacs.storage.volume import (
+    FORMAT,
+    IDENTITY_FILE,
+    appliance_ids,
+    create_identity,
+    former_appliances,
+    read_identity,
+    succeed,
+)
 
 
 def write(root: Path, content: object) -> None:
@@ -80,3 +88,17 @@ def test_any_content_raises_only_errors_of_the_tree(tmp_path: Path, content: byt
     (tmp_path / IDENTITY_FILE).write_bytes(content)
     with contextlib.suppress(PacsError):
         read_identity(tmp_path)
+
+
+def test_an_appliance_that_goes_on_with_anothers_archive_knows_whose_it_was(tmp_path: Path) -> None:
+    own = create_identity(tmp_path, ("state",)).appliance_id
+    (tmp_path / "config").mkdir()
+    first, second = GOOD["appliance_id"], GOOD["volume_id"]
+    assert appliance_ids(tmp_path) == {own}
+    for each in (first, second, first, own):
+        succeed(tmp_path, each)
+    assert former_appliances(tmp_path) == [first, second]
+    assert appliance_ids(tmp_path) == {own, first, second}
+    (tmp_path / "config" / "former-appliances.json").write_text("[1")
+    with pytest.raises(VolumeError, match="Restore it"):
+        appliance_ids(tmp_path)
