@@ -132,7 +132,7 @@ def test_a_point_is_signed_and_goes_with_its_backup(site: Site, usb: Repository)
         parse_point(content.replace(point.label.encode(), b"20200101-000000F"), site.keyring)
     volume.replace_small("points/20200101T000000_000Z.json", b"{}")
     assert point in points(volume, site.keyring), "one that is damaged does not hide the others"
-    assert expire(volume, site.keyring, [point.label]) == 0
+    assert expire(volume, site.keyring, site.labels("usb")) == 0
     assert expire(volume, site.keyring, []) >= 1
     assert points(volume, site.keyring) == []
 
