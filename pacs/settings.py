@@ -112,8 +112,6 @@ class Settings(BaseSettings):
         default=60, ge=0, description="`pacs check` warns when a disk is full in fewer days than this."
     )
     forecast_critical_days: float = Field(default=14, ge=0, description="... and is critical from this on.")
-    backup_repository: Path | None = Field(default=None, description="Folder that backups are written to.")
-    backup_keep: int = Field(default=14, ge=1, description="Recovery points kept in the repository.")
     recovery_point_s: float = Field(
         default=120, ge=1, description="How often a recovery point is made in each repository, if anything changed [s]."
     )

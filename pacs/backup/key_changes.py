@@ -13,7 +13,7 @@ from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding
 from pacs.storage.sealed import ABOUT_FILE, About
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids, read_identity
 
 _SHEET = """\
 RECOVERY SHEET of PACS appliance {appliance_id}
@@ -101,11 +101,10 @@ def recover(data: Path, repository: Repository, typed: MasterKey) -> None:
     """Make the keys that a repository of this appliance holds the appliance's again. Raise WrongKey, ForeignVolume."""
     opened = place_of(repository).open(ROLE)
     try:
-        appliance_id = read_identity(data).appliance_id
-        if opened.identity.appliance_id != appliance_id:
+        if opened.identity.appliance_id not in appliance_ids(data):
             raise ForeignVolume(
-                f"The repository at {repository.place} is of appliance {opened.identity.appliance_id}, this is "
-                f"{appliance_id}. Nothing was changed."
+                f"The repository at {repository.place} is of appliance {opened.identity.appliance_id}, which is not "
+                "this one. Nothing was changed."
             )
         keyring = unseal(sealed_in(opened), typed)
     finally:

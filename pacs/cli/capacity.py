@@ -43,7 +43,7 @@ def plan(
     compression: Annotated[
         float, typer.Option(min=0.1, max=100, help="By what factor arriving images are smaller than the sizes given.")
     ] = 1,
-    points: Annotated[int, typer.Option(min=1, help="Recovery points that the backup keeps (backup_keep).")] = 14,
+    points: Annotated[int, typer.Option(min=1, help="Backups of the database that a repository keeps.")] = 14,
     as_json: AsJson = False,
 ) -> None:
     """Say which disks an archive needs, and how that was reckoned. Needs no instance."""

@@ -51,7 +51,7 @@ def test_a_repository_is_added_looked_at_changed_and_removed(pacs: Pacs, data: P
     shown = json.loads(pacs("repository", "show", "usb", "--json").stdout)
     assert (shown["windows"], shown["bandwidth_bytes_per_s"], shown["keep_full"]) == ([], None, 3)
     assert shown["holdings"]["copies"] == 0
-    assert "the recovery sheet opens it" in pacs("repository", "verify", "--everything").stdout
+    assert "the recovery sheet opens it" in pacs("repository", "verify").stdout
     for path in (data / "config" / "repositories").iterdir():
         assert path.stat().st_mode & 0o077 == 0
     (place / "repository.json").rename(tmp_path / "elsewhere.json")

@@ -387,7 +387,7 @@ def test_two_appliances_on_one_repository_are_refused(instance: Instance, folder
     root = tmp_path / "repository"
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with pytest.raises(ForeignVolume, match="Nothing was written"):
-        open_volume(folder.repository, Keyring.open(instance.settings.data), "another")
+        open_volume(folder.repository, Keyring.open(instance.settings.data), ["another"])
     changes(instance).remove("far")
     other = changes(instance)
     other.appliance_id = "00000000-0000-0000-0000-000000000001"
