@@ -92,7 +92,8 @@ def living_archive(folder: Path, objects: Sequence[RawObject]) -> Iterator[Archi
     try:
         made = Archive.begin(dev, repository)
         dev.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
-        dev.pacs("backup", "run")
+        # The worker may be at it, since there is a repository.
+        wait_for(lambda: dev.pacs("backup", "run", check=False).returncode == 0, "no backup is made", timeout_s=90)
         made.send(objects)
         made.wait_for_point()
         yield made

@@ -50,7 +50,8 @@ class _Archive:
         self.on = on
         on.start(**QUICK)
         on.ok("mkdir -p /srv/pacs/backup/usb")
-        on.ok("pacs backup repository add usb --place /srv/pacs/backup/usb --on-system-disk; pacs backup run")
+        on.ok("pacs backup repository add usb --place /srv/pacs/backup/usb --on-system-disk")
+        wait_for(lambda: on.sh("pacs backup run").returncode == 0, "no backup is made", timeout_s=90)
         self.key = on.ok("cat /srv/pacs/state/config/keys/sheet.key")
         _send(on, 1)
         self.good = self.wait_for_point(4)
