@@ -29,7 +29,7 @@ from pacs.errors import BackupError, NotFound, PacsError
 from pacs.model.schedule import is_open
 from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
-from pacs.storage.volume import read_identity
+from pacs.storage.volume import appliance_ids
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def _run(
 @contextlib.contextmanager
 def _opened(data: Path, repository: Repository, keyring: Keyring) -> Iterator[Volume]:
     """The repository, proven to be it: where a share is not mounted there is a folder too, on the system's disk."""
-    volume = open_volume(repository, keyring, read_identity(data).appliance_id)
+    volume = open_volume(repository, keyring, appliance_ids(data))
     try:
         volume.require_writable()
         yield volume
