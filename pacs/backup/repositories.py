@@ -8,7 +8,7 @@ them. In the index a repository is a volume of tier 4; its row can be made again
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def place_of(repository: Repository) -> Place:
     return Place(repository.kind, repository.place, repository.options, repository.credentials)
 
 
-def open_volume(repository: Repository, keyring: Keyring, appliance_ids: Collection[str] | None = None) -> SealedVolume:
+def open_volume(repository: Repository, keyring: Keyring, appliance_ids: frozenset[str] | None = None) -> SealedVolume:
     """Open a repository. With appliance_ids it must be one of theirs.
 
     Raise VolumeMissing if it is not there, ForeignVolume, WrongKey if it is sealed with other keys; each before
