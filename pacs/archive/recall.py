@@ -19,12 +19,13 @@ from dataclasses import replace
 from pacs.archive.batches import Item, Source
 from pacs.archive.transfer import Outcome, Stopped, Transfer
 from pacs.archive.volumes import Volumes
-from pacs.errors import PacsError, VolumeError, VolumeFull
+from pacs.errors import DigestMismatch, NotFound, PacsError, VolumeError, VolumeFull
 from pacs.index import movement
 from pacs.index import recalls as rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.movement import StudyLocks
 from pacs.index.recalls import FAR_TIER
+from pacs.index.retrieve import withdraw_copy
 from pacs.index.volumes import REPOSITORY_TIER
 from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
@@ -157,6 +158,30 @@ class Behind(Recaller):
 
     def _may_give_up(self) -> bool:
         return False
+
+    def _copy(self, recall_key: int, found: Sequence[Row]) -> Outcome:
+        """The same; a copy that the repository has not got, or not as it was, is taken out of service: no try helps."""
+        outcome = super()._copy(recall_key, found)
+        for row in found:
+            if isinstance(outcome.failed.get(row["object_key"]), NotFound | DigestMismatch):
+                state = self._state_of(row)
+                if state is not None:
+                    with self.database.transaction() as connection:
+                        withdraw_copy(connection, row["copy_key"], row["path"], state)
+                    log.error("a copy in a repository is %s", state, extra={"object": row["object_key"]})
+        return outcome
+
+    def _state_of(self, row: Row) -> str | None:
+        """How a copy is lost; None if it is not, or nobody can say now: then it was its target, or the way there."""
+        try:
+            volume = self.volumes.get(row["volume_id"])
+            return None if volume.digest_on_disk(row["path"]) == bytes(row["sha256"]) else "bad"
+        except NotFound:
+            return "missing"
+        except DigestMismatch:  # what is sealed, and was changed
+            return "bad"
+        except PacsError:
+            return None
 
 
 def _items(found: Sequence[Row]) -> list[Item]:

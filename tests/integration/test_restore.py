@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from tests.fix_instance import Dev
 from tests.mounted import file_system
 from tests.peer import RawObject
 from tests.restoring import (
-    NAME,
     QUICK,
     Archive,
     Lost,
@@ -85,11 +83,15 @@ def _ended(living: Archive) -> End:
     _overwrite(dev)
     living.send(AFTERWARDS)
     bad = living.wait_for_point(after=good)
-    dev.pacs("backup", "repository", "set", NAME, "--window", _closed_window())
+    objects, away = living.repository / "objects", living.repository / "objects-away"
+    objects.rename(away)
+    objects.touch()  # where no object goes; the log does
     assert set(peer.store(dev.dicom_port, UNSHIPPED, "CT2")) == {0}
     living.ship_all_log()
     at_the_end = contents(dev)
     living.destroy()
+    objects.unlink()
+    away.rename(objects)
     return End(Lost(living.repository, living.sheet), good, bad, was, settings, at_the_end)
 
 
@@ -101,12 +103,6 @@ def _overwrite(dev: Dev) -> None:
         path.write_bytes(random.Random(1).randbytes(path.stat().st_size))
     rows(dev, "UPDATE patient SET patient_name = 'PAY', patient_id = 'PAY' || patient_key RETURNING 1 AS done")
     rows(dev, "DELETE FROM device RETURNING 1 AS done")
-
-
-def _closed_window() -> str:
-    """A window that is closed for hours yet: of another day."""
-    day = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")[(time.gmtime().tm_wday + 3) % 7]
-    return f"{day} 10:00-11:00"
 
 
 def test_what_is_wrong_is_refused_and_nothing_is_touched(end: End, new_dev: Callable[..., Dev], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pacs.index.devices import Device
 from pacs.index.volumes import KnownVolume
 from pacs.model.tier_rules import Rule
 from pacs.storage.journal import Journal
+from pacs.storage.names import repository_path
 from pacs.storage.volume import create_identity, read_identity
 from tests.repository import add_folder, ship
 from tests.serving import stored_bytes
@@ -252,3 +253,26 @@ def test_a_dead_disks_objects_come_back_from_the_repository(backed_up: Instance)
     assert found is not None and found["finished_at"] is not None
     with backed_up.database.transaction() as connection:
         assert connection.execute("SELECT FROM volume WHERE is_source").fetchall() == []
+
+
+def test_what_the_repository_has_not_got_or_not_as_it_was_is_told_and_holds_nothing_up(backed_up: Instance) -> None:
+    objects = ct_study(1, 4)
+    store(backed_up, objects)
+    _ship(backed_up)
+    _lose_the_volumes(backed_up)
+    with backed_up.database.transaction() as connection:
+        rows = connection.execute("SELECT sha256 FROM object ORDER BY object_key").fetchall()
+    (repository,) = repositories(backed_up.settings.data)
+    damaged, missing = (Path(repository.place, repository_path(bytes(row["sha256"]))) for row in rows[:2])
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    missing.unlink()
+    assert _behind(backed_up) == 0
+    with backed_up.database.transaction() as connection:
+        connection.execute("UPDATE recall SET next_try_at = now()")
+    assert _behind(backed_up) == 1
+    _assert_files_are_right(backed_up)
+    (listed,) = restores.studies_to_send_again(backed_up.database, 10)
+    assert listed["objects"] == 2
+    store(backed_up, objects[:2])
+    assert restores.studies_to_send_again(backed_up.database, 10) == []
+    _assert_served(backed_up, objects)

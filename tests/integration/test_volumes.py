@@ -477,7 +477,7 @@ def test_the_commands(run: Run, new_instance: Callable[[], Path], tmp_path: Path
     assert "disk2" in pacs("list")
     shown = json.loads(pacs("show", "disk2", "--json"))
     assert shown["promise"]["fsyncs"] is True
-    assert shown["holdings"] == {"copies": 0, "size_bytes": 0, "only_here": 0}
+    assert shown["holdings"] == {"copies": 0, "size_bytes": 0, "only_here": 0, "nowhere_else": 0}
     assert "holdings copies" in pacs("show", "disk2")
     assert "no volume disk9" in pacs("show", "disk9", code=9)
     verified = json.loads(pacs("verify", "--json"))
