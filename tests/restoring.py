@@ -112,7 +112,7 @@ class Lost:
 
     def copy(self, folder: Path) -> Lost:
         """The same again, to be damaged."""
-        shutil.copytree(self.repository, folder)
+        shutil.copytree(self.repository, folder, symlinks=True)
         return Lost(folder, self.sheet)
 
     def words(self, *words: str) -> list[str]:
