@@ -73,7 +73,9 @@ class Archive:
 
     def ship_all_log(self) -> None:
         """End the log's segment, and wait until all of it is in the repository."""
-        rows(self.dev, "SELECT pg_switch_wal()")
+        (ended,) = rows(self.dev, "SELECT pg_walfile_name(pg_switch_wal()) AS name")
+        archived = "SELECT 1 AS done FROM pg_stat_archiver WHERE last_archived_wal >= %s"
+        wait_for(lambda: rows(self.dev, archived % f"'{ended['name']}'"), "the log is not archived", timeout_s=90)
         spool = LogSpool(self.dev.data)
         wait_for(lambda: not spool.names() or None, "the log is not shipped", timeout_s=90)
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: How often a service looks at the volumes and their rows again [s].
 REFRESH_S = 3.0
+#: How long a volume that is not known is not looked for again [s].
+NEW_AGAIN_S = 1.0
 #: How long a volume may take to say that it is there [s].
 LOOK_S = 10.0
 #: How long the choice of the volume that receives stands [s].
@@ -56,6 +58,7 @@ class Volumes:
         self._avoided_until_s: dict[str, float] = {}
         self._last: dict[int, str] = {}
         self._receiving: tuple[ReceivingVolume, float] | None = None
+        self._new_again_s = 0.0
 
     # --- which there are ---------------------------------------------------------------------------------------------
 
@@ -75,13 +78,26 @@ class Volumes:
         return self._absent
 
     def get(self, volume_id: str) -> Volume:
-        """A volume. Raise VolumeMissing if it is not here now."""
+        """A volume. Raise VolumeMissing if it is not here now; DatabaseUnavailable.
+
+        One that was added a moment ago is looked for at once: copies may be on it already, and perhaps no others.
+        """
         found = self._by_id.get(volume_id)
+        if found is None and self._may_be_new(volume_id):
+            self.refresh()
+            found = self._by_id.get(volume_id)
         if found is None:
             where = next((row.location for row in self._rows if row.volume_id == volume_id), volume_id)
             reason = self._absent.get(volume_id)
             raise VolumeMissing(str(reason) if reason else f"The volume {where} is not known here.")
         return found
+
+    def _may_be_new(self, volume_id: str) -> bool:
+        now_s = clock.monotonic_s()
+        if now_s < self._new_again_s or any(row.volume_id == volume_id for row in self._rows):
+            return False
+        self._new_again_s = now_s + NEW_AGAIN_S
+        return True
 
     def row(self, volume_id: str) -> KnownVolume:
         """What the index knows of a volume. Raise VolumeMissing if it does not know it."""

@@ -92,6 +92,18 @@ def test_a_folder_becomes_a_volume_and_is_used(
         assert again.volumes.absent == {}
 
 
+def test_a_volume_that_another_process_has_just_added_is_found_when_a_copy_on_it_is_asked_for(
+    instance: Instance, changes: VolumeChanges, folder: Path
+) -> None:
+    with open_instance(instance.settings.data) as another:
+        known = {row.volume_id for row in another.volumes.rows}
+        changes.add("disk2", str(folder), 1, on_system_disk=True)
+        (added,) = {row.volume_id for row in instance.volumes.rows} - known
+        assert another.volumes.get(added).location == str(folder)
+        with pytest.raises(VolumeMissing, match="not known here"):
+            another.volumes.get("00000000-0000-0000-0000-000000000000")
+
+
 def test_what_cannot_be_a_volume_is_refused_and_left_as_it_was(
     instance: Instance, changes: VolumeChanges, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
