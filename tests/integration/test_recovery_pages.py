@@ -48,7 +48,7 @@ class _Archive:
 
     def __init__(self, on: Machine) -> None:
         self.on = on
-        on.start(**QUICK)
+        on.start(**QUICK, PACS_ORPHAN_AGE_S="0")
         on.ok("mkdir -p /srv/pacs/backup/usb")
         on.ok("pacs backup repository add usb --place /srv/pacs/backup/usb --on-system-disk")
         wait_for(lambda: on.sh("pacs backup run").returncode == 0, "no backup is made", timeout_s=90)
