@@ -29,6 +29,7 @@ from pacs.model.schedule import is_open
 from pacs.storage import crypt
 from pacs.storage.keyring import Keyring
 from pacs.storage.names import repository_path
+from pacs.storage.volume import read_identity
 from tests.fix_bucket import Bucket
 from tests.fix_share import Share
 from tests.mounted import file_system
@@ -387,12 +388,13 @@ def test_two_appliances_on_one_repository_are_refused(instance: Instance, folder
     root = tmp_path / "repository"
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with pytest.raises(ForeignVolume, match="Nothing was written"):
-        open_volume(folder.repository, Keyring.open(instance.settings.data), ["another"])
+        open_volume(folder.repository, Keyring.open(instance.settings.data), frozenset({"another"}))
     changes(instance).remove("far")
-    other = changes(instance)
-    other.appliance_id = "00000000-0000-0000-0000-000000000001"
+    identity = instance.settings.data / "volume.json"
+    ours = read_identity(instance.settings.data).appliance_id
+    identity.write_text(identity.read_text().replace(ours, "00000000-0000-0000-0000-000000000001"))
     with pytest.raises(ForeignVolume, match="Nothing was touched"):
-        other.add("far", str(root), Given(on_system_disk=True))
+        changes(instance).add("far", str(root), Given(on_system_disk=True))
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert repositories(instance.settings.data) == []
 
