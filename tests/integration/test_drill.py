@@ -14,6 +14,9 @@ from tests.restoring import Archive, check_of, living_archive, rows
 from tests.synthetic import ct_study
 
 
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture(scope="module")
 def living(short_folder: Path) -> Iterator[Archive]:
     """An archive with three studies and a recovery point."""

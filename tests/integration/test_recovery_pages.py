@@ -16,6 +16,8 @@ from tests.peer import RawObject
 from tests.restoring import QUICK
 from tests.synthetic import ct_study
 
+#: A whole life of an archive, each of them.
+pytestmark = pytest.mark.timeout(900)
 SHEET = Path("/tmp/sheet.txt")
 
 
@@ -85,8 +87,11 @@ def test_restore(on: Machine) -> None:
     old = on.plug("old1", 400)
 
     def lose() -> None:
-        on.ok("pacs backup repository set usb --window 'mon 03:00-03:01' --window 'thu 03:00-03:01'")
+        on.ok("cd /srv/pacs/backup/usb; mv objects away; touch objects")
         _send(on, 2)  # which reaches no repository
+        assert on.dev is not None
+        on.dev.stop()
+        on.ok("cd /srv/pacs/backup/usb; rm objects; mv away objects")
         on.ok(f"mkfs.ext4 -q -m 0 {old}; mkdir -p /srv/pacs/old1; mount {old} /srv/pacs/old1")
         on.ok("cp -a /srv/pacs/tier1/. /srv/pacs/old1; umount /srv/pacs/old1")
         archive.lose()

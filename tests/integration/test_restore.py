@@ -43,6 +43,8 @@ from tests.restoring import (
 )
 from tests.synthetic import ct_study
 
+#: A whole life of an archive is lived for them.
+pytestmark = pytest.mark.timeout(900)
 STUDIES = 3
 
 
