@@ -119,7 +119,7 @@ class Site:
         """Bring the cluster back from a repository, into another data directory."""
         target = self.folder / f"restored-{uuid.uuid4().hex[:6]}" / "postgresql" / "main"
         target.parent.mkdir(parents=True)
-        for folder in (target.parent, target.parent.parent):
+        for folder in (target.parent, target.parent.parent, self.folder):
             folder.chmod(0o755)
         user = unprivileged_user(self.folder)
         made = restore_cluster(self.repository(name), self.keyring, target, user=user, **words)  # type: ignore[arg-type]
