@@ -13,7 +13,6 @@ from tests.peer import RawObject
 from tests.restoring import Archive, check_of, living_archive, rows
 from tests.synthetic import ct_study
 
-
 pytestmark = pytest.mark.timeout(900)
 
 
