@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from pacs.errors import RebuildError
 from pacs.storage import durable
+from pacs.storage.holding import holding
 
 #: Relative to the data directory, in a folder that is the service's.
 MARK = Path("config", "rebuild-unfinished")
@@ -61,11 +60,6 @@ def remove(data: Path) -> None:
 @contextmanager
 def alone(data: Path) -> Iterator[None]:
     """Hold the data directory against a second rebuild. Raise RebuildError if there is one."""
-    fd = os.open(data / MARK.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = RebuildError("Another `pacs index rebuild` is at work here. Wait for it, or end it.")
+    with holding(data / MARK.parent, busy):
         yield
-    except BlockingIOError:
-        raise RebuildError("Another `pacs index rebuild` is at work here. Wait for it, or end it.") from None
-    finally:
-        os.close(fd)

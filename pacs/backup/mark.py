@@ -5,9 +5,7 @@ It says which restore that is and how far it is, so that one that was killed goe
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any
 
 from pacs.errors import RestoreError
 from pacs.storage import durable
+from pacs.storage.holding import holding
 
 #: Relative to the data directory, in a folder that is the service's.
 MARK = Path("config", "restore-unfinished")
@@ -73,11 +72,6 @@ def remove(data: Path) -> None:
 def alone(data: Path) -> Iterator[None]:
     """Hold the data directory against a second restore or a rebuild. Raise RestoreError if there is one."""
     durable.make_folders((data / MARK).parent)
-    fd = os.open((data / MARK).parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = RestoreError("Another restore, or a rebuild of the index, is at work here. Wait for it.")
+    with holding((data / MARK).parent, busy):
         yield
-    except BlockingIOError:
-        raise RestoreError("Another restore, or a rebuild of the index, is at work here. Wait for it.") from None
-    finally:
-        os.close(fd)

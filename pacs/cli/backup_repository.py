@@ -15,7 +15,7 @@ from pacs.backup.repository_changes import RepositoryChanges, Wanted
 from pacs.backup.shipping import Lag, lag_of
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
-from pacs.cli.table import print_table
+from pacs.cli.table import print_facts, print_table
 from pacs.cli.volume import options_of, print_findings
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
@@ -146,12 +146,7 @@ def repository_show(context: typer.Context, name: Name, as_json: AsJson = False)
             shown["holdings"] = asdict(rows.holdings(connection, found.volume_id))
         here = instance.volumes.by_id.get(found.volume_id)
         shown["promise"] = asdict(here.promise) if here else None
-    if as_json:
-        typer.echo(json.dumps(shown))
-        return
-    for key, value in shown.items():
-        for inner, each in value.items() if isinstance(value, dict) else [("", value)]:
-            typer.echo(f"{' '.join((key, inner)).replace('_', ' ').strip():28} {'-' if each in (None, '') else each}")
+    print_facts(shown, as_json)
 
 
 @repository.command("remove")

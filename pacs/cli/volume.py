@@ -14,7 +14,7 @@ from pacs.archive.volume_changes import VolumeChanges
 from pacs.archive.volume_places import AFAR, Given
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
-from pacs.cli.table import print_table
+from pacs.cli.table import print_facts, print_table
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
 from pacs.index.volumes import Holdings, KnownVolume
@@ -110,12 +110,7 @@ def volume_show(context: typer.Context, name: Name, as_json: AsJson = False) -> 
             shown["holdings"] = asdict(rows.holdings(connection, row.volume_id))
         here = instance.volumes.by_id.get(row.volume_id)
         shown["promise"] = asdict(here.promise) if here else None
-    if as_json:
-        typer.echo(json.dumps(shown))
-        return
-    for key, value in shown.items():
-        for inner, each in value.items() if isinstance(value, dict) else [("", value)]:
-            typer.echo(f"{' '.join((key, inner)).replace('_', ' ').strip():28} {'-' if each in (None, '') else each}")
+    print_facts(shown, as_json)
 
 
 @volume.command("drain")

@@ -11,7 +11,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pacs.errors import NotFound, VolumeFailed
 from pacs.storage.kinds import OpenFile, Volume
@@ -117,6 +117,46 @@ def _buffer() -> memoryview:
 def unreadable(root: Path, error: OSError) -> VolumeFailed:
     """The error of the tree that an error of a read below `root` stands for."""
     return VolumeFailed(f"A file on the volume at {root} cannot be read: {error.strerror}. Look at its disk.")
+
+
+class ReadsPieces(Protocol):
+    """A volume that is asked for pieces of a file, and holds none open."""
+
+    def read_piece(self, path: str, offset: int, size_bytes: int) -> tuple[bytes, int]:
+        """Bytes of a file from an offset, and the file's size [bytes]. Raise NotFound."""
+        ...
+
+
+class PieceFile:
+    """A file that is being read piece by piece; nothing is held open on the far side for it."""
+
+    def __init__(self, volume: ReadsPieces, path: str, piece_bytes: int) -> None:
+        """Open a file, of which at least piece_bytes are read at once. Raise NotFound."""
+        self._volume, self._path, self._piece_bytes, self._start = volume, path, piece_bytes, 0
+        self._window, self.size_bytes = volume.read_piece(path, 0, piece_bytes)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill the buffer from an offset [bytes]; return how much came: less only at the end. Raise VolumeFailed."""
+        done = 0
+        while done < len(buffer) and offset + done < self.size_bytes:
+            at = offset + done - self._start
+            if not 0 <= at < len(self._window):
+                wanted = max(len(buffer) - done, self._piece_bytes)
+                self._window, _size = self._volume.read_piece(self._path, offset + done, wanted)
+                self._start, at = offset + done, 0
+                if not self._window:
+                    break
+            piece = self._window[at : at + len(buffer) - done]
+            buffer[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
+
+    def will_need(self, offset: int, size_bytes: int) -> None:
+        """Nothing: a piece is read ahead with each request."""
+
+    def close(self) -> None:
+        """Let go of what was read; once more does nothing."""
+        self._window = b""
 
 
 class _Stream(io.RawIOBase):

@@ -13,7 +13,6 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ from pacs.storage.promises import S3
 from pacs.storage.s3_client import reading, translated
 from pacs.storage.s3_place import reach, read_identity_object
 from pacs.storage.s3_upload import Uploads
+from pacs.storage.together import put_each
 from pacs.storage.volume import VolumeIdentity
 
 log = logging.getLogger(__name__)
@@ -123,15 +123,7 @@ class S3Volume:
 
     def put_many(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
         """The same for many objects, several at once; beside each its SHA-256, or why it is not there."""
-
-        def put(file: ToPut) -> bytes | PacsError:
-            try:
-                return self.put(file.path, file.chunks, file.size_bytes)
-            except PacsError as error:
-                return error
-
-        with ThreadPoolExecutor(_PUTS_AT_ONCE, "s3-put") as threads:
-            return list(threads.map(put, files))
+        return put_each(self, files, _PUTS_AT_ONCE)
 
     def open(self, path: str) -> s3_download.ObjectReader:
         """Open an object for reading. Raise NotFound."""

@@ -13,7 +13,6 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,7 +25,9 @@ from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeFa
 from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.kinds import FileStatus, Room, ToPut
 from pacs.storage.promises import SFTP
+from pacs.storage.reading import PieceFile
 from pacs.storage.sftp_client import Client
+from pacs.storage.together import put_each
 from pacs.storage.volume import IDENTITY_FILE, VolumeIdentity, identity_content, new_identity, parse_identity
 
 log = logging.getLogger(__name__)
@@ -133,19 +134,11 @@ class SftpVolume:
 
     def put_many(self, files: Sequence[ToPut]) -> list[bytes | PacsError]:
         """The same for many files, some at once; beside each its SHA-256, or why it is not there."""
+        return put_each(self, files, _PUTS_AT_ONCE)
 
-        def put(file: ToPut) -> bytes | PacsError:
-            try:
-                return self.put(file.path, file.chunks, file.size_bytes)
-            except PacsError as error:
-                return error
-
-        with ThreadPoolExecutor(_PUTS_AT_ONCE, "sftp-put") as threads:
-            return list(threads.map(put, files))
-
-    def open(self, path: str) -> SftpFile:
+    def open(self, path: str) -> PieceFile:
         """Open a file for reading. Raise NotFound."""
-        return SftpFile(self, path)
+        return PieceFile(self, path, _CHUNK_BYTES)
 
     def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """A file's bytes in chunks, from an offset [bytes]. Raise NotFound."""
@@ -295,38 +288,6 @@ class SftpVolume:
             if not stat.S_ISDIR(session.stat(str(folder)).st_mode or 0):
                 raise
         self._folders.add(folder)
-
-
-class SftpFile:
-    """A file that is being read; nothing is held open on the server for it."""
-
-    def __init__(self, volume: SftpVolume, path: str) -> None:
-        """Open a file. Raise NotFound."""
-        self._volume, self._path, self._start = volume, path, 0
-        self._window, self.size_bytes = volume.read_piece(path, 0, _CHUNK_BYTES)
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill the buffer from an offset [bytes]; return how much came: less only at the end. Raise VolumeFailed."""
-        done = 0
-        while done < len(buffer) and offset + done < self.size_bytes:
-            at = offset + done - self._start
-            if not 0 <= at < len(self._window):
-                wanted = max(len(buffer) - done, _CHUNK_BYTES)
-                self._window, _size = self._volume.read_piece(self._path, offset + done, wanted)
-                self._start, at = offset + done, 0
-                if not self._window:
-                    break
-            piece = self._window[at : at + len(buffer) - done]
-            buffer[done : done + len(piece)] = piece
-            done += len(piece)
-        return done
-
-    def will_need(self, offset: int, size_bytes: int) -> None:
-        """Nothing: a piece is read ahead with each request."""
-
-    def close(self) -> None:
-        """Let go of what was read; once more does nothing."""
-        self._window = b""
 
 
 def identity_at(location: str, options: Mapping[str, Any], credentials: Path) -> VolumeIdentity | None:

@@ -23,6 +23,7 @@ from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.incoming import ReceivedFile
 from pacs.storage.kinds import FileStatus, Kind, Room, ToPut
 from pacs.storage.promises import NFS, SMB
+from pacs.storage.reading import PieceFile
 from pacs.storage.share_incoming import ShareIncoming
 from pacs.storage.share_mount import require_share
 from pacs.storage.share_place import identity_of, require_options
@@ -152,9 +153,9 @@ class ShareVolume:
             for number, each in enumerate(outcomes)
         ]
 
-    def open(self, path: str) -> ShareFile:
+    def open(self, path: str) -> PieceFile:
         """Open a file for reading. Raise NotFound."""
-        return ShareFile(self, path)
+        return PieceFile(self, path, _CHUNK_SIZE_BYTES)
 
     def read(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """A file's bytes in chunks, from an offset [bytes]. Raise NotFound."""
@@ -262,39 +263,6 @@ class ShareVolume:
         if found != self.identity:
             kind = ForeignVolume if found.appliance_id != self.identity.appliance_id else VolumeMissing
             raise kind(f"Another volume came to {self.location}. Mount the share of {self.volume_id}.")
-
-
-class ShareFile:
-    """A file of a share that is being read; nothing of the share is held open for it."""
-
-    def __init__(self, volume: ShareVolume, path: str) -> None:
-        """Open a file. Raise NotFound."""
-        self._volume, self._path = volume, path
-        self._start = 0
-        self._window, self.size_bytes = volume.read_piece(path, 0, _CHUNK_SIZE_BYTES)
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill the buffer from an offset [bytes]; return how much came: less only at the end. Raise VolumeFailed."""
-        done = 0
-        while done < len(buffer) and offset + done < self.size_bytes:
-            at = offset + done - self._start
-            if not 0 <= at < len(self._window):
-                size_bytes = max(len(buffer) - done, _CHUNK_SIZE_BYTES)
-                self._window, _ = self._volume.read_piece(self._path, offset + done, size_bytes)
-                self._start, at = offset + done, 0
-                if not self._window:
-                    break
-            piece = self._window[at : at + len(buffer) - done]
-            buffer[done : done + len(piece)] = piece
-            done += len(piece)
-        return done
-
-    def will_need(self, offset: int, size_bytes: int) -> None:
-        """Nothing: a piece is read ahead with each request."""
-
-    def close(self) -> None:
-        """Let go of what was read; once more does nothing."""
-        self._window = b""
 
 
 def _send_chunks(process: Process, chunks: Iterable[bytes | memoryview]) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pacs.errors import PacsError
 from pacs.storage import durable
 from pacs.storage.incoming import ReceivedFile
-from pacs.storage.kinds import ToPut
+from pacs.storage.kinds import ToPut, Volume
 
 if TYPE_CHECKING:
     from pacs.storage.files import LocalVolume
@@ -111,3 +112,17 @@ def _give_names_at_once(
 def _discard(volume: LocalVolume, received: Iterable[ReceivedFile]) -> None:
     for each in received:
         volume.discard(each)
+
+
+def put_each(volume: Volume, files: Sequence[ToPut], at_once: int) -> list[bytes | PacsError]:
+    """Put files one by one, some at once, where nothing is shared between them: a bucket, a server. Beside each its
+    SHA-256, or why it is not there."""
+
+    def put(file: ToPut) -> bytes | PacsError:
+        try:
+            return volume.put(file.path, file.chunks, file.size_bytes)
+        except PacsError as error:
+            return error
+
+    with ThreadPoolExecutor(at_once, "put") as threads:
+        return list(threads.map(put, files))
