@@ -84,16 +84,17 @@ def image_findings(image: Image) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FirstBoot:
-    """The image booted for the first time. volumes_with_data: as the machine's policy sees them right after it."""
+    """The image booted for the first time. stored_files: what counts as data on its volumes right after it."""
 
     container: Container
-    volumes_with_data: str
+    stored_files: str
 
 
-_WHICH_HAVE_DATA = """
+_WHAT_IS_STORED = """
 from pathlib import Path
-from pacs.machine.survey import has_data
-print([role for role in ("state", "tier1", "tier2") if has_data(Path("/srv/pacs", role), role == "state")])
+from pacs.machine.survey import stored_files
+for role in ("state", "tier1", "tier2"):
+    print(*stored_files(Path("/srv/pacs", role), role == "state"))
 """
 
 
@@ -113,5 +114,5 @@ def first_boot(image: Image, image_findings: dict[str, str]) -> FirstBoot:
     (seed / "user-data").write_text("#cloud-config\n" + json.dumps({"users": [user], "write_files": [setting]}) + "\n")
     (seed / "meta-data").write_text(json.dumps({"instance-id": "roles", "local-hostname": "pacs-roles"}) + "\n")
     container.boot(timeout_s=120)
-    (container.root / "root/which.py").write_text(_WHICH_HAVE_DATA)
-    return FirstBoot(container, container.run("/opt/pacs/venv/bin/python /root/which.py").strip())
+    (container.root / "root/what.py").write_text(_WHAT_IS_STORED)
+    return FirstBoot(container, container.run("/opt/pacs/venv/bin/python /root/what.py").strip())
