@@ -22,7 +22,7 @@ from pacs.net.selftest_run import Selftest, Step
 
 _KEPT = 200
 #: How long a selftest may take [s]: one that hangs has found something. And how long its cleaning up may take then.
-_LIMIT_S, _CLEAN_S = 300.0, 60.0
+_LIMIT_S, _CLEAN_S = 600.0, 60.0
 
 
 def selftest(
