@@ -69,8 +69,8 @@ class ApplianceServer:
         return self.data / "postgresql" / "17" / "main"
 
     def as_service(self) -> AbstractContextManager[None]:
-        """The user `pacs`."""
-        return acting_as_owner(self.data / "config")
+        """The user `pacs`, whose the journal is; most other folders of the state are root's (pacs/machine/claim.py)."""
+        return acting_as_owner(self.data / "journal")
 
     def start(self) -> None:
         """Start the database."""
