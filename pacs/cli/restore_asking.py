@@ -1,4 +1,4 @@
-"""What is asked before a restore: is the old appliance gone, or is this a trial beside it?
+"""What is asked before a restore: is the old appliance gone, or a trial beside it?
 
 A restore stops the appliance that wrote to the repository. One that wrote there a moment ago is alive, as far as
 anybody can see from here: then it is stopped by a person's word only.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime, timedelta
 
-import click
 import typer
 
 from pacs import clock
@@ -60,20 +59,21 @@ def is_trial(source: Source, begun: Begun | None, trial: bool, gone: bool, yes: 
 
 def _asked(needs_word: bool) -> bool:
     if needs_word:
-        said = typer.prompt(
-            "Is the old appliance gone for good, or is this a trial beside it? (gone, trial)",
-            type=click.Choice(["gone", "trial"]),
-            show_choices=False,
+        return (
+            _choice("Is the old appliance gone for good, or a trial beside it?", ("gone", "trial")) == "trial"
         )
-        return bool(said == "trial")
-    said = typer.prompt(
-        "Restore this onto this appliance: to be the archive from now on, or as a trial? (archive, trial, no)",
-        type=click.Choice(["archive", "trial", "no"]),
-        show_choices=False,
-    )
+    said = _choice("Restore this onto this appliance: to be the archive, or as a trial?", ("archive", "trial", "no"))
     if said == "no":
         raise typer.Abort
-    return bool(said == "trial")
+    return said == "trial"
+
+
+def _choice(question: str, answers: tuple[str, ...]) -> str:
+    """One of the answers, asked for until it is one. Raise typer.Abort where nothing more is typed."""
+    while True:
+        said = str(typer.prompt(f"{question} ({', '.join(answers)})")).strip().lower()
+        if said in answers:
+            return said
 
 
 def _is_recent(at: datetime) -> bool:
