@@ -127,7 +127,9 @@ class Lineage:
         found: dict[str, tuple[str, Mark | None]] = {}
         for row in self._rows():
             volume = self.volumes.by_id.get(row.volume_id)
-            if volume is not None and (all_of or self._is_due(row.volume_id)):
+            # One that was away and is back is looked at at once: nothing is shipped to it before.
+            is_new = row.volume_id not in self._looked_at
+            if volume is not None and (all_of or is_new or self._is_due(row.volume_id)):
                 try:
                     found[row.volume_id] = (f"volume {row.name}", read_mark(volume))
                 except PacsError as error:

@@ -59,9 +59,7 @@ def is_trial(source: Source, begun: Begun | None, trial: bool, gone: bool, yes: 
 
 def _asked(needs_word: bool) -> bool:
     if needs_word:
-        return (
-            _choice("Is the old appliance gone for good, or a trial beside it?", ("gone", "trial")) == "trial"
-        )
+        return _choice("Is the old appliance gone for good, or a trial beside it?", ("gone", "trial")) == "trial"
     said = _choice("Restore this onto this appliance: to be the archive, or as a trial?", ("archive", "trial", "no"))
     if said == "no":
         raise typer.Abort

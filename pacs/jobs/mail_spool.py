@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs import clock
-from pacs.errors import PacsError, UsageError
+from pacs.errors import PacsError
 from pacs.jobs.mail_settings import MailSettings, certificate_file, password_of
 from pacs.model.mail_matters import Told
 from pacs.storage import durable
@@ -63,9 +63,9 @@ class Spool:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the spool. Raise UsageError if another one does."""
+        """Hold the spool. Raise MailFailed if another one does."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        with holding(self.folder, UsageError("Mails are being sent just now. Try again in a minute.")):
+        with holding(self.folder, MailFailed("Mails are being sent just now. Try again in a minute.")):
             yield
 
     def state(self) -> MailState:

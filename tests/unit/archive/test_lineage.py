@@ -10,6 +10,7 @@ from pacs.model.lineage import Mark
 from pacs.storage.files import LocalVolume
 from pacs.storage.lineage import LineageFiles, read_mark, write_mark
 from pacs.storage.volume import create_identity
+from tests.repository import add_folder
 
 
 def lineage_of(instance: Instance) -> Lineage:
@@ -78,6 +79,19 @@ def test_a_higher_epoch_fences_and_its_mark_is_left(instance: Instance) -> None:
     assert read_mark(volume) == theirs
     assert lineage.files.highest_epoch() == mine.epoch + 1
     assert not lineage.may_ship(volume.volume_id)
+
+
+def test_a_repository_that_was_away_is_looked_at_as_soon_as_it_is_back(instance: Instance, tmp_path: Path) -> None:
+    repository = add_folder(instance, tmp_path / "repository").repository
+    lineage = lineage_of(instance)
+    for is_there in (True, False, True):
+        if not is_there:
+            (tmp_path / "repository").rename(tmp_path / "away")
+        elif (tmp_path / "away").exists():
+            (tmp_path / "away").rename(tmp_path / "repository")
+        instance.volumes.refresh()
+        lineage.beat()
+        assert lineage.may_ship(repository.volume_id) is is_there
 
 
 def test_a_mark_that_cannot_be_read_is_noticed_and_written_anew(instance: Instance) -> None:
