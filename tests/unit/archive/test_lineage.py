@@ -37,6 +37,14 @@ def test_marks_go_on_and_a_start_more_is_nothing_new(instance: Instance) -> None
     assert not lineage.may_ship("one that was never looked at")
 
 
+def test_a_mark_says_on_which_timeline_the_log_was(instance: Instance) -> None:
+    """So that a state that was put back twice to the same moment begins a timeline that was never used."""
+    lineage = lineage_of(instance)
+    lineage.beat()
+    lineage.beat()
+    assert {mark.timeline for volume in instance.volumes.all() if (mark := read_mark(volume))} == {1}
+
+
 def test_an_epoch_begins_and_nothing_seems_to_have_gone_back(instance: Instance) -> None:
     lineage_of(instance).beat()
     mark = begin_epoch(instance.settings.data)
