@@ -25,6 +25,8 @@ COMMANDS = {
     "dev": "dev",
     "check": "operate",
     "selftest": "selftest",
+    "support-bundle": "support_bundle",
+    "fleet": "fleet",
     "restore": "restore",
     "device": "device",
     "refusal": "device",
