@@ -1,4 +1,4 @@
-"""OpenSSH's SFTP server on loopback, for repositories there."""
+"""OpenSSH's server on loopback: for repositories over SFTP, and for appliances that are reached by SSH."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ SSHD = Path("/usr/sbin/sshd")
 
 @dataclass
 class SftpServer:
-    """An sshd that knows one key, and gives nothing but SFTP."""
+    """An sshd that knows one key, and gives nothing but SFTP, or commands too."""
 
     root: Path
+    gives_commands: bool = False
     port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -47,7 +48,7 @@ class SftpServer:
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.root}/host\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {self.root}/authorized\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
-            "Subsystem sftp internal-sftp\nForceCommand internal-sftp\n"
+            f"Subsystem sftp internal-sftp\n{'' if self.gives_commands else 'ForceCommand internal-sftp'}\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.root / "log").open("a") as log:
@@ -81,5 +82,16 @@ def sftp_server(tmp_path: Path) -> Iterator[SftpServer]:
         pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
     (tmp_path / "sshd").mkdir()
     server = SftpServer(tmp_path / "sshd").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def ssh_server(tmp_path: Path) -> Iterator[SftpServer]:
+    """One that gives commands, as an appliance does."""
+    if not SSHD.exists():
+        pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
+    (tmp_path / "ssh").mkdir()
+    server = SftpServer(tmp_path / "ssh", gives_commands=True).start()
     yield server
     server.stop()

@@ -58,7 +58,7 @@ port data directory has wrong ownership.
 """
 
 _OTHERS = """
-kernel: EXT4-fs error, I/O error, dev, sector, op READ WRITE FLUSH, Buffer I/O error on device, logical block, lost
+Errno. kernel: EXT4-fs error, I/O error, dev, sector, op READ WRITE FLUSH, Buffer I/O error on device, logical block, lost
 async page write, remounting filesystem read-only, Out of memory: Killed process, oom-kill, blk_update_request,
 critical medium error, task blocked for more than seconds, nfs: server not responding, still trying, timed out, CIFS:
 VFS, XFS, corruption. nginx: emerg alert crit error warn notice info. connect() failed, upstream, client, server,
@@ -90,8 +90,8 @@ def _of_source(top: Path) -> tuple[list[str], list[str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in descriptions:
                 texts.append(node.value)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-                identifiers.append(node.name)
+            elif isinstance(node, ast.FunctionDef) or (isinstance(node, ast.ClassDef) and not node.name.istitle()):
+                identifiers.append(node.name)  # a class of one word may be a name, too
     return texts, identifiers
 
 

@@ -123,7 +123,7 @@ class Redactor:
 
 def _begins_sentence(text: str, start: int) -> bool:
     before = text[:start].rstrip(" \n\t`")
-    return not before or before[-1] in ".:!?;→"
+    return not before or before[-1] in ".:!?;→]"
 
 
 def _punctuation(text: str) -> str:

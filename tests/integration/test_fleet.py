@@ -1,0 +1,183 @@
+"""`pacs fleet`: instances behind a real sshd, from one inventory that Ansible reads."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pacs.errors import NotFound, SettingsError
+from pacs.fleet.host_keys import UnknownHostKey
+from pacs.fleet.inventory import Appliance, appliances
+from pacs.fleet.node import Node, NodeFailed, Unreachable
+from tests.sftp_server import SftpServer
+from tests.workstation import REPOSITORY, Workstation
+
+
+@pytest.fixture
+def workstation(tmp_path: Path, ssh_server: SftpServer, new_instance: Callable[[], Path]) -> Workstation:
+    """With one appliance, north, whose key is known."""
+    (tmp_path / "workstation").mkdir()
+    made = Workstation(tmp_path / "workstation", ssh_server)
+    made.add("north", new_instance())
+    made.know()
+    return made
+
+
+def test_status_says_how_all_are_and_who_cannot_be_reached(workstation: Workstation) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # nobody answers there in the name of ssh
+        port = taken.getsockname()[1]
+    workstation.add("south", Path("/nowhere"), ansible_port=port)
+    workstation.add("west", Path("/nowhere"))
+    done = workstation.fleet("status")
+    assert done.returncode == 2, done.stderr
+    table = {line.split()[0]: line for line in done.stdout.splitlines()[:4]}
+    assert "WARNING" in table["north"] and "no repository is named" in table["north"]
+    assert "UNREACHABLE" in table["south"] and "CRITICAL" in table["west"]
+    assert f"south (127.0.0.1) cannot be reached: {os.strerror(111)}" in done.stdout
+    assert "  WARNING  backup      there is no backup" in done.stdout
+    only = workstation.fleet("status", "north", "--json")
+    (found,) = json.loads(only.stdout)
+    assert only.returncode == 1 and (found["name"], found["severity"]) == ("north", "warning") and found["version"]
+    assert {each["name"] for each in found["checks"]} >= {"database", "volumes"}
+
+
+def test_a_host_that_is_not_known_is_not_told_anything(workstation: Workstation) -> None:
+    workstation.known_hosts.unlink()
+    done = workstation.fleet("status")
+    assert done.returncode == 2 and "UNREACHABLE" in done.stdout and "is not known: ssh-ed25519 SHA256:" in done.stdout
+    assert not workstation.known_hosts.exists()
+    asked: list[tuple[str, str, str]] = []
+
+    def ask(host: str, kind: str, shown: str) -> bool:
+        asked.append((host, kind, shown))
+        return len(asked) > 1
+
+    with Node(workstation.appliance("north"), ask) as node, pytest.raises(UnknownHostKey):
+        node.pacs("version")
+    assert not workstation.known_hosts.exists()
+    with Node(workstation.appliance("north"), ask) as node:
+        assert node.pacs("version").exit_code == 0
+    said = subprocess.run(
+        ["ssh-keygen", "-l", "-f", workstation.server.root / "host.pub"], capture_output=True, text=True, check=True
+    )
+    assert asked[0] == asked[1] == (f"[127.0.0.1]:{workstation.server.port}", "ssh-ed25519", said.stdout.split()[1])
+    assert stat.S_IMODE(workstation.known_hosts.stat().st_mode) == 0o600
+    with Node(workstation.appliance("north")) as node:  # from now on it is known, to ssh as well
+        assert node.pacs("version").exit_code == 0
+    words = [
+        "-o",
+        f"UserKnownHostsFile={workstation.known_hosts}",
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "-o",
+        "BatchMode=yes",
+    ]
+    words += ["-i", str(workstation.server.root / "client"), "-p", str(workstation.server.port)]
+    subprocess.run(["ssh", "-F", "none", *words, f"{getpass.getuser()}@127.0.0.1", "true"], check=True)
+
+
+def test_a_host_with_another_key_is_not_told_anything(workstation: Workstation) -> None:
+    workstation.know("client")
+    before = workstation.known_hosts.read_bytes()
+    with (
+        Node(workstation.appliance("north"), lambda *_words: True) as node,
+        pytest.raises(Unreachable, match="ANOTHER host key"),
+    ):
+        node.pacs("version")
+    assert workstation.known_hosts.read_bytes() == before
+
+
+def test_a_key_that_is_not_let_in(workstation: Workstation) -> None:
+    (workstation.server.root / "authorized").write_text("")
+    done = workstation.fleet("status")
+    assert done.returncode == 2 and f"does not let {getpass.getuser()} in" in done.stdout
+
+
+def test_what_goes_wrong_there_is_told(workstation: Workstation) -> None:
+    with Node(workstation.appliance("north")) as node:
+        assert node.shell("printf 'a\\377\\r\\n\\0b'").output == b"a\xff\r\n\0b", "bytes come as they are"
+        assert node.shell("cat", given="word\n").output == b"word\n"
+        done = node.shell("printf 'bad \\033[31m\\nred' >&2; exit 3")
+        assert (done.exit_code, done.said) == (3, "bad  [31m red")
+        with pytest.raises(NodeFailed, match="ended with 2"):
+            node.json("drill", "nonsense")
+        with pytest.raises(Unreachable, match="gave no answer for"):
+            node.shell("exec sleep 60", timeout_s=0.5)
+        with pytest.raises(Unreachable, match="was lost"):
+            node.shell("kill -9 $PPID")
+        assert node.pacs("version").exit_code == 0, "it is reached again"
+
+
+def test_a_drill_that_does_not_prove_anything(workstation: Workstation) -> None:
+    workstation.add("south", Path("/nowhere"))
+    done = workstation.fleet("drill", "--at-once", "2")
+    assert done.returncode == 17 and "2 of 2 did not: north, south" in done.stderr
+    lines = done.stdout.splitlines()
+    assert sorted(line.split(": ")[0] for line in lines) == ["FAILED  north", "FAILED  south"]
+    assert all("`pacs drill run` ended with" in line for line in lines)
+
+
+def test_bundles_are_fetched_whole_or_not_at_all(workstation: Workstation, tmp_path: Path) -> None:
+    to = tmp_path / "bundles" / "of today"
+    workstation.add("../west", Path("/nowhere"), pacs_command="echo nothing like an archive #")
+    done = workstation.fleet("support-bundle", "--to", str(to))
+    assert done.returncode == 17 and "FAILED  ../west: " in done.stdout and "gave no archive" in done.stdout
+    (file,) = to.iterdir()
+    assert file.name.startswith("north-") and file.name.endswith(".tar.gz") and str(file) in done.stdout
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    listed = subprocess.run(["tar", "-tzf", file], capture_output=True, text=True, check=True).stdout.split()
+    assert "pacs-support/about.json" in listed and "pacs-support/database.json" in listed
+
+
+# --- the inventory ----------------------------------------------------------------------------------------------------
+
+
+def test_the_example_is_read() -> None:
+    (found,) = appliances(REPOSITORY / "inventories" / "production.example")
+    assert found == Appliance("pacs.example.org", "pacs.example.org", None, "admin")
+
+
+def test_groups_and_variables_of_ansible_count(tmp_path: Path) -> None:
+    (tmp_path / "hosts.ini").write_text(
+        "[appliance:children]\nnorth\nsouth\n[north]\na ansible_host=10.0.0.1 ansible_port=2222\n[south]\nb\na\n"
+        "[appliance:vars]\nansible_user=admin\npacs_command=doas pacs\n[others]\nc\n"
+    )
+    found = appliances(tmp_path / "hosts.ini")
+    assert found == [
+        Appliance("a", "10.0.0.1", 2222, "admin", command="doas pacs"),
+        Appliance("b", "b", None, "admin", command="doas pacs"),
+    ]
+    assert [each.name for each in appliances(tmp_path / "hosts.ini", ("b",))] == ["b"]
+    with pytest.raises(NotFound, match="no appliance c in the inventory"):
+        appliances(tmp_path / "hosts.ini", ("c",))
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ("ansible_ssh_common_args='-o StrictHostKeyChecking=no'", "StrictHostKeyChecking=no"),
+        ("ansible_ssh_extra_args='-J jump'", "ssh option -J"),
+        ("ansible_password=secret", "password in the inventory"),
+    ],
+)
+def test_what_would_be_less_safe_than_it_looks_is_refused(tmp_path: Path, variables: str, said: str) -> None:
+    (tmp_path / "hosts.ini").write_text(f"[appliance]\na {variables}\n")
+    with pytest.raises(SettingsError, match=said) as refused:
+        appliances(tmp_path / "hosts.ini")
+    assert "secret" not in str(refused.value)
+
+
+def test_an_inventory_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all:\n  hosts:\n    a:\n")
+    with pytest.raises(SettingsError, match="no host in the inventory's group `appliance`"):
+        appliances(tmp_path / "hosts.yml")
+    with pytest.raises(NotFound, match="no inventory"):
+        appliances(tmp_path / "other.yml")
