@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 class FleetFailed(PacsError):
     """Not every appliance did it. The lines above say which did not, and why."""
 
-    exit_code = 17
+    exit_code = 23
 
 
 @fleet.command("status")
@@ -64,7 +64,7 @@ def fleet_drill(
     at_once: Annotated[int, typer.Option(min=1, help="On how many appliances at once.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Have every appliance prove that a restore works, as it does each night. Ends with 17 if one does not."""
+    """Have every appliance prove that a restore works, as it does each night. Ends with 23 if one does not."""
     chosen = _chosen(inventory, names)
     from pacs.fleet.errands import drill
 
@@ -78,7 +78,7 @@ def fleet_support_bundle(
     inventory: Inventory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a support bundle from every appliance. Ends with 17 if one gives none."""
+    """Fetch a support bundle from every appliance. Ends with 23 if one gives none."""
     chosen = _chosen(inventory, names)
     from pacs.fleet.errands import fetch_bundle
 
@@ -88,6 +88,33 @@ def fleet_support_bundle(
         raise UsageError(f"{to} cannot be made: {error.strerror}. Name another folder.") from error
     now = clock.now()
     _report(chosen, lambda node: fetch_bundle(node, to, now), len(chosen), as_json)
+
+
+@fleet.command("upgrade")
+def fleet_upgrade(
+    file: Annotated[Path, typer.Argument(help="pacs-appliance-VERSION.upgrade of the release.")],
+    names: Names = None,
+    inventory: Inventory = None,
+    patience: Annotated[int, typer.Option(min=1, help="Minutes that an appliance has to be back.")] = 90,
+) -> None:
+    """Upgrade every appliance, one after the other, and end at the first that does not pass its selftest: the others
+    stay as they are."""
+    chosen = _chosen(inventory, names)
+    from pacs.fleet.node import Node
+    from pacs.fleet.upgrade import Upgrade
+
+    work = Upgrade(file, _tell, threading.Event().wait, patience * 60.0)
+    for number, appliance in enumerate(chosen):
+        with Node(appliance, _ask()) as node:
+            outcome = work.run(node)
+        typer.echo(f"{'done' if outcome.succeeded else 'FAILED':8}{outcome.name}: {outcome.message}")
+        if not outcome.succeeded:
+            left = ", ".join(each.name for each in chosen[number + 1 :])
+            raise FleetFailed(f"It ends here. {f'Not touched: {left}.' if left else 'It was the last one.'}")
+
+
+def _tell(name: str, what: str) -> None:
+    typer.echo(f"{clock.now():%H:%M:%S}  {name}: {what}")
 
 
 def _report(chosen: list[Appliance], errand: Callable[[Node], Outcome], at_once: int, as_json: bool) -> None:

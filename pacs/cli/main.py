@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "operate",
     "selftest": "selftest",
     "support-bundle": "support_bundle",
+    "holdings": "holdings",
     "fleet": "fleet",
     "restore": "restore",
     "device": "device",

@@ -29,7 +29,7 @@ Ask = Callable[[str, str, str], bool]
 class UnknownHostKey(PacsError):
     """The host's key is not known. Compare it with the appliance's screen, then connect from a terminal."""
 
-    exit_code = 14
+    exit_code = 20
 
 
 class AskingPolicy(MissingHostKeyPolicy):

@@ -43,6 +43,8 @@ class Appliance:
     #: An ssh_config(5) of its own, and where known host keys are; None: the user's.
     ssh_config: Path | None = None
     known_hosts: Path | None = None
+    #: A folder there that the user may write to, with room for an upgrade file; `.`: the user's own.
+    upload_folder: str = "."
 
 
 def appliances(inventory: Path | None, names: tuple[str, ...] = ()) -> list[Appliance]:
@@ -110,6 +112,7 @@ def _appliance(name: str, variables: Mapping[str, Any]) -> Appliance:
         str(variables.get("pacs_command") or COMMAND),
         config,
         known_hosts,
+        str(variables.get("pacs_upload_folder") or Appliance.upload_folder).rstrip("/"),
     )
 
 

@@ -35,13 +35,13 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 class Unreachable(PacsError):
     """The appliance cannot be reached. Is it on, and is its address right in the inventory?"""
 
-    exit_code = 15
+    exit_code = 21
 
 
 class NodeFailed(PacsError):
     """The appliance did not do what it was asked for. What it said stands above."""
 
-    exit_code = 16
+    exit_code = 22
 
 
 @dataclass(frozen=True)

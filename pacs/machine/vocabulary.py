@@ -58,8 +58,8 @@ port data directory has wrong ownership.
 """
 
 _OTHERS = """
-Errno. kernel: EXT4-fs error, I/O error, dev, sector, op READ WRITE FLUSH, Buffer I/O error on device, logical block, lost
-async page write, remounting filesystem read-only, Out of memory: Killed process, oom-kill, blk_update_request,
+Errno. kernel: EXT4-fs error, I/O error, dev, sector, op READ WRITE FLUSH, Buffer I/O error on device, logical block,
+lost async page write, remounting filesystem read-only, Out of memory: Killed process, oom-kill, blk_update_request,
 critical medium error, task blocked for more than seconds, nfs: server not responding, still trying, timed out, CIFS:
 VFS, XFS, corruption. nginx: emerg alert crit error warn notice info. connect() failed, upstream, client, server,
 request, host, referrer, worker process exited on signal, bind() to failed, connection refused while connecting to

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import socket
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from pacs.errors import NotFound, SettingsError
+from pacs.fleet.errands import Outcome
 from pacs.fleet.host_keys import UnknownHostKey
 from pacs.fleet.inventory import Appliance, appliances
 from pacs.fleet.node import Node, NodeFailed, Unreachable
+from pacs.fleet.upgrade import Upgrade
 from tests.sftp_server import SftpServer
 from tests.workstation import REPOSITORY, Workstation
 
@@ -119,7 +122,7 @@ def test_what_goes_wrong_there_is_told(workstation: Workstation) -> None:
 def test_a_drill_that_does_not_prove_anything(workstation: Workstation) -> None:
     workstation.add("south", Path("/nowhere"))
     done = workstation.fleet("drill", "--at-once", "2")
-    assert done.returncode == 17 and "2 of 2 did not: north, south" in done.stderr
+    assert done.returncode == 23 and "2 of 2 did not: north, south" in done.stderr
     lines = done.stdout.splitlines()
     assert sorted(line.split(": ")[0] for line in lines) == ["FAILED  north", "FAILED  south"]
     assert all("`pacs drill run` ended with" in line for line in lines)
@@ -129,7 +132,7 @@ def test_bundles_are_fetched_whole_or_not_at_all(workstation: Workstation, tmp_p
     to = tmp_path / "bundles" / "of today"
     workstation.add("../west", Path("/nowhere"), pacs_command="echo nothing like an archive #")
     done = workstation.fleet("support-bundle", "--to", str(to))
-    assert done.returncode == 17 and "FAILED  ../west: " in done.stdout and "gave no archive" in done.stdout
+    assert done.returncode == 23 and "FAILED  ../west: " in done.stdout and "gave no archive" in done.stdout
     (file,) = to.iterdir()
     assert file.name.startswith("north-") and file.name.endswith(".tar.gz") and str(file) in done.stdout
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -181,3 +184,110 @@ def test_an_inventory_that_is_none(tmp_path: Path) -> None:
         appliances(tmp_path / "hosts.yml")
     with pytest.raises(NotFound, match="no inventory"):
         appliances(tmp_path / "other.yml")
+
+
+# --- upgrades: an appliance's `pacs` is stood in for by a script, as a slot is only written on an appliance -----------
+
+_STAND_IN = """#!/bin/sh
+# What an appliance does when it is upgraded, as far as it is seen by SSH; $1 is where it keeps what it knows.
+cd "$1"; shift
+say() { echo "$*" >>said; }
+record() { printf '{"record_id": "%s", "outcome": "%s", "why": "%s"}' "$1" "$2" "$3" >record; }
+case "$1 $2" in
+"upgrade status")
+    # An upgrade ends while nobody looks: the first time it has not begun, then it runs, then it is over.
+    if [ -e restarting ]; then rm restarting; exit 7; fi
+    if grep -qs '"outcome": ""' record; then
+        [ -e seen ] && { [ "$(cat outcome)" != passed ] || cp version.next version; record 2 "$(cat outcome)" why; }
+        touch seen
+    fi
+    printf '{"running": {"version": "%s"}, "record": %s}\\n' "$(cat version)" "$(cat record)" ;;
+"upgrade apply") say "apply $(sha256sum <"$3" | cut -c1-8)"; record 2 ""; touch restarting; kill -9 $PPID ;;
+"version ") cat version ;;
+"check --json") echo '[{"name": "volumes", "severity": "'"$(cat severity)"'", "message": "of it", "hint": ""}]' ;;
+"selftest ") say selftest ;;
+*) exit 99 ;;
+esac
+"""
+
+
+@pytest.fixture
+def upgradable(workstation: Workstation, tmp_path: Path) -> Workstation:
+    """Three appliances of version 1, and a file that brings version 2."""
+    workstation.hosts.clear()
+    (tmp_path / "stand-in").write_text(_STAND_IN)
+    for name in ("east", "north", "south"):
+        folder = tmp_path / name
+        (folder / "uploads").mkdir(parents=True)
+        for file, content in {
+            "version": "1", "version.next": "2", "severity": "warning", "outcome": "passed", "record": "null",
+        }.items():  # fmt: skip
+            (folder / file).write_text(content)
+        command = f"sh {tmp_path}/stand-in {folder}"
+        workstation.add(name, folder, pacs_command=command, pacs_upload_folder=f"{folder}/uploads")
+    (tmp_path / "manifest.json").write_text('{"version": "2"}')
+    subprocess.run(["tar", "-C", tmp_path, "-cf", tmp_path / "file.upgrade", "manifest.json"], check=True)
+    return workstation
+
+
+def said(folder: Path) -> list[str]:
+    return (folder / "said").read_text().splitlines() if (folder / "said").exists() else []
+
+
+def upgrade(workstation: Workstation, folder: Path, *names: str) -> list[Outcome]:
+    """As `pacs fleet upgrade` does it, without its waiting."""
+    work = Upgrade(folder / "file.upgrade", lambda *_words: None, lambda _seconds: None, 60)
+    outcomes = []
+    for appliance in appliances(workstation.inventory, names):
+        with Node(appliance) as node:
+            outcomes.append(work.run(node))
+    return outcomes
+
+
+def test_an_upgrade_goes_from_one_to_the_next(upgradable: Workstation, tmp_path: Path) -> None:
+    (tmp_path / "north" / "version").write_text("2")
+    assert [each.message for each in upgrade(upgradable, tmp_path, "east", "north")] == ["runs 2", "runs 2 already"]
+    digest = hashlib.sha256((tmp_path / "file.upgrade").read_bytes()).hexdigest()
+    assert said(tmp_path / "east") == [f"apply {digest[:8]}", "selftest"]
+    assert said(tmp_path / "north") == ["selftest"]
+    assert list((tmp_path / "east" / "uploads").iterdir()) == [], "the file does not stay there"
+
+
+def test_an_upgrade_that_was_killed_goes_on(upgradable: Workstation, tmp_path: Path) -> None:
+    digest = hashlib.sha256((tmp_path / "file.upgrade").read_bytes()).hexdigest()
+    (tmp_path / "east" / "uploads" / f"pacs-{digest[:16]}.upgrade").write_bytes(b"half of it")
+    (tmp_path / "north" / "record").write_text('{"record_id": "2", "outcome": "", "why": ""}')
+    outcomes = upgrade(upgradable, tmp_path, "east", "north")
+    assert [(each.succeeded, each.message) for each in outcomes] == [(True, "runs 2"), (True, "runs 2")]
+    assert said(tmp_path / "east") == [f"apply {digest[:8]}", "selftest"]
+    assert said(tmp_path / "north") == ["selftest"], "what was applied is not applied again"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("severity", "critical", "It is not well, and was left as it is. volumes: of it"),
+        ("outcome", "rolled back", "The upgrade did not pass, and it works as before: rolled back: why"),
+        ("version.next", "1", "does not run 2"),
+    ],
+)
+def test_one_that_does_not_come_through_it(
+    upgradable: Workstation, tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    (tmp_path / "east" / file).write_text(content)
+    (outcome,) = upgrade(upgradable, tmp_path, "east")
+    assert not outcome.succeeded and message in outcome.message
+
+
+def test_the_others_stay_as_they_are(upgradable: Workstation, tmp_path: Path) -> None:
+    (tmp_path / "east" / "severity").write_text("critical")
+    done = upgradable.fleet("upgrade", str(tmp_path / "file.upgrade"))
+    assert done.returncode == 23
+    assert "FAILED  east: " in done.stdout and "Not touched: north, south." in done.stderr
+    assert said(tmp_path / "north") == said(tmp_path / "south") == []
+
+
+def test_what_is_no_upgrade_file_goes_nowhere(upgradable: Workstation, tmp_path: Path) -> None:
+    (tmp_path / "file.upgrade").write_bytes(b"something else")
+    done = upgradable.fleet("upgrade", str(tmp_path / "file.upgrade"))
+    assert done.returncode == 2 and "is no upgrade file" in done.stderr

@@ -226,7 +226,7 @@ def test_there_is_no_patients_data_in_it(planted: tuple[Dev, list[str]], tmp_pat
 
 
 def test_it_says_what_helps(planted: tuple[Dev, list[str]], tmp_path: Path) -> None:
-    dev, _secrets_ = planted
+    dev, _all = planted
     line = "repository usb1 takes the log; it has a gap until a new backup is made"
     found = read(bundle_of(dev, **journal_of([line, "Main process exited, code=killed, status=9/KILL"], tmp_path)))
     about = json.loads(found["about.json"])
@@ -251,7 +251,7 @@ def test_it_says_what_helps(planted: tuple[Dev, list[str]], tmp_path: Path) -> N
 
 
 def test_secrets_and_names_in_settings_stay_here(planted: tuple[Dev, list[str]]) -> None:
-    dev, _secrets_ = planted
+    dev, _all = planted
     found = bundle_of(dev, PACS_AE_TITLE="ZWETSCHGENPACS", PACS_DATABASE=f"host={dev.data}/run dbname=pacs user=pacs")
     settings = json.loads(read(found)["settings.json"])
     assert (settings["ae_title"], settings["database"], settings["tier1"]) == ("set", "set", None)
