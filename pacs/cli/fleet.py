@@ -113,6 +113,28 @@ def fleet_upgrade(
             raise FleetFailed(f"It ends here. {f'Not touched: {left}.' if left else 'It was the last one.'}")
 
 
+@fleet.command("compare")
+def fleet_compare(
+    one: Annotated[str, typer.Argument(help="An appliance; it signs with the archive's key.")],
+    other: Annotated[str, typer.Argument(help="The one that is to hold the same.")],
+    to: Annotated[Path, typer.Option(help="The file that the certificate is written to.")],
+    inventory: Inventory = None,
+) -> None:
+    """Have two appliances read all that they hold, and get a signed certificate that it is the same. Ends with 10 if it
+    is not."""
+    first, second = _chosen(inventory, [one, other], 2)
+    from pacs.fleet.compare import compare
+    from pacs.fleet.node import Node
+
+    with Node(first, _ask()) as here, Node(second, _ask()) as there:
+        found = compare(here, there, _tell)
+    try:
+        to.write_bytes(found)
+    except OSError as error:
+        raise UsageError(f"{to} cannot be written: {error.strerror}. Run it again: all is read.") from error
+    typer.echo(f"They hold the same. The certificate is in {to}.")
+
+
 def _tell(name: str, what: str) -> None:
     typer.echo(f"{clock.now():%H:%M:%S}  {name}: {what}")
 
@@ -138,13 +160,17 @@ def _report(chosen: list[Appliance], errand: Callable[[Node], Outcome], at_once:
         raise FleetFailed(f"{len(failed)} of {len(found)} did not: {', '.join(failed)}. The reasons stand above.")
 
 
-def _chosen(inventory: Path | None, names: list[str] | None) -> list[Appliance]:
+def _chosen(inventory: Path | None, names: list[str] | None, number: int = 0) -> list[Appliance]:
+    """The appliances that are meant; of a number of them, if one is given."""
     if find_spec("fabric") is None:
         raise UsageError(
             "Fabric is not here: `pacs fleet` is run on a workstation, in a check-out of this repository after "
             "`make setup`. See docs/operate/fleet.md."
         )
-    return appliances(inventory, tuple(names or ()))
+    found = appliances(inventory, tuple(names or ()))
+    if number and len(found) != number:
+        raise UsageError("Name two different appliances of the inventory.")
+    return found
 
 
 def _ask() -> Ask | None:

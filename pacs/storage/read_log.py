@@ -52,7 +52,7 @@ class ReadLog:
 
     @contextmanager
     def reading(self, volume_id: str) -> Iterator[BinaryIO]:
-        """Where the lines of a reading go, in order. They count when the block ends; else the next one takes them up."""
+        """Where the lines of a reading go, in order. They count when it ends; else the next one takes them up."""
         whole, part = self.folder / f"{volume_id}.txt", self.folder / f"{volume_id}.part"
         if part.exists():
             joined = self.folder / f"{volume_id}.joined"

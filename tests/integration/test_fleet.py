@@ -6,21 +6,28 @@ import getpass
 import hashlib
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pacs.cli.instance import open_instance
 from pacs.errors import NotFound, SettingsError
 from pacs.fleet.errands import Outcome
 from pacs.fleet.host_keys import UnknownHostKey
 from pacs.fleet.inventory import Appliance, appliances
 from pacs.fleet.node import Node, NodeFailed, Unreachable
 from pacs.fleet.upgrade import Upgrade
+from pacs.storage.volume import create_identity, read_identity
+from tests.pages import PAGES, steps
+from tests.planting import store
 from tests.sftp_server import SftpServer
+from tests.synthetic import ct_study
 from tests.workstation import REPOSITORY, Workstation
 
 
@@ -138,6 +145,51 @@ def test_bundles_are_fetched_whole_or_not_at_all(workstation: Workstation, tmp_p
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     listed = subprocess.run(["tar", "-tzf", file], capture_output=True, text=True, check=True).stdout.split()
     assert "pacs-support/about.json" in listed and "pacs-support/database.json" in listed
+
+
+def test_what_two_hold_is_compared(workstation: Workstation, tmp_path: Path) -> None:
+    """The other one is a copy of the first, index and files, with an identity of its own."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    with open_instance(data) as instance:
+        store(instance, ct_study(1, 3))
+    (copy / "config").mkdir(parents=True)
+    shutil.copy(data / "config" / "pacs.toml", copy / "config")
+    ours = create_identity(copy, ("state",))
+    create_identity(tmp_path / "copy" / "tier1", ("tier1",), ours.appliance_id)
+    shutil.copytree(data / "tier1" / "objects", copy / "tier1" / "objects")
+    workstation.add("new", copy)
+    certificate = tmp_path / "equality.json"
+    done = workstation.fleet("compare", "north", "new", "--to", str(certificate))
+    assert done.returncode == 0, done.stdout + done.stderr
+    nodes = json.loads(certificate.read_bytes())["nodes"]
+    assert [node["appliance_id"] for node in nodes] == [read_identity(data).appliance_id, ours.appliance_id]
+    assert [(node["objects"], node["lacking"]) for node in nodes] == [(3, 0)] * 2
+    with Node(workstation.appliance("north")) as node:
+        assert b"Both nodes have read every object" in node.require("holdings", "verify", str(certificate))
+    next((copy / "tier1" / "objects").rglob("*.dcm")).unlink()
+    done = workstation.fleet("compare", "north", "new", "--to", str(tmp_path / "none"))
+    assert done.returncode == 10 and "has not read 1 of its 3 objects" in done.stderr
+    assert not (tmp_path / "none").exists()
+    assert workstation.fleet("compare", "north", "north", "--to", str(tmp_path / "none")).returncode == 2
+
+
+def test_the_page_as_it_is_written(workstation: Workstation, tmp_path: Path) -> None:
+    (tmp_path / "pacs").write_text(f'#!/bin/sh\nexec {sys.executable} -m pacs.cli.main "$@"\n')
+    (tmp_path / "pacs").chmod(0o755)
+    (tmp_path / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "sudo").chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY),
+        "ANSIBLE_INVENTORY": str(workstation.inventory), "PACS_DATA": str(tmp_path / "data"),
+    }  # fmt: skip
+    found = [step for page in ("fleet.md", "support-bundle.md") for step in steps(PAGES / page)]
+    assert len(found) == 4
+    for step in found:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", step.text], cwd=tmp_path, env=environment, check=False,
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == step.ends, f"{step}\n{done.stdout}{done.stderr}"
 
 
 # --- the inventory ----------------------------------------------------------------------------------------------------

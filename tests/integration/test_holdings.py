@@ -174,4 +174,5 @@ def test_by_its_commands(
     old.file(0).write_bytes(b"spoilt")
     with pytest.raises(DigestMismatch, match="1 files are not whole"):
         pacs("read")
+    assert capfd.readouterr().out.startswith("7 files are whole")
     assert json.loads(pacs("state", "--json"))["lacking"] == 1
