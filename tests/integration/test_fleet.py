@@ -155,7 +155,8 @@ def test_what_two_hold_is_compared(workstation: Workstation, tmp_path: Path) -> 
     (copy / "config").mkdir(parents=True)
     shutil.copy(data / "config" / "pacs.toml", copy / "config")
     ours = create_identity(copy, ("state",))
-    create_identity(tmp_path / "copy" / "tier1", ("tier1",), ours.appliance_id)
+    (copy / "tier1").mkdir()
+    create_identity(copy / "tier1", ("tier1",), ours.appliance_id)
     shutil.copytree(data / "tier1" / "objects", copy / "tier1" / "objects")
     workstation.add("new", copy)
     certificate = tmp_path / "equality.json"
