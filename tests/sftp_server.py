@@ -34,6 +34,10 @@ class SftpServer:
     def location(self, folder: Path) -> str:
         return f"sftp://{getpass.getuser()}@127.0.0.1:{self.port}{folder}"
 
+    def settings(self) -> str:
+        """Who may come in, and to what."""
+        return f"AuthorizedKeysFile {self.root}/authorized\nForceCommand internal-sftp\n"
+
     def start(self) -> SftpServer:
         for name in ("host", "client"):
             if not (self.root / name).exists():
@@ -46,8 +50,7 @@ class SftpServer:
         config = self.root / "config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.root}/host\nPidFile none\nStrictModes no\n"
-            f"AuthorizedKeysFile {self.root}/authorized\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
-            "Subsystem sftp internal-sftp\nForceCommand internal-sftp\n"
+            "UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n" + self.settings()
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.root / "log").open("a") as log:

@@ -41,6 +41,11 @@ class DevServer:
         """Where the database's cluster is."""
         return self._cluster.cluster
 
+    @property
+    def binaries(self) -> Path:
+        """PostgreSQL's programs."""
+        return self._cluster.binaries
+
     def as_service(self) -> AbstractContextManager[None]:
         """Whoever has the data directory."""
         return acting_as_owner(self.data)
@@ -66,6 +71,11 @@ class ApplianceServer:
     def cluster(self) -> Path:
         """Where the database's cluster is."""
         return self.data / "postgresql" / "17" / "main"
+
+    @property
+    def binaries(self) -> Path:
+        """PostgreSQL's programs."""
+        return Path("/usr/lib/postgresql/17/bin")
 
     def as_service(self) -> AbstractContextManager[None]:
         """The user `pacs`."""
@@ -93,6 +103,12 @@ def is_appliance(settings: Settings) -> bool:
     return bool(settings.database)
 
 
+def start_services() -> None:
+    """Start what works on an instance, on the appliance."""
+    _systemctl("start", *_START, "pacs-storage.target")
+    _systemctl("try-reload-or-restart", *_RELOAD)
+
+
 @contextlib.contextmanager
 def stopped(settings: Settings) -> Iterator[DevServer | ApplianceServer]:
     """What a restore works on, with nothing else at work on it in the block; afterwards the services run again.
@@ -103,8 +119,7 @@ def stopped(settings: Settings) -> Iterator[DevServer | ApplianceServer]:
         server = ApplianceServer(settings)
         _systemctl("stop", *_UNITS)
         yield server
-        _systemctl("start", *_START, "pacs-storage.target")
-        _systemctl("try-reload-or-restart", *_RELOAD)
+        start_services()
         return
     data = settings.data
     with locked(data):  # which also makes it an instance, if it is none yet
