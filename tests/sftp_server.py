@@ -50,7 +50,8 @@ class SftpServer:
         config = self.root / "config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.root}/host\nPidFile none\nStrictModes no\n"
-            "UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n" + self.settings()
+            "UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+            + self.settings()
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.root / "log").open("a") as log:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ class NodeServer(SftpServer):
     authorized: Path = Path()
 
     def settings(self) -> str:
-        return f"AuthorizedKeysFile {self.authorized}\nAllowTcpForwarding no\nAllowStreamLocalForwarding local\n"
+        return f"AuthorizedKeysFile {self.authorized}\nAllowTcpForwarding local\nAllowStreamLocalForwarding local\n"
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Node:
         """A machine that runs."""
         data, root = folder / name, folder / f"{name}-sshd"
         root.mkdir()
-        dev = Dev(data, {"PACS_RECEIVERS": "1", **environment}).start()
+        dev = Dev(data, {"PACS_RECEIVERS": "1", **environment}).start(timeout_s=240)
         server = NodeServer(root, authorized=data / "config" / "standby" / "authorized_keys")
         server.start()
         return cls(dev, server)
@@ -59,7 +62,7 @@ class Node:
         assert done.returncode == 0, done.stdout + done.stderr + self.dev.log()[-4000:]
         return done.stdout
 
-    def start_as_standby(self, timeout_s: float = 60) -> None:
+    def start_as_standby(self, timeout_s: float = 240) -> None:
         """Start `pacs dev` on a node that follows another."""
         before = len(self.dev.log())
         with (self.dev.data.parent / f"{self.dev.data.name}.log").open("a") as log:
@@ -70,7 +73,7 @@ class Node:
             )  # fmt: skip
         self.wait_for_line("ready as a standby", before, timeout_s)
 
-    def wait_for_line(self, words: str, before: int, timeout_s: float = 60) -> str:
+    def wait_for_line(self, words: str, before: int, timeout_s: float = 240) -> str:
         """Wait until `pacs dev` says something; return all that it said since."""
         ends = time.monotonic() + timeout_s
         while words not in (said := self.dev.log()[before:]):
@@ -79,6 +82,16 @@ class Node:
             assert self.dev.process.poll() is None, said[-4000:]
             time.sleep(0.05)
         return said
+
+    def promoted(self, *words: str) -> dict[str, Any]:
+        """Promote it; return what `pacs standby promote` says, when the services run."""
+        before = len(self.dev.log())
+        found: dict[str, Any] = json.loads(self.pacs("standby", "promote", "--yes", "--json", *words))
+        said = self.wait_for_line("ready dicom=", before)
+        ports = re.search(r"ready dicom=(\d+) http=(\d+)", said)
+        assert ports is not None
+        self.dev.dicom_port, self.dev.http_port = int(ports[1]), int(ports[2])
+        return found
 
     def power_off(self) -> None:
         """SIGKILL to all of it, its SSH server too."""
@@ -97,26 +110,25 @@ class Twins:
 
     archive: Node
     standby: Node
-    texts: list[str] = field(default_factory=list)
 
     @classmethod
-    def paired(cls, folder: Path, **environment: str) -> Twins:
-        """Two nodes, paired and following."""
-        archive, standby = Node.begin(folder, "first", **environment), Node.begin(folder, "second", **environment)
-        made = cls(archive, standby)
-        offered = standby.pacs("standby", "offer", *standby.address, "--name", "second").strip()
-        answer = archive.pacs("standby", "pair", offered, *archive.address, "--name", "first").strip()
-        made.texts = [offered, answer]
-        standby.dev.stop()
-        standby.pacs("standby", "follow", answer, "--yes")
-        standby.start_as_standby()
-        return made
+    @contextmanager
+    def paired(cls, folder: Path, **environment: str) -> Iterator[Twins]:
+        """Two nodes, paired and following; ended after the block, whichever is what by then."""
+        nodes: list[Node] = []
+        try:
+            nodes.append(archive := Node.begin(folder, "first", **environment))
+            nodes.append(standby := Node.begin(folder, "second", **environment))
+            offered = standby.pacs("standby", "offer", *standby.address, "--name", "second").strip()
+            answer = archive.pacs("standby", "pair", offered, *archive.address, "--name", "first").strip()
+            standby.dev.stop()
+            standby.pacs("standby", "follow", answer, "--yes")
+            standby.start_as_standby()
+            yield cls(archive, standby)
+        finally:
+            for node in nodes:
+                node.end()
 
     def is_level(self) -> bool:
         """Whether the standby has all."""
         return bool(self.archive.status()["is_level"])
-
-    def end(self) -> None:
-        """End both."""
-        self.standby.end()
-        self.archive.end()

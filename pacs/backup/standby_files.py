@@ -3,6 +3,7 @@
     DATA/config/standby/key, key.pub         this node's key, made once: with it it logs in at the twin
     DATA/config/standby/twin.json            who the twin is, and which of the two is the archive
     DATA/config/standby/authorized_keys      the twin's key, and what it may: SFTP, and the way to our database's socket
+    DATA/config/standby/database             which that is
     DATA/config/standby/credentials.toml     our key as a volume on an SFTP server wants it
     DATA/config/standby/following.json       there while this node is a standby: nothing but replication runs
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
+import re
 import subprocess
 import zlib
 from dataclasses import asdict, dataclass
@@ -109,7 +110,7 @@ class StandbyFiles:
         self.key, self.credentials = self.folder / "key", self.folder / "credentials.toml"
         self.known_hosts = self.folder / "known_hosts"
         self._twin, self._following = self.folder / "twin.json", self.folder / "following.json"
-        self._authorized = self.folder / "authorized_keys"
+        self._authorized, self._database = self.folder / "authorized_keys", self.folder / "database"
 
     def public_key(self) -> str:
         """This node's public key; made when there is none."""
@@ -123,6 +124,11 @@ class StandbyFiles:
             if done.returncode != 0:
                 raise SettingsError(f"ssh-keygen failed: {done.stderr.strip()[-200:]}. Is openssh-client installed?")
         return " ".join(public.read_text("utf-8").split()[:2])
+
+    def note_database(self, socket: str) -> None:
+        """Note which socket the twin is let through to: that of this node's database."""
+        durable.make_folders(self.folder)
+        durable.replace_file(self._database, f"{socket}\n".encode())
 
     def twin(self) -> tuple[Twin, Side] | None:
         """The twin, and what it is; None if there is none. Raise SettingsError if the file cannot be read."""
@@ -139,7 +145,8 @@ class StandbyFiles:
         durable.replace_file(self.credentials, login.encode(), 0o600)
         shown = twin.host if twin.port == 22 else f"[{twin.host}]:{twin.port}"
         durable.replace_file(self.known_hosts, f"{shown} {twin.host_key}\n".encode(), 0o600)
-        durable.replace_file(self._authorized, authorized_line(twin.public_key).encode(), 0o600)
+        database = self._database.read_text("utf-8").strip()
+        durable.replace_file(self._authorized, authorized_line(twin.public_key, database).encode(), 0o600)
         self.note_side(twin, side)
 
     def note_side(self, twin: Twin, side: Side) -> None:
@@ -179,12 +186,16 @@ class StandbyFiles:
                 f"{twin.user}@{twin.host}"]  # fmt: skip
 
 
-def authorized_line(public_key: str) -> str:
-    """What the twin may when it logs in: files, and the way to a socket. No shell, no port, no terminal."""
-    if len(public_key.split()) != 2 or shlex.quote(public_key.split()[0]) != public_key.split()[0]:
+def authorized_line(public_key: str, database: str) -> str:
+    """What the twin may when it logs in: files, and the way to the socket of our database. No shell, no terminal, no
+    port: a host that is a socket's path is none that TCP reaches."""
+    words = public_key.split()
+    if len(words) != 2 or not re.fullmatch(r"[a-z0-9@.-]+", words[0]) or not re.fullmatch(r"[A-Za-z0-9+/=]+", words[1]):
         raise UsageError("The pairing text holds no key. Copy it whole.")
-    ports = 'permitopen="127.0.0.1:9",permitlisten="127.0.0.1:9"'  # the sockets of the database are no ports
-    return f'restrict,port-forwarding,{ports},command="internal-sftp -u 0027" {public_key} pacs-twin\n'
+    if not re.fullmatch(r"/[^\[\]\"\n]+", database):
+        raise SettingsError(f"The database's socket {database} has a name that SSH cannot be told. Move it.")
+    forwarding = f'port-forwarding,permitopen="[{database}]:*",permitlisten="127.0.0.1:9"'
+    return f'restrict,{forwarding},command="internal-sftp -u 0027" {public_key} pacs-twin\n'
 
 
 def require_no_standby(data: Path) -> None:

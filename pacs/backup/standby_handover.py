@@ -18,7 +18,7 @@ from pacs.index.database import Database
 from pacs.index.locks import AlreadyRunning
 from pacs.settings import Settings
 from pacs.storage.kinds import Volume
-from pacs.storage.lineage import LineageFiles
+from pacs.storage.lineage import LineageFiles, read_mark
 
 #: What the fence of a node says that was handed over.
 WHY = "it was handed over to its standby"
@@ -49,19 +49,21 @@ class HandOver:
             tell("nothing more is taken; the standby gets the rest")
             self._wait(patience_s)
             Bundles(self.settings.data).push(self._volume())
-            note_handed_over(self._volume())
         except BaseException:
-            self.take_back()
+            self._fence.lift_fence()  # the standby knows nothing of it
             raise
+        note_handed_over(self._volume())
 
     def take_back(self) -> None:
-        """It goes on here. Raise StandbyError if the standby was promoted meanwhile."""
-        why = self._fence.fenced()
-        if why is not None and not why.startswith(WHY):
-            raise StandbyError(f"It cannot be taken back: {why}. `pacs lineage show`.")
-        volume = first_here(self.standby, self.volumes.by_id)
-        if volume is not None:
-            take_back(volume)
+        """It goes on here. Raise StandbyError if the standby was promoted, or if that cannot be told."""
+        why, state = self._fence.fenced(), self._fence.state()
+        if why is None:
+            raise StandbyError("This node was not handed over.")
+        volume = self._volume()
+        take_back(volume)  # first: what is not there is promoted no more by it
+        mark = read_mark(volume)
+        if not why.startswith(WHY) or (mark is not None and state is not None and mark.epoch > state.epoch):
+            raise StandbyError(f"It cannot be taken back: {self.standby.name} is the archive. `pacs standby follow`.")
         self._fence.lift_fence()
 
     def _wait(self, patience_s: float) -> None:

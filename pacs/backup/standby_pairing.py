@@ -15,12 +15,13 @@ import logging
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from pacs import __version__
+from pacs import __version__, clock
 from pacs.backup.standby_files import StandbyFiles, Twin, require_no_standby
 from pacs.backup.standby_tunnel import Tunnel, archive_conninfo, tunnel_folder
 from pacs.backup.standby_volumes import offered_volumes
@@ -37,6 +38,20 @@ from pacs.storage.sftp_client import host_key_of
 from pacs.storage.volume import read_identity
 
 log = logging.getLogger(__name__)
+
+#: How long the archive may take to let go of what was kept for us before [s].
+_PATIENCE_S = 30.0
+#: Of a recovery that the archive went through itself, nothing holds for a standby. What stands last counts.
+_FOLLOW_ON = """
+# pacs: a standby follows whatever timeline the archive is on, to no target.
+restore_command = ''
+recovery_target = ''
+recovery_target_lsn = ''
+recovery_target_name = ''
+recovery_target_time = ''
+recovery_target_xid = ''
+recovery_target_timeline = 'latest'
+"""
 
 
 class Server(Protocol):
@@ -75,9 +90,11 @@ def describe(settings: Settings, database: Database, user: str, host: str, port:
     files, data = StandbyFiles(settings.data), settings.data
     host_key, _fingerprint = host_key_of(f"sftp://{user}@{host}:{port}/x", {})
     place = server_place(settings.conninfo)
+    database_socket = f"{Path(place.socket_folder).resolve()}/.s.PGSQL.{place.port}"
+    files.note_database(database_socket)
     return Twin(
         name or socket.gethostname().split(".")[0][:20].lower() or "node", read_identity(data).appliance_id, user, host,
-        port, host_key, files.public_key(), f"{Path(place.socket_folder).resolve()}/.s.PGSQL.{place.port}",
+        port, host_key, files.public_key(), database_socket,
         __version__, offered_volumes(database),
     )  # fmt: skip
 
@@ -148,13 +165,13 @@ class Following:
         with self.server.as_service():
             twin = self._archive(text)
             self.files.keep(twin, "archive")
-            durable.make_folders(tunnel_folder(self.settings))
         with Tunnel(self.data, self.settings, twin):
             self._require_same_server()
             with self.server.as_service():
                 self.files.put_following("copying")  # from now on nothing else starts here
             self.tell(f"the database of {twin.name}")
             self.server.stop()
+            self._keep_log_there()
             self._copy()
         self._put_in_place()
         with self.server.as_service():
@@ -201,12 +218,26 @@ class Following:
         if found != ours:
             raise StandbyError(f"The archive has PostgreSQL {found}, this node {ours}. Give both the same version.")
 
+    def _keep_log_there(self) -> None:
+        """Have the archive keep its log for us from now on, whatever it kept before: that may be too old."""
+        ends_s = clock.monotonic_s() + _PATIENCE_S
+        while True:
+            try:
+                rows.make_slot_anew(archive_conninfo(self.settings))
+                return
+            except StandbyError:  # our own server was stopped a moment ago, which the archive has yet to notice
+                if clock.monotonic_s() > ends_s:
+                    raise
+                time.sleep(0.5)
+
     def _copy(self) -> None:
         target = _beside(self.server.cluster)
         shutil.rmtree(target, ignore_errors=True)
         words = ["pg_basebackup", "-h", str(tunnel_folder(self.settings)), "-p", "5432", "-U", "pacs", "-D",
                  str(target), "-X", "stream", "-S", rows.SLOT, "-R", "--checkpoint=fast", "--no-password"]  # fmt: skip
         self._run(words)
+        with (target / "postgresql.auto.conf").open("a", encoding="utf-8") as settings:
+            settings.write(_FOLLOW_ON)
 
     def _run(self, words: list[str]) -> None:
         done = subprocess.run(

@@ -26,7 +26,12 @@ _SOCKET = ".s.PGSQL.5432"
 
 
 def tunnel_folder(settings: Settings) -> Path:
-    """Where the near end's socket is. Its name is short: a socket's path has a bound."""
+    """Where the near end's socket is: on the appliance in a folder of its own, as PostgreSQL's user comes there.
+
+    Its name is short: a socket's path has a bound.
+    """
+    if settings.http_socket is not None:
+        return settings.runtime_folder.with_name(f"{settings.runtime_folder.name}-standby")
     return settings.runtime_folder / "p"
 
 
@@ -61,8 +66,9 @@ class Tunnel:
 
     def start(self) -> None:
         """Begin; whether it stands `is_up` says."""
-        self._socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._socket.parent.chmod(0o755)  # PostgreSQL's user comes through here, whatever our umask is
+        if not self._socket.parent.exists():
+            self._socket.parent.mkdir(parents=True)
+            self._socket.parent.chmod(0o755)  # PostgreSQL's user comes through here, whatever our umask is
         options = ("ExitOnForwardFailure=yes", "StreamLocalBindUnlink=yes", "StreamLocalBindMask=0111")
         *words, server = self._files.ssh(self._twin, *options)
         forward = f"{self._socket}:{self._twin.database}"

@@ -18,12 +18,12 @@ _DATABASE = "postgresql@17-main.service"
 #: What works on an instance, on the appliance. The sockets first, so that nothing starts again by itself.
 _UNITS = (
     "pacs-*.timer", "pacs-dicom.socket", "pacs-dicom-tls.socket", "pacs-receiver@*.service", "pacs-worker.service",
-    "pacs-web.service", "pacs-migrate.service",
+    "pacs-web.service", "pacs-standby.service", "pacs-migrate.service",
 )  # fmt: skip
 #: What is started again in the end, and what takes up other keys.
 _START = (
     _DATABASE, "pacs-migrate.service", "pacs-dicom.socket", "pacs-dicom-tls.socket", "pacs-web.service",
-    "pacs-worker.service",
+    "pacs-worker.service", "pacs-standby.service",
 )  # fmt: skip
 _RELOAD = ("nginx.service", "ssh.service")
 
