@@ -169,7 +169,7 @@ class Shipper:
         if self._bucket.bytes_per_s != target.bandwidth_bytes_per_s:
             self._bucket = Bucket(target.bandwidth_bytes_per_s, clock.monotonic_s())
         items = self._items(target, volumes, turn)
-        outcome = self._transfer.copy(items, lambda _size_bytes: _roomiest(volumes), self._bucket)
+        outcome = self._transfer.copy(items, lambda _size_bytes: roomiest(volumes), self._bucket)
         for key, error in outcome.failed.items():
             # A damaged file without a row: the next turn puts it anew.
             if isinstance(error, PathTaken) and target.is_repository:
@@ -189,7 +189,7 @@ class Shipper:
         position = turn.position
         while True:
             page = rows.unshipped(self.database, target.volume_ids, position, _PAGE_OBJECTS)
-            make = _sealed_item if target.is_repository else _plain_item
+            make = _sealed_item if target.is_repository else plain_item
             items = [make(list(copies)) for _key, copies in groupby(page, key=lambda row: int(row["object_key"]))]
             if not items:
                 return
@@ -230,7 +230,7 @@ def _is_whole_at(volume: Volume, item: Item) -> bool:
         return False
 
 
-def _roomiest(volumes: Sequence[Volume]) -> Volume:
+def roomiest(volumes: Sequence[Volume]) -> Volume:
     """Of a target's volumes the one with the most free room."""
 
     def free_bytes(volume: Volume) -> float:
@@ -245,7 +245,7 @@ def _sealed_item(copies: Sequence[Row]) -> Item:
     return Item(copies[0]["object_key"], sha256, copies[0]["size_bytes"], _sources(copies), repository_path(sha256))
 
 
-def _plain_item(copies: Sequence[Row]) -> Item:
+def plain_item(copies: Sequence[Row]) -> Item:
     """An object with the path of the copy that it is read from; one that only a repository has gets a new one."""
     first, path = copies[0], str(copies[0]["path"])
     if path.endswith(SEALED_SUFFIX):

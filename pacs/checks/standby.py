@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pacs.backup.standby_answer import degraded_since
 from pacs.backup.standby_status import AtArchive, at_archive
 from pacs.backup.standby_volumes import Standby, standby_of
 from pacs.checks.check import ORDER, Result, Severity, Subject
@@ -24,6 +25,11 @@ def run(subject: Subject) -> Result:
     known = standby_of(subject.settings.data)
     if known is None:
         return Result("standby", "ok", "no standby")
+    degraded = degraded_since(subject.settings.runtime_folder)
+    if degraded and subject.settings.standby_answer != "off":
+        return Result(
+            "standby", "critical", f"{known.name} is away: since {degraded} objects are acknowledged without it", _HINT
+        )
     severity, line = judged(known, at_archive(subject.settings, subject.database, known), _absent(subject, known))
     return Result("standby", severity, line, "" if severity == "ok" else _HINT)
 

@@ -41,7 +41,12 @@ class Instance:
         from pacs.archive.store import Store  # here, as it imports all of pydicom, and few commands need it
 
         room = StateRoom(self.settings.data, reserve_bytes(self.settings, self.database))
-        return Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
+        made = Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
+        if self.settings.standby_answer != "off":
+            from pacs.backup.standby_answer import StandbyAnswer
+
+            made.confirm = StandbyAnswer(self.settings, self.database, self.volumes)
+        return made
 
     def retrieve(self) -> Retrieve:
         """The way back. What is retrieved counts as used, and what is far is recalled."""

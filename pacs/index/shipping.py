@@ -48,6 +48,20 @@ def unshipped(database: Database, volume_ids: Sequence[str], after_key: int, obj
         ).fetchall()
 
 
+def unshipped_of(database: Database, volume_ids: Sequence[str], sop_instance_uid: str) -> list[Row]:
+    """The same of the objects with one SOP Instance UID only: nearly always one."""
+    with database.transaction() as connection:
+        return connection.execute(
+            "SELECT n.*, c.copy_key, c.volume_id::text, c.path, '' AS study_instance_uid"
+            " FROM (SELECT o.object_key, o.sha256, o.size_bytes, o.tenant_id, o.arrived_at FROM object o"
+            f"        WHERE {UNSHIPPED} AND o.tenant_id = 1 AND o.sop_instance_uid = %(uid)s"
+            "        ORDER BY o.object_key) n"
+            " JOIN copy c ON c.object_key = n.object_key AND c.state = 'good' JOIN volume v USING (volume_id)"
+            " WHERE v.tier < 4 ORDER BY n.object_key, v.tier, c.copy_key".encode(),
+            {"volume_ids": list(volume_ids), "after": 0, "uid": sop_instance_uid},
+        ).fetchall()
+
+
 @dataclass(frozen=True)
 class Turn:
     """Where a look begins, the key up to which all that arrived can be seen now, whether it is one through all, and

@@ -101,6 +101,25 @@ def has_replayed_all(conninfo: str) -> bool:
     return found is not None and found.is_streaming and found.behind_bytes == 0
 
 
+def log_position(database: Database) -> str:
+    """Where the log of what is committed ends now."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT pg_current_wal_insert_lsn()::text AS lsn").fetchone()
+    assert row is not None
+    return str(row["lsn"])
+
+
+def has_log(database: Database, position: str) -> bool:
+    """Whether the standby has the log up to a position on its disk."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid"
+            " WHERE s.slot_name = %s AND r.flush_lsn >= %s::pg_lsn) AS found",
+            (SLOT, position),
+        ).fetchone()
+    return row is not None and bool(row["found"])
+
+
 def receiving(conninfo: str) -> Receiving | None:
     """How the log comes to this standby; None if this server is none. Raise DatabaseUnavailable."""
     with _connected(conninfo) as connection:
