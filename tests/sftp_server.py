@@ -20,10 +20,9 @@ SSHD = Path("/usr/sbin/sshd")
 
 @dataclass
 class SftpServer:
-    """An sshd that knows one key, and gives nothing but SFTP, or commands too."""
+    """An sshd that knows one key, and gives nothing but SFTP."""
 
     root: Path
-    gives_commands: bool = False
     port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -34,6 +33,10 @@ class SftpServer:
 
     def location(self, folder: Path) -> str:
         return f"sftp://{getpass.getuser()}@127.0.0.1:{self.port}{folder}"
+
+    def settings(self) -> str:
+        """Who may come in, and to what."""
+        return f"AuthorizedKeysFile {self.root}/authorized\nForceCommand internal-sftp\n"
 
     def start(self) -> SftpServer:
         for name in ("host", "client"):
@@ -47,8 +50,8 @@ class SftpServer:
         config = self.root / "config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.root}/host\nPidFile none\nStrictModes no\n"
-            f"AuthorizedKeysFile {self.root}/authorized\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
-            f"Subsystem sftp internal-sftp\n{'' if self.gives_commands else 'ForceCommand internal-sftp'}\n"
+            "UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+            + self.settings()
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.root / "log").open("a") as log:
@@ -86,12 +89,20 @@ def sftp_server(tmp_path: Path) -> Iterator[SftpServer]:
     server.stop()
 
 
+class SshServer(SftpServer):
+    """One that gives commands too, as an appliance does."""
+
+    def settings(self) -> str:
+        return f"AuthorizedKeysFile {self.root}/authorized\n"
+
+
 @pytest.fixture
 def ssh_server(tmp_path: Path) -> Iterator[SftpServer]:
-    """One that gives commands, as an appliance does."""
+    """A server that gives commands; skips where there is none."""
     if not SSHD.exists():
         pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
     (tmp_path / "ssh").mkdir()
-    server = SftpServer(tmp_path / "ssh", gives_commands=True).start()
+    server = SshServer(tmp_path / "ssh")
+    server.start()
     yield server
     server.stop()

@@ -17,6 +17,7 @@ from pacs.checks import (
     room,
     selftest,
     shipping,
+    standby,
     tiers,
     volumes,
 )
@@ -36,6 +37,7 @@ CHECKS: dict[str, Check] = {
     "selftest": selftest.run,
     "backup": backup.run,
     "shipping": shipping.run,
+    "standby": standby.run,
     "log": log.run,
     "drill": drill.run,
     "restore": restore.run,

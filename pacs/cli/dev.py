@@ -22,8 +22,9 @@ from typing import IO, Annotated
 
 import typer
 
+from pacs.backup.standby_files import StandbyFiles
 from pacs.cli.cluster import Cluster
-from pacs.errors import DatabaseUnavailable, PacsError, SettingsError, UsageError
+from pacs.errors import DatabaseUnavailable, PacsError, SettingsError, StandbyError, UsageError
 from pacs.index import database as index
 from pacs.machine.identity import make_dicom_tls
 from pacs.machine.timeline import begin_if_needed
@@ -55,21 +56,52 @@ def dev(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     with locked(folder):
-        dicom, http = _listen(dicom_port), _listen(http_port)
-        dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
+        _require_copied(folder)
         cluster = Cluster(folder, unprivileged_user(folder))
         cluster.before_start = lambda: _look_back(folder, cluster)
         cluster.start()
         try:
+            _follow(folder, cluster, stop)
+            if stop.is_set():
+                return
+            dicom, http = _listen(dicom_port), _listen(http_port)
+            dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
             _prepare(folder)
             _run(folder, cluster, dicom, dicom_tls, http, stop)
         finally:
             cluster.stop()
 
 
+def _require_copied(folder: Path) -> None:
+    if StandbyFiles(folder).following() == "copying":
+        raise StandbyError("The database has not come over whole. Give `pacs standby follow` again, then `pacs dev`.")
+
+
+def _follow(folder: Path, cluster: Cluster, stop: threading.Event) -> None:
+    """On a standby: keep following the archive until this node is promoted, or the end."""
+    files = StandbyFiles(folder)
+    if files.following() is None:
+        return
+    service = _Service("standby", ["standby", "run"], {**os.environ, "PACS_DATA": str(folder)})
+    try:
+        service.start()
+        service.wait_ready(stop)
+        typer.echo(f"ready as a standby data={folder}")
+        sys.stdout.flush()
+        while files.following() is not None and not stop.wait(0.2):
+            _restart_if_dead(cluster)
+            if files.following() is not None:
+                service.restart_if_dead()
+    finally:
+        service.ask_to_end()
+        service.end()
+
+
 def _look_back(folder: Path, cluster: Cluster) -> None:
     """Whether a disk went back in time, before the database writes anything: as pacs-identity does on the appliance."""
     settings = load(folder)
+    if cluster.is_standby:  # its disks are written by the archive, whose marks they carry
+        return
     try:
         notice = look_before_start(folder, (settings.tier1_root, settings.tier2_root))
         begin_if_needed(folder, notice, cluster.cluster, cluster.binaries)

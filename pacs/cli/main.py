@@ -46,6 +46,7 @@ COMMANDS = {
     "tls": "tls",
     "dicom-user": "tls",
     "lineage": "lineage",
+    "standby": "standby",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",
