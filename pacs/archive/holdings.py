@@ -10,14 +10,16 @@ It needs no volumes but those at hand and no database that may be written to: a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pacs import clock
+from pacs.archive.known_volumes import open_known
 from pacs.archive.pace import Pace
 from pacs.errors import NotFound, PacsError, VolumeFailed
 from pacs.index import holdings as rows
@@ -25,7 +27,7 @@ from pacs.index.database import Database
 from pacs.index.volumes import REPOSITORY_TIER, list_volumes
 from pacs.settings import Settings
 from pacs.storage.files import LocalVolume
-from pacs.storage.kinds import FileStatus
+from pacs.storage.kinds import FileStatus, Volume
 from pacs.storage.names import sha256_in_name
 from pacs.storage.read_log import Line, ReadLog, content
 from pacs.storage.volume import appliance_ids, read_identity
@@ -60,14 +62,14 @@ class Statement:
     format: int = 1
 
 
-def own_volumes(settings: Settings, database: Database) -> list[LocalVolume]:
-    """The volumes on this node's own disks, whether its index names them by their folders or, as a standby's does, by
-    the way that the archive comes to them."""
+def own_volumes(settings: Settings, database: Database) -> list[Volume]:
+    """The volumes of this node: those on its own disks, whether its index names them by their folders or, as a
+    standby's does, by the way that the archive comes to them; and the archive's shares and buckets, where it may."""
     known = list_volumes(database)
     roots = [settings.tier1_root, settings.tier2_root]
     roots += [Path(row.location) for row in known if row.kind == "local" and row.tier != REPOSITORY_TIER]
     roots += [Path(urlsplit(row.location).path) for row in known if row.kind == "sftp" and row.tier != REPOSITORY_TIER]
-    ours, found = appliance_ids(settings.data), dict[str, LocalVolume]()
+    ours, found = appliance_ids(settings.data), dict[str, Volume]()
     for root in roots:
         try:
             identity = read_identity(root)
@@ -76,10 +78,14 @@ def own_volumes(settings: Settings, database: Database) -> list[LocalVolume]:
                 found.setdefault(identity.volume_id, LocalVolume(root, role))
         except PacsError:
             continue  # what is on it is lacking then, and that is said
+    for row in known:
+        if row.kind in ("nfs", "smb", "s3") and row.tier < REPOSITORY_TIER:
+            with contextlib.suppress(PacsError):
+                found[row.volume_id] = open_known(settings.data, read_identity(settings.data).appliance_id, row)
     return list(found.values())
 
 
-def read_all(volumes: list[LocalVolume], log: ReadLog, pace: Pace, tell: Tell = lambda _files, _bytes: None) -> Reading:
+def read_all(volumes: Sequence[Volume], log: ReadLog, pace: Pace, tell: Tell = lambda _files, _bytes: None) -> Reading:
     """Read every file of the volumes that was not read yet. `tell` hears of files and bytes that were read.
 
     Raise VolumeMissing, VolumeFailed if a volume is not there to its end.
@@ -103,7 +109,7 @@ def read_all(volumes: list[LocalVolume], log: ReadLog, pace: Pace, tell: Tell = 
     return done
 
 
-def state(data: Path, volumes: list[LocalVolume], log: ReadLog, database: Database) -> Statement:
+def state(data: Path, volumes: Sequence[Volume], log: ReadLog, database: Database) -> Statement:
     """What this node holds, of what was read until now."""
     held = log.digests([each.volume_id for each in volumes])
     objects = size_bytes = lacking = 0
@@ -122,13 +128,12 @@ def state(data: Path, volumes: list[LocalVolume], log: ReadLog, database: Databa
     )  # fmt: skip
 
 
-def _is_whole(volume: LocalVolume, found: FileStatus, sha256: bytes, pace: Pace, done: Reading) -> bool:
+def _is_whole(volume: Volume, found: FileStatus, sha256: bytes, pace: Pace, done: Reading) -> bool:
     try:
         is_whole = volume.digest_on_disk(found.path, pace.spend) == sha256
     except NotFound:  # it was moved to another tier meanwhile, and is found there
         return False
-    except VolumeFailed:
-        volume.require_present()
+    except VolumeFailed:  # this file of it cannot be read
         is_whole = False
     done.read, done.read_bytes = done.read + 1, done.read_bytes + found.size_bytes
     done.damaged += not is_whole

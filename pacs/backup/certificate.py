@@ -45,8 +45,7 @@ def certify(ours: Statement, theirs: Statement, keyring: Keyring) -> bytes:
         if each.lacking:
             raise DigestMismatch(
                 f"Appliance {each.appliance_id} has not read {each.lacking} of its {each.objects} objects as whole. "
-                "`pacs holdings read` there; if that stays so: `pacs repair list`, and what is in buckets or on shares "
-                "only is not on its disks."
+                "`pacs holdings read` there; if that stays so, `pacs repair list` and `pacs volume list` there."
             )
     if (ours.objects, ours.size_bytes, ours.digest) != (theirs.objects, theirs.size_bytes, theirs.digest):
         raise DigestMismatch(

@@ -135,6 +135,36 @@ def fleet_compare(
     typer.echo(f"They hold the same. The certificate is in {to}.")
 
 
+@fleet.command("move")
+def fleet_move(
+    old: Annotated[str, typer.Argument(help="The appliance that has the archive.")],
+    new: Annotated[str, typer.Argument(help="The empty one that is to have it.")],
+    certificate: Annotated[Path, typer.Option(help="The file that the certificate of equality is written to.")],
+    inventory: Inventory = None,
+    call_off: Annotated[bool, typer.Option("--call-off", help="Call off a move: the old one goes on alone.")] = False,
+    pause: Annotated[
+        int, typer.Option(min=1, help="Minutes that the old one may take nothing for the last copy.")
+    ] = 15,
+) -> None:
+    """Move the archive of one appliance to another, while it works but for the last minutes. The same command goes on
+    with a move that was ended; --call-off works until the new one takes over."""
+    first, second = _chosen(inventory, [old, new], 2)
+    from pacs.fleet.move import Move
+    from pacs.fleet.node import Node
+
+    with Node(first, _ask()) as here, Node(second, _ask()) as there:
+        work = Move(here, there, certificate, _tell, threading.Event().wait, pause * 60.0)
+        if call_off:
+            work.call_off()
+            typer.echo(f"Called off. {old} is as it was; {new} may be wiped.")
+            return
+        work.run()
+    typer.echo(
+        f"{new} is the archive. {old} is fenced: it takes nothing. Point the modalities to {new}; then on it `pacs "
+        "standby release`, so that it sends what waits, and when you are sure `pacs standby leave`."
+    )
+
+
 def _tell(name: str, what: str) -> None:
     typer.echo(f"{clock.now():%H:%M:%S}  {name}: {what}")
 

@@ -45,6 +45,9 @@ class Appliance:
     known_hosts: Path | None = None
     #: A folder there that the user may write to, with room for an upgrade file; `.`: the user's own.
     upload_folder: str = "."
+    #: How another appliance comes to it, where that is not the workstation's way; in a move.
+    peer_host: str = ""
+    peer_port: int = 22
 
 
 def appliances(inventory: Path | None, names: tuple[str, ...] = ()) -> list[Appliance]:
@@ -113,6 +116,8 @@ def _appliance(name: str, variables: Mapping[str, Any]) -> Appliance:
         config,
         known_hosts,
         str(variables.get("pacs_upload_folder") or Appliance.upload_folder).rstrip("/"),
+        str(variables.get("pacs_peer_host") or ""),
+        int(variables.get("pacs_peer_port") or Appliance.peer_port),
     )
 
 
