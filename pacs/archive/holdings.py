@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pacs import clock
 from pacs.archive.known_volumes import open_known
@@ -68,7 +68,11 @@ def own_volumes(settings: Settings, database: Database) -> list[Volume]:
     known = list_volumes(database)
     roots = [settings.tier1_root, settings.tier2_root]
     roots += [Path(row.location) for row in known if row.kind == "local" and row.tier != REPOSITORY_TIER]
-    roots += [Path(urlsplit(row.location).path) for row in known if row.kind == "sftp" and row.tier != REPOSITORY_TIER]
+    roots += [
+        Path(unquote(urlsplit(row.location).path))
+        for row in known
+        if row.kind == "sftp" and row.tier != REPOSITORY_TIER
+    ]
     ours, found = appliance_ids(settings.data), dict[str, Volume]()
     for root in roots:
         try:

@@ -88,7 +88,7 @@ def holdings_verify(context: typer.Context, file: Path) -> None:
 def _log(context: typer.Context) -> Iterator[tuple[Settings, Database, ReadLog]]:
     """The instance's log of what was read, held against others."""
     settings = load(data_of(context))
-    with acting_as_owner(settings.data / "config"), open_database(settings) as database:
+    with acting_as_owner(settings.data / "config"), open_database(settings, may_be_standby=True) as database:
         log = ReadLog(settings.data)
         log.folder.mkdir(mode=0o750, exist_ok=True)
         with holding(log.folder, UsageError("Another `pacs holdings` is at work here. Wait for it.")):

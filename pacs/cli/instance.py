@@ -64,11 +64,15 @@ class Instance:
 
 
 @contextmanager
-def open_database(settings: Settings, connections_max: int = 8, timeout_s: float | None = None) -> Iterator[Database]:
-    """The instance's database, its schema checked. timeout_s: how long a statement may take."""
+def open_database(
+    settings: Settings, connections_max: int = 8, timeout_s: float | None = None, may_be_standby: bool = False
+) -> Iterator[Database]:
+    """The instance's database, its schema checked. timeout_s: how long a statement may take. may_be_standby: also one
+    that follows another's, and can only be read."""
     read_identity(settings.data)  # data of a newer version are refused before anything is asked of them
     require_no_rebuild(settings.data)
-    require_no_standby(settings.data)
+    if not may_be_standby:
+        require_no_standby(settings.data)
     database = Database(settings.conninfo, connections_max, timeout_s)
     try:
         index.require_current(database)

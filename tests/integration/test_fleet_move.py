@@ -59,8 +59,8 @@ class Site:
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """Begin a move."""
         return subprocess.Popen(
-            [sys.executable, "-u", "-m", "pacs.cli.main", "fleet", "move", "old", "new", "-i", self.workstation.inventory]
-            + ["--certificate", self.folder / "equality.json", *words],
+            [sys.executable, "-u", "-m", "pacs.cli.main", "fleet", "move", "old", "new", *words]
+            + ["-i", self.workstation.inventory, "--certificate", self.folder / "equality.json"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
