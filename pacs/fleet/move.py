@@ -55,8 +55,7 @@ class Move:
             self._require_pair()
             self._copy()
             self._hand_over()
-            self.tell(_name(self.new), "takes over")
-            self.new.json("standby", "promote", "--yes", "--json", timeout_s=_PROMOTE_S)
+            self._promote()
         self.tell(_name(self.new), "selftest")
         self._selftest()
 
@@ -140,8 +139,8 @@ class Move:
             lacking = node.json("holdings", "state", "--json", timeout_s=_STATE_S)["lacking"]
             if lacking > _LATE_MAX:
                 raise NodeFailed(
-                    f"{_name(node)} has not read {lacking} objects as whole. See `pacs repair list` and `pacs volume list` "
-                    "there; then give the same command."
+                    f"{_name(node)} has not read {lacking} objects as whole. See `pacs repair list` and `pacs volume "
+                    "list` there; then give the same command."
                 )
 
     def _hand_over(self) -> None:
@@ -155,6 +154,15 @@ class Move:
             self._go_on()
             raise
         self.tell(_name(self.new), f"holds the same: {self.certificate}")
+
+    def _promote(self) -> None:
+        """Have the new one take over: the last step. What fails here may have been done: only it knows."""
+        self.tell(_name(self.new), "takes over")
+        try:
+            self.new.json("standby", "promote", "--yes", "--json", timeout_s=_PROMOTE_S)
+        except PacsError:
+            self.tell(_name(self.old), "TAKES NOTHING. Go on with the same command, or give it with --call-off.")
+            raise
 
     def _go_on(self) -> None:
         try:
