@@ -86,7 +86,7 @@ def _listed(inventory: Path | None) -> dict[str, Any]:
 
 def _parse(listed: Mapping[str, Any]) -> list[Appliance]:
     variables = listed.get("_meta", {}).get("hostvars", {})
-    return [_appliance(name, variables.get(name, {})) for name in _members(listed, GROUP)]
+    return [appliance_of(name, variables.get(name, {})) for name in _members(listed, GROUP)]
 
 
 def _members(listed: Mapping[str, Any], group: str) -> list[str]:
@@ -97,7 +97,10 @@ def _members(listed: Mapping[str, Any], group: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _appliance(name: str, variables: Mapping[str, Any]) -> Appliance:
+def appliance_of(name: str, variables: Mapping[str, Any]) -> Appliance:
+    """An appliance by its name and Ansible's variables of it. Raise SettingsError for one that would be less safe than
+    the inventory says."""
+
     def path(variable: str) -> Path | None:
         value = variables.get(variable)
         return Path(str(value)).expanduser() if value else None

@@ -20,7 +20,7 @@ from pacs.cli.instance import open_instance
 from pacs.errors import NotFound, SettingsError
 from pacs.fleet.errands import Outcome
 from pacs.fleet.host_keys import UnknownHostKey
-from pacs.fleet.inventory import Appliance, appliances
+from pacs.fleet.inventory import Appliance, appliance_of, appliances
 from pacs.fleet.node import Node, NodeFailed, Unreachable
 from pacs.fleet.upgrade import Upgrade
 from pacs.storage.volume import create_identity, read_identity
@@ -32,28 +32,35 @@ from tests.workstation import REPOSITORY, Workstation
 
 
 @pytest.fixture
-def workstation(tmp_path: Path, ssh_server: SftpServer, new_instance: Callable[[], Path]) -> Workstation:
-    """With one appliance, north, whose key is known."""
+def workstation(tmp_path: Path, ssh_server: SftpServer) -> Workstation:
+    """With one appliance, north, whose key is known. It has no data yet."""
     (tmp_path / "workstation").mkdir()
     made = Workstation(tmp_path / "workstation", ssh_server)
-    made.add("north", new_instance())
+    made.add("north", tmp_path / "data")
     made.know()
     return made
 
 
-def test_status_says_how_all_are_and_who_cannot_be_reached(workstation: Workstation) -> None:
+@pytest.fixture
+def with_data(workstation: Workstation, new_instance: Callable[[], Path]) -> Workstation:
+    """The same, and north has an instance."""
+    new_instance()
+    return workstation
+
+
+def test_status_says_how_all_are_and_who_cannot_be_reached(with_data: Workstation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:  # nobody answers there in the name of ssh
         port = taken.getsockname()[1]
-    workstation.add("south", Path("/nowhere"), ansible_port=port)
-    workstation.add("west", Path("/nowhere"))
-    done = workstation.fleet("status")
+    with_data.add("south", Path("/nowhere"), ansible_port=port)
+    with_data.add("west", Path("/nowhere"))
+    done = with_data.fleet("status")
     assert done.returncode == 2, done.stderr
     table = {line.split()[0]: line for line in done.stdout.splitlines()[:4]}
     assert "WARNING" in table["north"] and "no repository is named" in table["north"]
     assert "UNREACHABLE" in table["south"] and "CRITICAL" in table["west"]
     assert f"south (127.0.0.1) cannot be reached: {os.strerror(111)}" in done.stdout
     assert "  WARNING  backup      there is no backup" in done.stdout
-    only = workstation.fleet("status", "north", "--json")
+    only = with_data.fleet("status", "north", "--json")
     (found,) = json.loads(only.stdout)
     assert only.returncode == 1 and (found["name"], found["severity"]) == ("north", "warning") and found["version"]
     assert {each["name"] for each in found["checks"]} >= {"database", "volumes"}
@@ -135,10 +142,10 @@ def test_a_drill_that_does_not_prove_anything(workstation: Workstation) -> None:
     assert all("`pacs drill run` ended with" in line for line in lines)
 
 
-def test_bundles_are_fetched_whole_or_not_at_all(workstation: Workstation, tmp_path: Path) -> None:
+def test_bundles_are_fetched_whole_or_not_at_all(with_data: Workstation, tmp_path: Path) -> None:
     to = tmp_path / "bundles" / "of today"
-    workstation.add("../west", Path("/nowhere"), pacs_command="echo nothing like an archive #")
-    done = workstation.fleet("support-bundle", "--to", str(to))
+    with_data.add("../west", Path("/nowhere"), pacs_command="echo nothing like an archive #")
+    done = with_data.fleet("support-bundle", "--to", str(to))
     assert done.returncode == 23 and "FAILED  ../west: " in done.stdout and "gave no archive" in done.stdout
     (file,) = to.iterdir()
     assert file.name.startswith("north-") and file.name.endswith(".tar.gz") and str(file) in done.stdout
@@ -147,7 +154,7 @@ def test_bundles_are_fetched_whole_or_not_at_all(workstation: Workstation, tmp_p
     assert "pacs-support/about.json" in listed and "pacs-support/database.json" in listed
 
 
-def test_what_two_hold_is_compared(workstation: Workstation, tmp_path: Path) -> None:
+def test_what_two_hold_is_compared(with_data: Workstation, tmp_path: Path) -> None:
     """The other one is a copy of the first, index and files, with an identity of its own."""
     data, copy = tmp_path / "data", tmp_path / "copy"
     with open_instance(data) as instance:
@@ -158,30 +165,30 @@ def test_what_two_hold_is_compared(workstation: Workstation, tmp_path: Path) -> 
     (copy / "tier1").mkdir()
     create_identity(copy / "tier1", ("tier1",), ours.appliance_id)
     shutil.copytree(data / "tier1" / "objects", copy / "tier1" / "objects")
-    workstation.add("new", copy)
+    with_data.add("new", copy)
     certificate = tmp_path / "equality.json"
-    done = workstation.fleet("compare", "north", "new", "--to", str(certificate))
+    done = with_data.fleet("compare", "north", "new", "--to", str(certificate))
     assert done.returncode == 0, done.stdout + done.stderr
     nodes = json.loads(certificate.read_bytes())["nodes"]
     assert [node["appliance_id"] for node in nodes] == [read_identity(data).appliance_id, ours.appliance_id]
     assert [(node["objects"], node["lacking"]) for node in nodes] == [(3, 0)] * 2
-    with Node(workstation.appliance("north")) as node:
+    with Node(with_data.appliance("north")) as node:
         assert b"Both nodes have read every object" in node.require("holdings", "verify", str(certificate))
     next((copy / "tier1" / "objects").rglob("*.dcm")).unlink()
-    done = workstation.fleet("compare", "north", "new", "--to", str(tmp_path / "none"))
+    done = with_data.fleet("compare", "north", "new", "--to", str(tmp_path / "none"))
     assert done.returncode == 10 and "has not read 1 of its 3 objects" in done.stderr
     assert not (tmp_path / "none").exists()
-    assert workstation.fleet("compare", "north", "north", "--to", str(tmp_path / "none")).returncode == 2
+    assert with_data.fleet("compare", "north", "north", "--to", str(tmp_path / "none")).returncode == 2
 
 
-def test_the_page_as_it_is_written(workstation: Workstation, tmp_path: Path) -> None:
+def test_the_page_as_it_is_written(with_data: Workstation, tmp_path: Path) -> None:
     (tmp_path / "pacs").write_text(f'#!/bin/sh\nexec {sys.executable} -m pacs.cli.main "$@"\n')
     (tmp_path / "pacs").chmod(0o755)
     (tmp_path / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
     (tmp_path / "sudo").chmod(0o755)
     environment = {
         **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY),
-        "ANSIBLE_INVENTORY": str(workstation.inventory), "PACS_DATA": str(tmp_path / "data"),
+        "ANSIBLE_INVENTORY": str(with_data.inventory), "PACS_DATA": str(tmp_path / "data"),
     }  # fmt: skip
     found = [step for page in ("fleet.md", "support-bundle.md") for step in steps(PAGES / page)]
     assert len(found) == 4
@@ -217,17 +224,16 @@ def test_groups_and_variables_of_ansible_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variable", "value", "said"),
     [
-        ("ansible_ssh_common_args='-o StrictHostKeyChecking=no'", "StrictHostKeyChecking=no"),
-        ("ansible_ssh_extra_args='-J jump'", "ssh option -J"),
-        ("ansible_password=secret", "password in the inventory"),
+        ("ansible_ssh_common_args", "-o StrictHostKeyChecking=no", "StrictHostKeyChecking=no"),
+        ("ansible_ssh_extra_args", "-J jump", "ssh option -J"),
+        ("ansible_password", "secret", "password in the inventory"),
     ],
 )
-def test_what_would_be_less_safe_than_it_looks_is_refused(tmp_path: Path, variables: str, said: str) -> None:
-    (tmp_path / "hosts.ini").write_text(f"[appliance]\na {variables}\n")
+def test_what_would_be_less_safe_than_it_looks_is_refused(variable: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as refused:
-        appliances(tmp_path / "hosts.ini")
+        appliance_of("a", {variable: value})
     assert "secret" not in str(refused.value)
 
 

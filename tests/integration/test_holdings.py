@@ -91,27 +91,23 @@ def test_two_that_hold_the_same_get_a_certificate(old: Side, new: Side) -> None:
         verify(made, Keyring.open(new.settings.data))
 
 
-@pytest.mark.parametrize("harm", ["gone", "flipped", "cut off", "another's bytes"])
-def test_a_byte_that_differs_is_found(old: Side, new: Side, harm: str) -> None:
+def test_a_byte_that_differs_is_found(old: Side, new: Side) -> None:
     old.read()
     path = new.settings.data / "disk" / old.file(3).relative_to(old.settings.tier1_root)
     content = path.read_bytes()
-    changed = {
-        "gone": None, "flipped": content[:-1] + bytes([content[-1] ^ 1]), "cut off": content[:-1],
-        "another's bytes": old.file(5).read_bytes(),
-    }[harm]  # fmt: skip
-    path.unlink()
-    if changed is not None:
-        path.write_bytes(changed)
-    done = new.read()
-    assert (done.whole, done.damaged) == (7, int(changed is not None))
-    theirs = new.state()
-    assert (theirs.objects, theirs.lacking) == (8, 1)
-    with pytest.raises(DigestMismatch, match="has not read 1 of its 8 objects as whole"):
-        certify(old.state(), theirs, Keyring.open(old.settings.data))
-    path.write_bytes(content)  # mended: only that one is read again
-    assert new.read().read == 1
-    assert certify(old.state(), new.state(), Keyring.open(old.settings.data))
+    for harm in (None, content[:-1] + bytes([content[-1] ^ 1]), content[:-1], old.file(5).read_bytes()):
+        path.unlink()
+        if harm is not None:
+            path.write_bytes(harm)
+        done = new.read(anew=True)
+        assert (done.whole, done.damaged) == (7, int(harm is not None))
+        theirs = new.state()
+        assert (theirs.objects, theirs.lacking) == (8, 1)
+        with pytest.raises(DigestMismatch, match="has not read 1 of its 8 objects as whole"):
+            certify(old.state(), theirs, Keyring.open(old.settings.data))
+        path.write_bytes(content)  # mended: only that one is read again
+        assert new.read().read == 1
+        assert certify(old.state(), new.state(), Keyring.open(old.settings.data))
 
 
 def test_what_one_has_beyond_the_other_is_found(old: Side, new: Side) -> None:
