@@ -23,6 +23,7 @@ from pacs.cli.context import acting_as_owner, data_of
 from pacs.cli.instance import open_database, open_instance
 from pacs.cli.restore_server import is_appliance, start_services, stopped
 from pacs.cli.table import print_facts, print_table
+from pacs.errors import PacsError
 from pacs.model.restore_progress import format_duration
 from pacs.settings import Settings, load
 from pacs.storage import outbound
@@ -77,8 +78,13 @@ def standby_follow(
     if not yes and sys.stdin.isatty():
         typer.confirm("Make this node a standby? The database of its own is lost.", abort=True)
     began_s = clock.monotonic_s()
-    with stopped(settings) as server:
-        twin = Following(settings, server, _tell).run(_given(text) if text is not None else None)
+    try:
+        with stopped(settings) as server:
+            twin = Following(settings, server, _tell).run(_given(text) if text is not None else None)
+    except PacsError:
+        if is_appliance(settings):  # what it was it is yet: unless the copy was begun, when nothing starts
+            start_services()
+        raise
     took = format_duration(clock.monotonic_s() - began_s)
     typer.echo(f"This node follows {twin.name} now; the copy took {took}. `pacs standby status` shows how far it is.")
     if not is_appliance(settings):
