@@ -167,12 +167,19 @@ def standby_release(context: typer.Context) -> None:
 
 
 @standby.command("leave")
-def standby_leave(context: typer.Context) -> None:
+def standby_leave(
+    context: typer.Context,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="Its disks are lost: give up the objects that are nowhere else.")
+    ] = False,
+) -> None:
     """On the archive: have no standby any more. What the standby has stays there."""
     settings = load(data_of(context))
     with acting_as_owner(settings.data / "config"), open_database(settings) as database:
-        left = leave(settings, database)
-    typer.echo(f"{left} volumes of the standby were given up. It is no standby any more; it may be wiped.")
+        left = leave(settings, database, lost)
+    typer.echo("This archive has no standby any more. The other node may be wiped.")
+    if left:
+        typer.echo(f"{left} objects were only there. Have them sent again: `pacs restore missing` lists them.")
 
 
 def _tell(what: str) -> None:

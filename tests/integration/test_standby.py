@@ -82,6 +82,14 @@ def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_ove
         assert given_back(first.dev, [*_raw(1), *_raw(2)]) == known
         _stored(first, 5)
 
+        # The other node is given up: the archive goes on alone.
+        first.pacs("standby", "release")
+        second.dev.stop()
+        first.pacs("standby", "leave")
+        assert first.status()["twin"] is None
+        assert check_of(first.dev, "standby") == ("ok", "no standby")
+        assert given_back(first.dev, [*_raw(1), *_raw(2), *_raw(5)]).keys() >= known.keys()
+
 
 def _fenced(node: Node) -> str | None:
     found: str | None = json.loads(node.pacs("lineage", "show", "--json"))["fenced"]
