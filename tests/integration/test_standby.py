@@ -18,7 +18,8 @@ from tests.sftp_server import SSHD
 from tests.synthetic import ct_study
 from tests.twins import Node, Twins
 
-pytestmark = pytest.mark.timeout(400)
+#: Five starts of a node, and three copies of a database.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 QUICK = {"PACS_SETTLE_S": "0", "PACS_TIER_INTERVAL_S": "2"}
 
 
