@@ -99,6 +99,11 @@ def _of_service(data: Path) -> Path:
     return journal if journal.exists() else data
 
 
+def as_service(data: Path) -> AbstractContextManager[None]:
+    """Act as the service's user in the block: what is written is what it can read."""
+    return acting_as_owner(_of_service(data))
+
+
 @contextlib.contextmanager
 def service_of(data: Path, folder: Path) -> Iterator[None]:
     """Act as the service's user in the block, and have a folder be that user's."""
