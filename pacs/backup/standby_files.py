@@ -4,8 +4,8 @@
     DATA/config/standby/twin.json            who the twin is, and which of the two is the archive
     DATA/config/standby/database             which that is
     DATA/config/standby/credentials.toml     our key as a volume on an SFTP server wants it
-    DATA/standby/authorized_keys             the twin's key, and what it may: SFTP, and the way to our database's socket;
-                                             not in config/, to which sshd's StrictModes objects
+    DATA/standby/authorized_keys             the twin's key, and what it may: SFTP, and the way to our database; not in
+                                             config/, to which sshd's StrictModes objects
     DATA/config/standby/following.json       there while this node is a standby: nothing but replication runs
 
 The two exchange these by a text that a person carries, so that no password is ever typed. Nothing of it is in a backup
