@@ -42,7 +42,7 @@ class Node:
         data, root = folder / name, folder / f"{name}-sshd"
         root.mkdir()
         dev = Dev(data, {"PACS_RECEIVERS": "1", **environment}).start(timeout_s=240)
-        server = NodeServer(root, authorized=data / "config" / "standby" / "authorized_keys")
+        server = NodeServer(root, authorized=data / "standby" / "authorized_keys")
         server.start()
         return cls(dev, server)
 

@@ -169,6 +169,7 @@ class Arriving:
         try:
             record = make_record(self._scanner.finish(), self.announced.default_character_set)
             require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
+            self.store.fence.require_not_fenced()  # it may have been long on its way
             with self.store.database.lent_connection() as connection:  # with no database, nothing gets a name
                 outcome = self._place_and_insert(connection, record)
         except BaseException:

@@ -48,22 +48,28 @@ class StandbyAnswer:
     def __call__(self, sop_instance_uid: str) -> None:
         """Return when the standby has the objects with this UID. Raise TryAgainLater where it must, and has not."""
         try:
-            self._confirm(sop_instance_uid)
+            self._try(sop_instance_uid)
         except PacsError as error:
-            self._away_until_s = max(self._away_until_s, clock.monotonic_s() + _AWAY_S)
             if self.settings.standby_answer == "wait-or-refuse":
                 raise TryAgainLater(f"The standby does not have the object: {error}") from error
             self._note_degraded(error)
         else:
             self._note_whole()
 
+    def _try(self, sop_instance_uid: str) -> None:
+        if clock.monotonic_s() < self._away_until_s:
+            raise TryAgainLater("it did not answer a moment ago.")
+        try:
+            self._confirm(sop_instance_uid)
+        except PacsError:
+            self._away_until_s = clock.monotonic_s() + _AWAY_S
+            raise
+
     def _confirm(self, sop_instance_uid: str) -> None:
         limit_s = self.settings.standby_answer_s
         standby, ends_s = standby_of(self.settings.data), clock.monotonic_s() + limit_s
         if standby is None:
             raise TryAgainLater("there is none. `pacs standby pair`, or set standby_answer to off.")
-        if clock.monotonic_s() < self._away_until_s:
-            raise TryAgainLater("it did not answer a moment ago.")
         self._ship(standby, sop_instance_uid)
         position = standby_rows.log_position(self.database)
         wait = threading.Event()

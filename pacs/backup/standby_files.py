@@ -2,9 +2,10 @@
 
     DATA/config/standby/key, key.pub         this node's key, made once: with it it logs in at the twin
     DATA/config/standby/twin.json            who the twin is, and which of the two is the archive
-    DATA/config/standby/authorized_keys      the twin's key, and what it may: SFTP, and the way to our database's socket
     DATA/config/standby/database             which that is
     DATA/config/standby/credentials.toml     our key as a volume on an SFTP server wants it
+    DATA/standby/authorized_keys             the twin's key, and what it may: SFTP, and the way to our database; not in
+                                             config/, to which sshd's StrictModes objects
     DATA/config/standby/following.json       there while this node is a standby: nothing but replication runs
 
 The two exchange these by a text that a person carries, so that no password is ever typed. Nothing of it is in a backup
@@ -103,14 +104,14 @@ def _twin(values: dict[str, Any]) -> Twin:
 
 
 class StandbyFiles:
-    """The files in DATA/config/standby."""
+    """The files in DATA/config/standby, and the keys that sshd reads."""
 
     def __init__(self, data: Path) -> None:
         self.folder = standby_folder(data)
         self.key, self.credentials = self.folder / "key", self.folder / "credentials.toml"
         self.known_hosts = self.folder / "known_hosts"
         self._twin, self._following = self.folder / "twin.json", self.folder / "following.json"
-        self._authorized, self._database = self.folder / "authorized_keys", self.folder / "database"
+        self._authorized, self._database = data / "standby" / "authorized_keys", self.folder / "database"
 
     def public_key(self) -> str:
         """This node's public key; made when there is none."""
@@ -146,6 +147,7 @@ class StandbyFiles:
         shown = twin.host if twin.port == 22 else f"[{twin.host}]:{twin.port}"
         durable.replace_file(self.known_hosts, f"{shown} {twin.host_key}\n".encode(), 0o600)
         database = self._database.read_text("utf-8").strip()
+        durable.make_folders(self._authorized.parent)
         durable.replace_file(self._authorized, authorized_line(twin.public_key, database).encode(), 0o600)
         self.note_side(twin, side)
 

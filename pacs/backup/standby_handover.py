@@ -4,18 +4,20 @@ without a loss. Taken back until then.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 from pacs import clock
 from pacs.archive.volumes import Volumes
-from pacs.backup.shipping import Shipper
+from pacs.backup.shipping import Shipper, lag_of
 from pacs.backup.standby_bundle import Bundles, note_handed_over, take_back
 from pacs.backup.standby_status import at_archive
 from pacs.backup.standby_volumes import Standby, first_here, standby_of
 from pacs.errors import StandbyError
 from pacs.index.database import Database
 from pacs.index.locks import AlreadyRunning
+from pacs.index.standby import has_log, log_position
 from pacs.settings import Settings
 from pacs.storage.kinds import Volume
 from pacs.storage.lineage import LineageFiles, read_mark
@@ -69,23 +71,26 @@ class HandOver:
     def _wait(self, patience_s: float) -> None:
         ends_s, stop = clock.monotonic_s() + patience_s, threading.Event()
         shipper = Shipper(self.database, self.volumes, stop)
-        level_since_s: float | None = None
+        stop.wait(_SETTLED_S)
         try:
-            while level_since_s is None or clock.monotonic_s() < level_since_s + _SETTLED_S:
+            while not self._is_all_there(shipper):
                 if clock.monotonic_s() > ends_s:
                     raise StandbyError(
                         f"The standby did not get all in {patience_s:.0f} s ({self._why()}). This node takes objects "
                         "again. Look at the standby, then try again."
                     )
-                try:
-                    shipper.run(self.standby)
-                except AlreadyRunning:
-                    level_since_s = None
-                is_level = at_archive(self.settings, self.database, self.standby).is_level
-                level_since_s = (level_since_s or clock.monotonic_s()) if is_level else None
                 stop.wait(0.2)
         finally:
             shipper.close()
+
+    def _is_all_there(self, shipper: Shipper) -> bool:
+        """Whether the standby has every object, and the log of all that was taken. What is refused goes on writing."""
+        with contextlib.suppress(AlreadyRunning):
+            shipper.run(self.standby)
+        position, patience = log_position(self.database), threading.Event()
+        if lag_of(self.database, *self.standby.volume_ids).objects:
+            return False
+        return any(has_log(self.database, position) or patience.wait(0.1) for _try in range(20))
 
     def _why(self) -> str:
         found = at_archive(self.settings, self.database, self.standby)

@@ -126,26 +126,28 @@ def pair(settings: Settings, database: Database, text: str) -> Twin:
     return twin
 
 
-def leave(settings: Settings, database: Database) -> int:
-    """On the archive: have no standby any more. Return how many of its volumes were given up.
+def leave(settings: Settings, database: Database, is_lost: bool = False) -> int:
+    """On the archive: have no standby any more. Return how many objects were on it only, and are missing now.
 
-    Raise StandbyError while an object is there only, or the standby takes the log.
+    Raise StandbyError while there are any, unless is_lost: then they are noted as missing, and a sending heals them. Or
+    while the standby takes the log. A command that was ended is given again.
     """
     data = settings.data
     require_no_standby(data)
     listed = volume_rows.list_volumes(database, with_retired=True)
     known = [each.volume_id for each in listed if each.tier == volume_rows.STANDBY_TIER]
     left = rows.only_at_standby(database, known)
-    if left:
+    if left and not is_lost:
         raise StandbyError(
             f"{left} objects are nowhere but at the standby. They come back by themselves while it is on: "
-            "`pacs restore status`."
+            "`pacs restore status`. If its disks are lost: `pacs standby leave --lost`."
         )
     rows.drop_slot(settings.conninfo)
+    StandbyFiles(data).forget()  # first: the worker makes the rows of a standby that is known
+    receiving = [each for each in rows.local_volumes(listed) if each.tier == 1 and each.state == "active"][:1]
     with database.transaction() as connection:
-        rows.forget_volumes(connection, known)
-    StandbyFiles(data).forget()
-    return len(known)
+        restores.replace_volumes(connection, known, receiving)
+    return left
 
 
 class Following:

@@ -99,7 +99,8 @@ class Promotion:
         begin_log(self.data)
         outbound.hold(self.data)
         for volume in own:
-            (Path(volume.location) / HANDED_OVER).unlink(missing_ok=True)
+            for name in (HANDED_OVER, BUNDLE):  # the one is over, and the other holds keys
+                (Path(volume.location) / name).unlink(missing_ok=True)
         self.files.end_following()
         log.warning("this node was promoted: it is the archive from now on, in epoch %d", mark.epoch)
         return found

@@ -19,10 +19,11 @@ from pacs.backup.standby_status import at_archive, at_standby
 from pacs.backup.standby_tunnel import Tunnel
 from pacs.backup.standby_volumes import standby_of
 from pacs.cli import systemd
-from pacs.cli.context import acting_as_owner, data_of
+from pacs.cli.context import data_of
 from pacs.cli.instance import open_database, open_instance
-from pacs.cli.restore_server import is_appliance, start_services, stopped
+from pacs.cli.restore_server import as_service, is_appliance, start_services, stopped
 from pacs.cli.table import print_facts, print_table
+from pacs.errors import PacsError
 from pacs.model.restore_progress import format_duration
 from pacs.settings import Settings, load
 from pacs.storage import outbound
@@ -42,7 +43,7 @@ _LISTED = 50
 def standby_offer(context: typer.Context, host: Host, port: Port = 22, user: User = None, name: Name = "") -> None:
     """On the node that is to be the standby: print its pairing text."""
     settings = load(data_of(context))
-    with acting_as_owner(settings.data / "config"), open_database(settings) as database:
+    with as_service(settings.data), open_database(settings) as database:
         typer.echo(describe(settings, database, user or _service_user(settings), host, port, name).text())
 
 
@@ -57,7 +58,7 @@ def standby_pair(
 ) -> None:
     """On the archive: have the node of a pairing text as its standby; print the text that it is to be given."""
     settings = load(data_of(context))
-    with acting_as_owner(settings.data / "config"), open_database(settings) as database:
+    with as_service(settings.data), open_database(settings) as database:
         ours = describe(settings, database, user or _service_user(settings), host, port, name)
         twin = pair(settings, database, _given(text))
     typer.echo(f"{twin.name} is the standby of this archive. On it: pacs standby follow TEXT. The text:", err=True)
@@ -77,8 +78,13 @@ def standby_follow(
     if not yes and sys.stdin.isatty():
         typer.confirm("Make this node a standby? The database of its own is lost.", abort=True)
     began_s = clock.monotonic_s()
-    with stopped(settings) as server:
-        twin = Following(settings, server, _tell).run(_given(text) if text is not None else None)
+    try:
+        with stopped(settings) as server:
+            twin = Following(settings, server, _tell).run(_given(text) if text is not None else None)
+    except PacsError:
+        if is_appliance(settings):  # what it was it is yet: unless the copy was begun, when nothing starts
+            start_services()
+        raise
     took = format_duration(clock.monotonic_s() - began_s)
     typer.echo(f"This node follows {twin.name} now; the copy took {took}. `pacs standby status` shows how far it is.")
     if not is_appliance(settings):
@@ -105,7 +111,7 @@ def standby_run(context: typer.Context) -> None:
 def standby_status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show how far the standby is behind, from either of the two."""
     settings = load(data_of(context))
-    with acting_as_owner(settings.data / "config"):
+    with as_service(settings.data):
         shown = _as_standby(settings) if StandbyFiles(settings.data).following() else _as_archive(settings)
     print_facts(shown, as_json)
 
@@ -118,7 +124,7 @@ def standby_hand_over(
 ) -> None:
     """On the archive: take nothing more, and wait until the standby has all. Then it is promoted without a loss."""
     data = data_of(context)
-    with acting_as_owner(data / "config"), open_instance(data) as instance:
+    with as_service(data), open_instance(data) as instance:
         work = HandOver(instance.settings, instance.database, instance.volumes)
         if cancel:
             work.take_back()
@@ -140,7 +146,7 @@ def standby_promote(
     """On the standby: make it the archive. The other node is fenced when it comes back."""
     settings = load(data_of(context))
     began_s = clock.monotonic_s()
-    with acting_as_owner(settings.data / "config"):
+    with as_service(settings.data):
         work = Promotion(settings, (lambda _words: None) if as_json else _tell)
         work.require_possible(primary_is_off)
         if not yes and sys.stdin.isatty():
@@ -155,18 +161,25 @@ def standby_promote(
 def standby_release(context: typer.Context) -> None:
     """After a promotion: let this node send again what it sends by itself."""
     data = data_of(context)
-    with acting_as_owner(data / "config"):
+    with as_service(data):
         outbound.release(data)
     typer.echo("What waited is sent now.")
 
 
 @standby.command("leave")
-def standby_leave(context: typer.Context) -> None:
+def standby_leave(
+    context: typer.Context,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="Its disks are lost: give up the objects that are nowhere else.")
+    ] = False,
+) -> None:
     """On the archive: have no standby any more. What the standby has stays there."""
     settings = load(data_of(context))
-    with acting_as_owner(settings.data / "config"), open_database(settings) as database:
-        left = leave(settings, database)
-    typer.echo(f"{left} volumes of the standby were given up. It is no standby any more; it may be wiped.")
+    with as_service(settings.data), open_database(settings) as database:
+        left = leave(settings, database, lost)
+    typer.echo("This archive has no standby any more. The other node may be wiped.")
+    if left:
+        typer.echo(f"{left} objects were only there. Have them sent again: `pacs restore missing` lists them.")
 
 
 def _tell(what: str) -> None:
@@ -230,4 +243,6 @@ def _print_promoted(settings: Settings, done: Promoted, took_s: float, as_json: 
                 for row in done.not_here[:_LISTED]
             ],
         )  # fmt: skip
+    if done.kept:
+        typer.echo(f"This node keeps its own: {', '.join(done.kept)}")
     typer.echo("Nothing is sent by itself before you agree: pacs standby release")

@@ -64,8 +64,10 @@ class Move:
         if self._is_over():
             raise UsageError(f"{_name(self.new)} has taken over: it cannot be called off any more.")
         self.tell(_name(self.old), "goes on alone")
-        if self._role(self.old).get("twin") is not None:
-            self.old.require("standby", "hand-over", "--cancel")
+        found = self._role(self.old)
+        if found.get("twin") is not None:
+            if found.get("fenced"):
+                self.old.require("standby", "hand-over", "--cancel")
             self.old.require("standby", "leave")
 
     def _require_possible(self) -> None:
@@ -166,7 +168,8 @@ class Move:
 
     def _go_on(self) -> None:
         try:
-            self.old.require("standby", "hand-over", "--cancel")
+            if self._role(self.old).get("fenced"):  # it has not taken itself back
+                self.old.require("standby", "hand-over", "--cancel")
         except PacsError as error:
             self.tell(
                 _name(self.old), f"MAY TAKE NOTHING ({error}). Go on with the same command, or give it with --call-off."

@@ -170,13 +170,6 @@ def swap_volumes(connection: Connection, own: Sequence[KnownVolume], others: Seq
     connection.execute("DELETE FROM shipping WHERE volume_id = ANY (%s::uuid[])", ([v.volume_id for v in own],))
 
 
-def forget_volumes(connection: Connection, volume_ids: Sequence[str]) -> None:
-    """The standby is given up: its copies and its volumes are none of the archive's any more."""
-    connection.execute("DELETE FROM copy WHERE volume_id = ANY (%s::uuid[])", (list(volume_ids),))
-    connection.execute("DELETE FROM shipping WHERE volume_id = ANY (%s::uuid[])", (list(volume_ids),))
-    connection.execute("DELETE FROM volume WHERE volume_id = ANY (%s::uuid[])", (list(volume_ids),))
-
-
 def only_at_standby(database: Database, volume_ids: Sequence[str]) -> int:
     """How many objects have no good copy but on these volumes: the archive must not give them up."""
     with database.transaction() as connection:

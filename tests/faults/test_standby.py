@@ -17,7 +17,7 @@ from tests.sftp_server import SSHD
 from tests.twins import Twins
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
-QUICK = {"PACS_SETTLE_S": "0", "PACS_TIER_INTERVAL_S": "2"}
+QUICK = {"PACS_SETTLE_S": "0", "PACS_TIER_INTERVAL_S": "2", "PACS_ORPHAN_AGE_S": "1"}
 
 
 @pytest.fixture
@@ -62,6 +62,11 @@ def test_what_was_shipped_is_there_byte_for_byte_and_what_was_not_is_listed_and_
         first.dev.start(timeout_s=240)
         wait_for(lambda: '"fenced": null' not in first.pacs("lineage", "show", "--json"), "it is not fenced")
         assert peer.store(first.dev.dicom_port, [next(iter(account.sent.values()))]) == [0xA700]
+        # What the log had not brought is on those disks too, and found by the comparison of each night.
+        second.dev.pacs("reconcile", "run", check=False)
+        known = {row["sop_instance_uid"] for row in rows(second.dev, "SELECT sop_instance_uid FROM object")}
+        assert account.acknowledged.keys() <= known
+        assert account.acknowledged.keys() <= fetch(second.dev.dicom_port, account).keys()
 
 
 def _shipped(twins: Twins) -> int:

@@ -154,7 +154,7 @@ def test_one_that_hangs_has_failed_and_says_where(new_dev: Callable[..., Dev]) -
     receiver = receiver_pid(dev)
     os.kill(receiver, signal.SIGSTOP)
     try:
-        failed = dev.pacs("selftest", "--limit", "2", check=False)
+        failed = dev.pacs("selftest", "--limit", "5", check=False)
     finally:
         os.kill(receiver, signal.SIGCONT)
     assert failed.returncode == 13

@@ -18,7 +18,8 @@ from tests.sftp_server import SSHD
 from tests.synthetic import ct_study
 from tests.twins import Node, Twins
 
-pytestmark = pytest.mark.timeout(400)
+#: Five starts of a node, and three copies of a database.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
 QUICK = {"PACS_SETTLE_S": "0", "PACS_TIER_INTERVAL_S": "2"}
 
 
@@ -81,6 +82,14 @@ def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_ove
         assert first.promoted()["not_here"] == []
         assert given_back(first.dev, [*_raw(1), *_raw(2)]) == known
         _stored(first, 5)
+
+        # The other node is given up: the archive goes on alone.
+        first.pacs("standby", "release")
+        second.dev.stop()
+        first.pacs("standby", "leave")
+        assert first.status()["twin"] is None
+        assert check_of(first.dev, "standby") == ("ok", "no standby")
+        assert given_back(first.dev, [*_raw(1), *_raw(2), *_raw(5)]).keys() >= known.keys()
 
 
 def _fenced(node: Node) -> str | None:

@@ -63,7 +63,7 @@ def test_a_key_is_made_once_and_is_its_owners_and_a_twin_is_known_until_it_is_fo
         require_no_standby(tmp_path)
     files.end_following()
     files.forget()
-    assert files.twin() is None and not (files.folder / "authorized_keys").exists()
+    assert files.twin() is None and not (tmp_path / "standby" / "authorized_keys").exists()
     assert files.public_key() == key
 
 
