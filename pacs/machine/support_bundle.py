@@ -38,7 +38,7 @@ from pacs.storage.lineage import LineageFiles
 from pacs.storage.volume import read_identity
 
 LINES_MAX, DAYS = 5000, 7
-RUNS = ("backup", "drill", "reconcile", "scrub", "selftest", "tier")
+RUNS = ("backup", "drill", "log gap", "rebuild", "reconcile", "repair", "reverted", "scrub", "selftest", "ship", "tier")
 #: Settings whose texts are one of a few words of ours. Of any other text only whether it is set is said.
 _WORDS = frozenset({"tls_client_certificate", "user_identity"})
 
