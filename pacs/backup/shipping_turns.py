@@ -61,7 +61,9 @@ class Shipping:
         for target in targets:
             key = target.volume_ids[0]
             running = self._threads.get(key)
-            if all(map(self.may_ship, target.volume_ids)) and (running is None or not running.is_alive()):
+            # Of a standby one disk may be away, and the other takes what comes.
+            here = [each for each in target.volume_ids if each in self.volumes.by_id] or list(target.volume_ids)
+            if all(map(self.may_ship, here)) and (running is None or not running.is_alive()):
                 self._threads[key] = threading.Thread(target=self._ship, args=(target,), name="ship", daemon=True)
                 self._threads[key].start()
 

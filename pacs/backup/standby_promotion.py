@@ -72,7 +72,9 @@ class Promotion:
         if primary_is_off or any((Path(v.location) / HANDED_OVER).exists() for v in self._own()):
             return
         found = rows.receiving(self.settings.conninfo)
-        if (found is not None and found.is_streaming) or answers(self.twin):
+        if found is None:  # it has ended its recovery: a promotion that was ended itself goes on
+            return
+        if found.is_streaming or answers(self.twin):
             raise StandbyError(
                 f"{self.twin.name} at {self.twin.host} answers. Hand it over there (`pacs standby hand-over`), or shut "
                 "it down for good and give --primary-is-off."
@@ -128,6 +130,8 @@ class Promotion:
     def _settings(self, own: list[KnownVolume]) -> list[str]:
         self.tell("settings, keys and journal")
         with_bundle = [Path(each.location) for each in own if (Path(each.location) / BUNDLE).exists()]
+        if not with_bundle and rows.receiving(self.settings.conninfo) is None:
+            return []  # a promotion that was ended goes on: they are here
         if not with_bundle:
             raise StandbyError("The archive's settings and keys have not come yet. They come a minute after pairing.")
         newest = max(with_bundle, key=lambda root: (root / BUNDLE).stat().st_mtime_ns)

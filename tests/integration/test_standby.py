@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pacs.backup.standby_files import StandbyFiles
 from tests import peer
 from tests.faults.process import wait_for
 from tests.peer import RawObject
@@ -82,6 +83,11 @@ def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_ove
         assert first.promoted()["not_here"] == []
         assert given_back(first.dev, [*_raw(1), *_raw(2)]) == known
         _stored(first, 5)
+
+        # Ended in its last step and given again, a promotion changes nothing more.
+        StandbyFiles(first.dev.data).put_following("follows")
+        again = json.loads(first.pacs("standby", "promote", "--yes", "--json"))
+        assert (again["not_here"], again["epoch"] > 3) == ([], True)
 
         # The other node is given up: the archive goes on alone.
         first.pacs("standby", "release")
