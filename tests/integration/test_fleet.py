@@ -154,6 +154,7 @@ def test_bundles_are_fetched_whole_or_not_at_all(with_data: Workstation, tmp_pat
     assert "pacs-support/about.json" in listed and "pacs-support/database.json" in listed
 
 
+@pytest.mark.long
 def test_what_two_hold_is_compared(with_data: Workstation, tmp_path: Path) -> None:
     """The other one is a copy of the first, index and files, with an identity of its own."""
     data, copy = tmp_path / "data", tmp_path / "copy"
@@ -181,6 +182,7 @@ def test_what_two_hold_is_compared(with_data: Workstation, tmp_path: Path) -> No
     assert with_data.fleet("compare", "north", "north", "--to", str(tmp_path / "none")).returncode == 2
 
 
+@pytest.mark.long
 def test_the_page_as_it_is_written(with_data: Workstation, tmp_path: Path) -> None:
     (tmp_path / "pacs").write_text(f'#!/bin/sh\nexec {sys.executable} -m pacs.cli.main "$@"\n')
     (tmp_path / "pacs").chmod(0o755)
@@ -312,6 +314,7 @@ def test_an_upgrade_goes_from_one_to_the_next(upgradable: Workstation, tmp_path:
     assert list((tmp_path / "east" / "uploads").iterdir()) == [], "the file does not stay there"
 
 
+@pytest.mark.long
 def test_an_upgrade_that_was_killed_goes_on(upgradable: Workstation, tmp_path: Path) -> None:
     digest = hashlib.sha256((tmp_path / "file.upgrade").read_bytes()).hexdigest()
     (tmp_path / "east" / "uploads" / f"pacs-{digest[:16]}.upgrade").write_bytes(b"half of it")
@@ -322,6 +325,7 @@ def test_an_upgrade_that_was_killed_goes_on(upgradable: Workstation, tmp_path: P
     assert said(tmp_path / "north") == ["selftest"], "what was applied is not applied again"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
