@@ -145,3 +145,9 @@ class DigestMismatch(PacsError):
     """Bytes read back are not the bytes that were stored. The copy is left where it is, for a look at its disk."""
 
     exit_code = 10
+
+
+class StandbyError(PacsError):
+    """This cannot be done with a standby as it is now. `pacs standby status` says how it is."""
+
+    exit_code = 15

@@ -135,6 +135,12 @@ class Settings(BaseSettings):
         ge=0,
         description="... but at most so much a night; the rest comes the nights after. 0: no limit.",
     )
+    standby_answer: Literal["off", "wait-or-refuse", "wait-or-degrade"] = Field(
+        default="off",
+        description="Whether an object is acknowledged only when the standby has it too, and what happens while that "
+        "is away: the device is told to send again (0xA700), or it is acknowledged with an alarm.",
+    )
+    standby_answer_s: float = Field(default=10, gt=0, description="How long the standby may take for that [s].")
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     @property

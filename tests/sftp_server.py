@@ -1,4 +1,4 @@
-"""OpenSSH's SFTP server on loopback, for repositories there."""
+"""OpenSSH's server on loopback: for repositories over SFTP, and for appliances that are reached by SSH."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ class SftpServer:
     def location(self, folder: Path) -> str:
         return f"sftp://{getpass.getuser()}@127.0.0.1:{self.port}{folder}"
 
+    def settings(self) -> str:
+        """Who may come in, and to what."""
+        return f"AuthorizedKeysFile {self.root}/authorized\nForceCommand internal-sftp\n"
+
     def start(self) -> SftpServer:
         for name in ("host", "client"):
             if not (self.root / name).exists():
@@ -46,8 +50,8 @@ class SftpServer:
         config = self.root / "config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.root}/host\nPidFile none\nStrictModes no\n"
-            f"AuthorizedKeysFile {self.root}/authorized\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
-            "Subsystem sftp internal-sftp\nForceCommand internal-sftp\n"
+            "UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+            + self.settings()
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         with (self.root / "log").open("a") as log:
@@ -81,5 +85,24 @@ def sftp_server(tmp_path: Path) -> Iterator[SftpServer]:
         pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
     (tmp_path / "sshd").mkdir()
     server = SftpServer(tmp_path / "sshd").start()
+    yield server
+    server.stop()
+
+
+class SshServer(SftpServer):
+    """One that gives commands too, as an appliance does."""
+
+    def settings(self) -> str:
+        return f"AuthorizedKeysFile {self.root}/authorized\n"
+
+
+@pytest.fixture
+def ssh_server(tmp_path: Path) -> Iterator[SftpServer]:
+    """A server that gives commands; skips where there is none."""
+    if not SSHD.exists():
+        pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
+    (tmp_path / "ssh").mkdir()
+    server = SshServer(tmp_path / "ssh")
+    server.start()
     yield server
     server.stop()

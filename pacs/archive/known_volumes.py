@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pacs.errors import DataTooNew, ForeignVolume, PacsError, VolumeError, VolumeMissing
-from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, STANDBY_TIER, KnownVolume
 from pacs.storage.kinds import Volume
 from pacs.storage.opening import open_volume
 from pacs.storage.trial import trial_at
@@ -20,7 +20,8 @@ def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
     """Open a volume that the index knows. Raise VolumeMissing, or ForeignVolume if another is in its place."""
     opened = open_volume(row.kind, row.location, row.role, row.options, secrets_of(data, row))
     problem: PacsError | None = None
-    if opened.identity.appliance_id not in (appliance_id, *former_appliances(data)):
+    is_ours = row.tier == STANDBY_TIER or opened.identity.appliance_id in (appliance_id, *former_appliances(data))
+    if not is_ours:
         problem = ForeignVolume(
             f"The volume at {row.location} belongs to appliance {opened.identity.appliance_id}, this is "
             f"{appliance_id}. Attach this appliance's own disks."
@@ -51,6 +52,8 @@ def _sealed(data: Path, opened: Volume) -> Volume:
 
 def secrets_of(data: Path, row: KnownVolume) -> Path:
     """The file of a volume's keys and passwords, mode 0600, where its kind has any."""
+    if row.tier == STANDBY_TIER:
+        return standby_folder(data) / "credentials.toml"
     if row.tier == REPOSITORY_TIER:
         return repositories_folder(data) / f"{row.name}.credentials"
     return data / "config" / "volumes" / f"{row.name}.toml"
@@ -59,6 +62,11 @@ def secrets_of(data: Path, row: KnownVolume) -> Path:
 def repositories_folder(data: Path) -> Path:
     """Where what a person said of the backup repositories is kept."""
     return data / "config" / "repositories"
+
+
+def standby_folder(data: Path) -> Path:
+    """Where what is known of the standby, or of whom this is the standby, is kept: this node's, in no backup."""
+    return data / "config" / "standby"
 
 
 def at_root(tier: int, root: Path, appliance_id: str, known: set[str], in_restore: bool) -> KnownVolume | None:

@@ -26,7 +26,7 @@ from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index import lineage as rows
 from pacs.index.database import Database
-from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, STANDBY_TIER, KnownVolume
 from pacs.model.lineage import STARTS_MAX, Mark, Place, State, judge, mark_of, mark_values, settled_name
 from pacs.storage.kinds import Volume
 from pacs.storage.lineage import LineageFiles, Reverted, read_mark, write_mark
@@ -173,7 +173,8 @@ class Lineage:
             volume = self.volumes.by_id.get(row.volume_id)
             if volume is None or row.volume_id not in marks:
                 continue
-            wait_s = 0.0 if row.kind == "local" and row.tier < REPOSITORY_TIER else FAR_BEAT_S
+            is_near = (row.kind == "local" and row.tier < REPOSITORY_TIER) or row.tier == STANDBY_TIER
+            wait_s = 0.0 if is_near else FAR_BEAT_S  # a promoted standby is noticed within a turn
             self._due_s[row.volume_id] = clock.monotonic_s() + wait_s  # also where it cannot be written
             if self._write(volume, state.mark):
                 self._confirmed[row.volume_id] = Place(row.name, row.kind, row.location, state.generation)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pacs import clock
@@ -91,6 +92,9 @@ class Store:
         self.size_bytes_max = size_bytes_max
         #: Comparing two objects takes a multiple of their size in memory: one at a time.
         self.comparing = threading.Lock()
+        #: Called with the SOP Instance UID of an object that is safe here, before it is acknowledged; raises if it may
+        #: not be. None: nothing else is waited for.
+        self.confirm: Callable[[str], None] | None = None
 
     def store(self, arrival: Arrival) -> str:
         """Store an object that is whole in memory; see Arriving.finish."""
@@ -165,11 +169,15 @@ class Arriving:
         try:
             record = make_record(self._scanner.finish(), self.announced.default_character_set)
             require_match(record, self.announced.sop_class_uid, self.announced.sop_instance_uid)
+            self.store.fence.require_not_fenced()  # it may have been long on its way
             with self.store.database.lent_connection() as connection:  # with no database, nothing gets a name
-                return self._place_and_insert(connection, record)
+                outcome = self._place_and_insert(connection, record)
         except BaseException:
             self._incoming.abandon()
             raise
+        if self.store.confirm is not None:  # its connection was given back: this may take a while
+            self.store.confirm(record.sop_instance_uid)
+        return outcome
 
     def _fail(self, error: PacsError) -> None:
         self._error = error

@@ -28,7 +28,7 @@ from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
 from pacs.index import restores
 from pacs.index import volumes as rows
 from pacs.index.database import Database
-from pacs.index.volumes import REPOSITORY_TIER, Holdings, KnownVolume
+from pacs.index.volumes import REPOSITORY_TIER, STANDBY_TIER, Holdings, KnownVolume
 from pacs.storage.journal import Journal
 from pacs.storage.probing import Finding, probe
 from pacs.storage.volume import appliance_ids, read_identity
@@ -100,6 +100,8 @@ class VolumeChanges:
     def _own(self, name: str) -> KnownVolume:
         """A volume that a person may change in this way. Raise NotFound, or UsageError for a repository."""
         volume = rows.volume_named(self.database, name)
+        if volume.tier == STANDBY_TIER:
+            raise UsageError(f"{name} is the standby's. `pacs standby --help` has what can be done.")
         if volume.tier == REPOSITORY_TIER:
             raise UsageError(f"{name} is a backup repository. `pacs backup repository --help` has what can be done.")
         return volume

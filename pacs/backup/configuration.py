@@ -28,7 +28,7 @@ FOLDER = "restic"
 #: Of the state volume, what a snapshot holds.
 PARTS = ("volume.json", "config", "identity", "journal")
 #: Made again, or of this machine only.
-EXCLUDED = ("config/keys", "config/pgbackrest", "config/restore-unfinished")
+EXCLUDED = ("config/keys", "config/pgbackrest", "config/restore-unfinished", "config/standby")
 #: How many are kept: of the last days, weeks, months, years.
 KEPT = ("--keep-last", "3", "--keep-daily", "14", "--keep-weekly", "8", "--keep-monthly", "24", "--keep-yearly", "10")
 _HOST = "pacs"

@@ -47,6 +47,16 @@ class Repository:
     credentials: Path = Path()
 
     @property
+    def volume_ids(self) -> tuple[str, ...]:
+        """Its volumes: one."""
+        return (self.volume_id,)
+
+    @property
+    def is_repository(self) -> bool:
+        """That it is no standby."""
+        return True
+
+    @property
     def folder(self) -> Path | None:
         """Its folder, where it is one that is mounted here."""
         return Path(self.place) if self.kind in ("local", "nfs", "smb") else None

@@ -196,18 +196,7 @@ class Restore:
         if not cluster.exists():
             raise RestoreError(f"{cluster} is gone. Begin again: `pacs restore --repository ...`.")
         with self.server.as_service():
-            self._begin_log()
-
-    def _begin_log(self) -> None:
-        """Keep the log of the restored cluster from its first line: without its history no later restore finds to it.
-
-        What is known of the log of the cluster that was here, and what waits of it, is not this one's.
-        """
-        spool = LogSpool(self.data)
-        spool.want(False)
-        for path in spool.state.glob("*.json"):
-            path.unlink()
-        spool.want(not self.is_trial)
+            begin_log(self.data, not self.is_trial)
 
     def _volumes(self, begun: Begun) -> Restored:
         self.tell("the volumes")
@@ -248,6 +237,19 @@ class Restore:
 
 #: So many studies to be sent again are listed.
 LISTED_MAX = 100_000
+
+
+def begin_log(data: Path, is_kept: bool = True) -> None:
+    """Keep the log of a cluster that came from elsewhere from its first line: without its history no later restore
+    finds to it. is_kept: not that of a trial.
+
+    What is known of the log of the cluster that was here, and what waits of it, is not this one's.
+    """
+    spool = LogSpool(data)
+    spool.want(False)
+    for path in spool.state.glob("*.json"):
+        path.unlink()
+    spool.want(is_kept)
 
 
 def roots_of(settings: Settings) -> dict[int, Path]:

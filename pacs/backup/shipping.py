@@ -1,10 +1,11 @@
-"""Shipping: every object is copied to each repository as it arrives, the oldest first.
+"""Shipping: every object is copied to each repository, and to the standby, as it arrives, the oldest first.
 
     no row in `copy` on the repository → read, sealed, put in batches → read back and opened, its digest compared → row
 
-An object has one path in a repository, its digest's. So what a kill left there without a row is found when the object
-is shipped again: it counts if it is whole, and else it is put anew. A repository that is away, full or read-only ends a
-turn, and the next one goes on: nobody waits for it, and nothing is kept for it but the objects themselves.
+An object has one path in a repository, its digest's; at the standby it has that of the copy it is read from. So what a
+kill left there without a row is found when the object is shipped again: it counts if it is whole, and else it is put
+anew. A repository that is away, full or read-only ends a turn, and the next one goes on: nobody waits for it, and
+nothing is kept for it but the objects themselves.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 from pacs import clock
 from pacs.archive.batches import Item, Source
 from pacs.archive.transfer import Outcome, Stopped, Transfer
 from pacs.archive.volumes import Volumes
-from pacs.backup.repositories import Repository
 from pacs.errors import DigestMismatch, NotFound, PacsError, PathTaken
 from pacs.index import movement
 from pacs.index import shipping as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
+from pacs.model.record import study_key
 from pacs.model.schedule import Bucket, is_open
 from pacs.storage.kinds import Volume
-from pacs.storage.names import repository_path
+from pacs.storage.names import SEALED_SUFFIX, object_path, repository_path
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,38 @@ _LOOKS_AT_ONCE = 8
 LAG_OBJECTS_MAX = 10_000
 
 
+class Target(Protocol):
+    """Where is shipped to: a backup repository, or the standby."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        ...
+
+    @property
+    def volume_ids(self) -> tuple[str, ...]:
+        """Its volumes: an object on one of them is there. How far it is stands with the first."""
+        ...
+
+    @property
+    def is_repository(self) -> bool:
+        """Whether an object's path there is its digest's; else it is as on the archive's own volumes."""
+        ...
+
+    @property
+    def windows(self) -> tuple[str, ...]:
+        """When it is written to; empty: always."""
+        ...
+
+    @property
+    def bandwidth_bytes_per_s(self) -> int | None:
+        """At most so much is sent; None: no limit."""
+        ...
+
+
 @dataclass(frozen=True)
 class Lag:
-    """How far a repository is behind: objects that it does not have, and the age of the oldest of them [s]."""
+    """How far a target is behind: objects that it does not have, and the age of the oldest of them [s]."""
 
     objects: int
     oldest_s: float | None
@@ -53,11 +84,11 @@ class Lag:
     absent_s: float | None = None
 
 
-def lag_of(database: Database, volume_id: str) -> Lag:
-    """How far a repository is behind."""
+def lag_of(database: Database, *volume_ids: str) -> Lag:
+    """How far a target with these volumes is behind."""
     with database.transaction() as connection:
-        objects, oldest_at = rows.behind(connection, volume_id, LAG_OBJECTS_MAX + 1)
-        state = rows.state(connection, volume_id)
+        objects, oldest_at = rows.behind(connection, volume_ids, LAG_OBJECTS_MAX + 1)
+        state = rows.state(connection, volume_ids[0])
     now = clock.now()
     return Lag(
         min(objects, LAG_OBJECTS_MAX),
@@ -87,7 +118,7 @@ class Shipped:
 
 
 class Shipper:
-    """Ships to one repository. For use by one thread; close it."""
+    """Ships to one target. For use by one thread; close it."""
 
     def __init__(self, database: Database, volumes: Volumes, stop: threading.Event | None = None) -> None:
         self.database, self.volumes = database, volumes
@@ -99,29 +130,28 @@ class Shipper:
         """End its threads."""
         self._transfer.close()
 
-    def run(self, repository: Repository) -> Shipped:
-        """Ship what the repository does not have, within its windows. Raise AlreadyRunning; DatabaseUnavailable.
+    def run(self, target: Target) -> Shipped:
+        """Ship what the target does not have, within its windows. Raise AlreadyRunning; DatabaseUnavailable.
 
         What else goes wrong is told in what is returned, and in `shipping`.
         """
-        if not is_open(repository.windows, clock.now().astimezone()):
+        if not is_open(target.windows, clock.now().astimezone()):
             return Shipped()
-        volume_id = repository.volume_id
+        volume_id = target.volume_ids[0]
         turn = rows.begin_turn(self.database, volume_id)
-        if not rows.unshipped(self.database, volume_id, turn.position, 1):  # nearly always; the lock costs a connection
-            rows.end_turn(self.database, volume_id, turn.seen, turn.is_sweep, "")
+        # Nearly always nothing is to be done; the lock would cost a connection.
+        if not rows.unshipped(self.database, target.volume_ids, turn.position, 1):
+            rows.end_turn(self.database, target.volume_ids, turn.seen, turn.is_sweep, "")
             return Shipped()
         with only_one(self.database, "ship", volume_id):
-            return self._run(repository)
+            return self._run(target)
 
-    def _run(self, repository: Repository) -> Shipped:
-        done, volume_id = Shipped(), repository.volume_id
-        turn = rows.begin_turn(self.database, volume_id)
+    def _run(self, target: Target) -> Shipped:
+        done = Shipped()
+        turn = rows.begin_turn(self.database, target.volume_ids[0])
         self._was_stopped, self._found, outcome = False, 0, Outcome()
         try:
-            volume = self.volumes.get(volume_id)
-            volume.require_writable()
-            outcome = self._ship(repository, volume, turn)
+            outcome = self._ship(target, turn)
         except Stopped:
             self._was_stopped = True
         except PacsError as error:
@@ -131,30 +161,43 @@ class Shipper:
         if outcome.failed and not done.error:
             done.error = f"{done.failed} objects were not shipped; one of them: {next(iter(outcome.failed.values()))}"
         has_swept = turn.is_sweep and not (self._was_stopped or outcome.failed)
-        rows.end_turn(self.database, volume_id, turn.seen, has_swept, done.error)
+        rows.end_turn(self.database, target.volume_ids, turn.seen, has_swept, done.error)
         return done
 
-    def _ship(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Outcome:
-        if self._bucket.bytes_per_s != repository.bandwidth_bytes_per_s:
-            self._bucket = Bucket(repository.bandwidth_bytes_per_s, clock.monotonic_s())
-        items = self._items(repository, volume, turn)
-        outcome = self._transfer.copy(items, lambda _size_bytes: volume, self._bucket)
+    def _ship(self, target: Target, turn: rows.Turn) -> Outcome:
+        volumes = self._writable(target)
+        if self._bucket.bytes_per_s != target.bandwidth_bytes_per_s:
+            self._bucket = Bucket(target.bandwidth_bytes_per_s, clock.monotonic_s())
+        items = self._items(target, volumes, turn)
+        outcome = self._transfer.copy(items, lambda _size_bytes: roomiest(volumes), self._bucket)
         for key, error in outcome.failed.items():
-            if isinstance(error, PathTaken):  # a damaged file without a row: the next turn puts it anew
-                self._clear(volume, key)
+            # A damaged file without a row: the next turn puts it anew.
+            if isinstance(error, PathTaken) and target.is_repository:
+                self._clear(volumes[0], key)
         return outcome
 
-    def _items(self, repository: Repository, volume: Volume, turn: rows.Turn) -> Iterator[Item]:
+    def _writable(self, target: Target) -> list[Volume]:
+        """The target's volumes that are here. Raise VolumeMissing if none is, VolumeFailed if one takes nothing."""
+        here = [self.volumes.by_id[each] for each in target.volume_ids if each in self.volumes.by_id]
+        found = here or [self.volumes.get(target.volume_ids[0])]
+        for each in found:
+            each.require_writable()
+        return found
+
+    def _items(self, target: Target, volumes: Sequence[Volume], turn: rows.Turn) -> Iterator[Item]:
         """What the repository does not have, the oldest first, as long as its windows are open."""
         position = turn.position
         while True:
-            page = rows.unshipped(self.database, repository.volume_id, position, _PAGE_OBJECTS)
-            items = [_item(list(copies)) for _key, copies in groupby(page, key=lambda row: int(row["object_key"]))]
+            page = rows.unshipped(self.database, target.volume_ids, position, _PAGE_OBJECTS)
+            make = _sealed_item if target.is_repository else plain_item
+            items = [make(list(copies)) for _key, copies in groupby(page, key=lambda row: int(row["object_key"]))]
             if not items:
                 return
             position = items[-1].object_key
-            yield from self._without_found(volume, items) if turn.may_have else items
-            if not is_open(repository.windows, clock.now().astimezone()):
+            for volume in volumes if turn.may_have else ():
+                items = self._without_found(volume, items)
+            yield from items
+            if not is_open(target.windows, clock.now().astimezone()):
                 self._was_stopped = True
                 return
 
@@ -187,7 +230,29 @@ def _is_whole_at(volume: Volume, item: Item) -> bool:
         return False
 
 
-def _item(copies: Sequence[Row]) -> Item:
-    first, sha256 = copies[0], bytes(copies[0]["sha256"])
-    sources = tuple(Source(row["copy_key"], row["volume_id"], row["path"]) for row in copies)
-    return Item(first["object_key"], sha256, first["size_bytes"], sources, path=repository_path(sha256))
+def roomiest(volumes: Sequence[Volume]) -> Volume:
+    """Of a target's volumes the one with the most free room."""
+
+    def free_bytes(volume: Volume) -> float:
+        known = volume.room().free_bytes
+        return float("inf") if known is None else known
+
+    return volumes[0] if len(volumes) == 1 else max(volumes, key=free_bytes)
+
+
+def _sealed_item(copies: Sequence[Row]) -> Item:
+    sha256 = bytes(copies[0]["sha256"])
+    return Item(copies[0]["object_key"], sha256, copies[0]["size_bytes"], _sources(copies), repository_path(sha256))
+
+
+def plain_item(copies: Sequence[Row]) -> Item:
+    """An object with the path of the copy that it is read from; one that only a repository has gets a new one."""
+    first, path = copies[0], str(copies[0]["path"])
+    if path.endswith(SEALED_SUFFIX):
+        key = study_key(first["study_instance_uid"])
+        path = object_path(first["tenant_id"], first["arrived_at"], key, bytes(first["sha256"]))
+    return Item(first["object_key"], bytes(first["sha256"]), first["size_bytes"], _sources(copies), path)
+
+
+def _sources(copies: Sequence[Row]) -> tuple[Source, ...]:
+    return tuple(Source(row["copy_key"], row["volume_id"], row["path"]) for row in copies)

@@ -1,4 +1,4 @@
-"""Shipping to all repositories at once: one that is slow or away holds none of the others up."""
+"""Shipping to all repositories and the standby at once: one that is slow or away holds none of the others up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pacs.backup.key_changes import is_sealed_anew
 from pacs.backup.keys import Keyring, master_key
 from pacs.backup.repositories import Repository, repositories
 from pacs.backup.repository_changes import RepositoryChanges
-from pacs.backup.shipping import Shipper
+from pacs.backup.shipping import Shipper, Target
+from pacs.backup.standby_volumes import Standby, register_volumes, standby_of
 from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.locks import AlreadyRunning
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Shipping:
-    """Ships to every repository of an instance. Close it."""
+    """Ships to every repository of an instance, and to its standby. Close it."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Shipping:
         self._has_keys = False
 
     def turn(self) -> None:
-        """Begin to ship to each repository to which nothing is under way."""
+        """Begin to ship to each target to which nothing is under way."""
         if not self._has_keys:  # on the first boot: a sheet can be printed before there is a repository
             Keyring.open(self.data)
             master_key(self.data)
@@ -53,33 +54,40 @@ class Shipping:
         found = repositories(self.data)
         if found:
             self._changes.register()
-        for repository in found:
-            running = self._threads.get(repository.volume_id)
-            if self.may_ship(repository.volume_id) and (running is None or not running.is_alive()):
-                thread = threading.Thread(target=self._ship, args=(repository,), name="ship", daemon=True)
-                self._threads[repository.volume_id] = thread
-                thread.start()
+        standby = standby_of(self.data)
+        if standby is not None:
+            register_volumes(self.database, standby)
+        targets: list[Repository | Standby] = [*found, *([standby] if standby is not None else [])]
+        for target in targets:
+            key = target.volume_ids[0]
+            running = self._threads.get(key)
+            # Of a standby one disk may be away, and the other takes what comes.
+            here = [each for each in target.volume_ids if each in self.volumes.by_id] or list(target.volume_ids)
+            if all(map(self.may_ship, here)) and (running is None or not running.is_alive()):
+                self._threads[key] = threading.Thread(target=self._ship, args=(target,), name="ship", daemon=True)
+                self._threads[key].start()
 
     def close(self) -> None:
         """Wait for what is under way; `stop` is set by now."""
         for thread in self._threads.values():
             thread.join()
 
-    def _ship(self, repository: Repository) -> None:
+    def _ship(self, target: Repository | Standby) -> None:
         shipper = Shipper(self.database, self.volumes, self.stop)
         started = clock.now()
         try:
-            self._look_at_keys(repository)
-            done = shipper.run(repository)
+            if isinstance(target, Repository):
+                self._look_at_keys(target)
+            done = shipper.run(target)
             if done.did_anything:
-                record_run(self.database, "ship", started, not done.error, {**asdict(done), "to": repository.name})
-            self._tell(repository, done.error)
+                record_run(self.database, "ship", started, not done.error, {**asdict(done), "to": target.name})
+            self._tell(target, done.error)
         except AlreadyRunning:
             pass
         except PacsError as error:
-            self._tell(repository, str(error))
+            self._tell(target, str(error))
         except Exception:  # a fault of ours ends this turn, not the worker
-            log.exception("shipping to %s failed", repository.name)
+            log.exception("shipping to %s failed", target.name)
         finally:
             shipper.close()
 
@@ -92,10 +100,10 @@ class Shipping:
                 log.warning("the keys in %s were sealed anew, by recovery sheet %s", repository.name, key_id)
             self._sealed_by[repository.volume_id] = key_id
 
-    def _tell(self, repository: Repository, error: str) -> None:
-        if error != self._told.get(repository.name, ""):  # once an outage
+    def _tell(self, target: Target, error: str) -> None:
+        if error != self._told.get(target.name, ""):  # once an outage
             if error:
-                log.error("shipping to %s: %s", repository.name, error)
+                log.error("shipping to %s: %s", target.name, error)
             else:
-                log.warning("shipping to %s goes on", repository.name)
-            self._told[repository.name] = error
+                log.warning("shipping to %s goes on", target.name)
+            self._told[target.name] = error

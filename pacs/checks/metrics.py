@@ -14,6 +14,8 @@ from pacs import __version__
 from pacs.archive.fixity import fixity
 from pacs.backup.repositories import repositories
 from pacs.backup.shipping import lag_of
+from pacs.backup.standby_status import at_archive
+from pacs.backup.standby_volumes import standby_of
 from pacs.checks.check import ORDER, Result, Subject
 from pacs.errors import PacsError
 from pacs.index.damage import damage_counts
@@ -57,6 +59,7 @@ def metrics(subject: Subject | None, results: Iterable[Result]) -> list[Metric]:
     if subject is not None:
         with contextlib.suppress(PacsError):  # the checks say so
             found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject), *_shipping(subject)]
+            found += _standby(subject)
             found += [*_drill(subject), *_restore(subject)]
     return found
 
@@ -149,6 +152,21 @@ def _shipping(subject: Subject) -> Iterator[Metric]:
     ):
         samples = [({"repository": each}, float(figure)) for each, figure in zip(found, figures, strict=True)]
         yield Metric(f"pacs_shipping_{name}", "gauge", words, samples)
+
+
+def _standby(subject: Subject) -> Iterator[Metric]:
+    known = standby_of(subject.settings.data)
+    if known is None:
+        return
+    found = at_archive(subject.settings, subject.database, known)
+    log = found.log
+    for name, words, figure in (
+        ("objects", "Objects that the standby does not have, up to 10,000.", found.objects.objects),
+        ("lag_seconds", "Age of the oldest of them.", found.objects.oldest_s or 0.0),
+        ("is_following", "Whether the standby's database takes the log now.", log is not None and log.is_streaming),
+        ("log_bytes", "How much of the log is kept for the standby.", log.kept_bytes if log else 0),
+    ):
+        yield Metric(f"pacs_standby_{name}", "gauge", words, [({"standby": known.name}, float(figure))])
 
 
 def _seconds(when: datetime) -> float:

@@ -18,6 +18,7 @@ from pacs.checks import (
     room,
     selftest,
     shipping,
+    standby,
     tiers,
     volumes,
 )
@@ -50,6 +51,7 @@ CHECKS: dict[str, Check] = {
     "selftest": selftest.run,
     "backup": _not_of_a_trial("backup", backup.run),
     "shipping": _not_of_a_trial("shipping", shipping.run),
+    "standby": _not_of_a_trial("standby", standby.run),
     "log": _not_of_a_trial("log", log.run),
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,

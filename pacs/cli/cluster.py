@@ -21,6 +21,8 @@ from pacs.backup.log_spool import archive_command
 from pacs.errors import DatabaseUnavailable, DataTooNew, SettingsError
 
 _START_TIMEOUT_S = 60
+#: So much of the log is kept for a standby that is away; then it must be copied anew.
+_SLOT_KEEPS = "4GB"
 
 
 def find_binaries() -> Path:
@@ -65,10 +67,17 @@ class Cluster:
             self._clear_stale_pid()
             self.before_start()
             self._start_patiently()
+        if self.is_standby:  # it is the archive's, and read only
+            return
         self._wait_until_writable()
         with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = 'pacs'").fetchone() is None:
                 connection.execute("CREATE DATABASE pacs")
+
+    @property
+    def is_standby(self) -> bool:
+        """Whether it follows another cluster."""
+        return (self.cluster / "standby.signal").exists()
 
     def _wait_until_writable(self) -> None:
         """Until a recovery is over, as at the beginning of a new timeline."""
@@ -124,6 +133,7 @@ class Cluster:
             f"-c listen_addresses='' -c unix_socket_directories='{self.sockets.resolve()}' "
             f"-c archive_mode=on -c archive_timeout=60 -c archive_command='{archive_command(self.spool.resolve())}' "
             "-c unix_socket_permissions=0700 -c log_min_messages=warning -c log_min_error_statement=panic "
+            f"-c max_slot_wal_keep_size={_SLOT_KEEPS} "
             "-c log_parameter_max_length=0 -c log_parameter_max_length_on_error=0 -c shared_buffers=64MB"
         )
 

@@ -6,7 +6,6 @@ children end with it, even when it is killed; a cluster that is left behind is a
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import pwd
@@ -15,25 +14,21 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated
 
 import typer
 
+from pacs.backup.standby_files import StandbyFiles
 from pacs.cli.cluster import Cluster
-from pacs.errors import DatabaseUnavailable, PacsError, SettingsError, UsageError
+from pacs.cli.dev_service import Service
+from pacs.errors import DatabaseUnavailable, PacsError, SettingsError, StandbyError, UsageError
 from pacs.index import database as index
 from pacs.machine.identity import make_dicom_tls
 from pacs.machine.timeline import begin_if_needed
 from pacs.settings import load
 from pacs.storage.looking_back import look_before_start
 from pacs.storage.volume import IDENTITY_FILE, create_identity, read_identity
-
-_PR_SET_PDEATHSIG = 1
-_READY_TIMEOUT_S = 60
-_RESTART_DELAY_S = 1.0
 
 
 def dev(
@@ -55,21 +50,52 @@ def dev(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     with locked(folder):
-        dicom, http = _listen(dicom_port), _listen(http_port)
-        dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
+        _require_copied(folder)
         cluster = Cluster(folder, unprivileged_user(folder))
         cluster.before_start = lambda: _look_back(folder, cluster)
         cluster.start()
         try:
+            _follow(folder, cluster, stop)
+            if stop.is_set():
+                return
+            dicom, http = _listen(dicom_port), _listen(http_port)
+            dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
             _prepare(folder)
             _run(folder, cluster, dicom, dicom_tls, http, stop)
         finally:
             cluster.stop()
 
 
+def _require_copied(folder: Path) -> None:
+    if StandbyFiles(folder).following() == "copying":
+        raise StandbyError("The database has not come over whole. Give `pacs standby follow` again, then `pacs dev`.")
+
+
+def _follow(folder: Path, cluster: Cluster, stop: threading.Event) -> None:
+    """On a standby: keep following the archive until this node is promoted, or the end."""
+    files = StandbyFiles(folder)
+    if files.following() is None:
+        return
+    service = Service("standby", ["standby", "run"], {**os.environ, "PACS_DATA": str(folder)})
+    try:
+        service.start()
+        service.wait_ready(stop)
+        typer.echo(f"ready as a standby data={folder}")
+        sys.stdout.flush()
+        while files.following() is not None and not stop.wait(0.2):
+            _restart_if_dead(cluster)
+            if files.following() is not None:
+                service.restart_if_dead()
+    finally:
+        service.ask_to_end()
+        service.end()
+
+
 def _look_back(folder: Path, cluster: Cluster) -> None:
     """Whether a disk went back in time, before the database writes anything: as pacs-identity does on the appliance."""
     settings = load(folder)
+    if cluster.is_standby:  # its disks are written by the archive, whose marks they carry
+        return
     try:
         notice = look_before_start(folder, (settings.tier1_root, settings.tier2_root))
         begin_if_needed(folder, notice, cluster.cluster, cluster.binaries)
@@ -98,11 +124,11 @@ def _run(
     environment = {"PACS_ANY_DEVICE_FROM_LOOPBACK": "1", **os.environ, "PACS_DATA": str(folder)}
     services = [
         *(
-            _Service(f"receiver {number + 1}", ["receiver", "run"], environment, dicom, dicom_tls)
+            Service(f"receiver {number + 1}", ["receiver", "run"], environment, dicom, dicom_tls)
             for number in range(load(folder).receivers)
         ),
-        _Service("web", ["web", "run"], environment, http),
-        _Service("worker", ["worker", "run"], environment),
+        Service("web", ["web", "run"], environment, http),
+        Service("worker", ["worker", "run"], environment),
     ]
     try:
         # The volumes of a new instance are made by the first service that opens it: one after the other.
@@ -136,76 +162,6 @@ def _restart_if_dead(cluster: Cluster) -> None:
         cluster.start()
     except DatabaseUnavailable as error:
         typer.echo(f"error: {error} It is tried again.", err=True)
-
-
-@dataclass
-class _Service:
-    """One child: a `pacs` command."""
-
-    name: str
-    words: list[str]
-    environment: dict[str, str]
-    listening: socket.socket | None = None
-    listening_tls: socket.socket | None = None
-    process: subprocess.Popen[bytes] | None = None
-    notify: socket.socket | None = None
-    not_before: float = field(default=0.0)
-
-    def start(self) -> None:
-        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notify.bind(f"\0pacs-dev-{os.getpid()}-{self.name}-{time.monotonic_ns()}")
-        self.notify.settimeout(0.1)
-        environment = {**self.environment, "NOTIFY_SOCKET": "@" + self.notify.getsockname()[1:].decode()}
-        words = [sys.executable, "-m", "pacs.cli.main", *self.words]
-        fds: tuple[int, ...] = ()
-        if self.listening is not None:
-            fds = (self.listening.fileno(),)
-            words += ["--fd", str(fds[0])]
-        if self.listening_tls is not None:
-            fds += (self.listening_tls.fileno(),)
-            words += ["--tls-fd", str(fds[-1])]
-        self.process = subprocess.Popen(words, env=environment, pass_fds=fds, preexec_fn=_die_with_parent)
-
-    def wait_ready(self, stop: threading.Event) -> None:
-        """Wait until the service says that it is ready. Raise SettingsError if it ends instead."""
-        assert self.process is not None and self.notify is not None
-        ends = time.monotonic() + _READY_TIMEOUT_S
-        while not stop.is_set():
-            try:
-                if b"READY=1" in self.notify.recv(1024):
-                    return
-            except TimeoutError:
-                pass
-            if self.process.poll() is not None or time.monotonic() > ends:
-                raise SettingsError(f"The {self.name} did not start; its message stands above.")
-
-    def restart_if_dead(self) -> None:
-        if self.process is None or self.process.poll() is None or time.monotonic() < self.not_before:
-            return
-        typer.echo(f"the {self.name} ended with {self.process.returncode}; it is started again", err=True)
-        self.not_before = time.monotonic() + _RESTART_DELAY_S
-        if self.notify is not None:
-            self.notify.close()
-        self.start()
-
-    def ask_to_end(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-
-    def end(self) -> None:
-        if self.process is None:
-            return
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.notify is not None:
-            self.notify.close()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listen(port: int) -> socket.socket:

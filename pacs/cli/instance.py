@@ -13,6 +13,7 @@ from pacs.archive.rebuild_mark import require_no_rebuild
 from pacs.archive.room import StateRoom, reserve_bytes
 from pacs.archive.volumes import Volumes, open_volumes
 from pacs.backup.mark import MARK
+from pacs.backup.standby_files import require_no_standby
 from pacs.errors import RestoreError
 from pacs.index import database as index
 from pacs.index.database import Database
@@ -40,7 +41,12 @@ class Instance:
         from pacs.archive.store import Store  # here, as it imports all of pydicom, and few commands need it
 
         room = StateRoom(self.settings.data, reserve_bytes(self.settings, self.database))
-        return Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
+        made = Store(self.database, self.volumes, self.settings.object_size_bytes_max, room)
+        if self.settings.standby_answer != "off":
+            from pacs.backup.standby_answer import StandbyAnswer
+
+            made.confirm = StandbyAnswer(self.settings, self.database, self.volumes)
+        return made
 
     def retrieve(self) -> Retrieve:
         """The way back. What is retrieved counts as used, and what is far is recalled."""
@@ -58,10 +64,15 @@ class Instance:
 
 
 @contextmanager
-def open_database(settings: Settings, connections_max: int = 8, timeout_s: float | None = None) -> Iterator[Database]:
-    """The instance's database, its schema checked. timeout_s: how long a statement may take."""
+def open_database(
+    settings: Settings, connections_max: int = 8, timeout_s: float | None = None, may_be_standby: bool = False
+) -> Iterator[Database]:
+    """The instance's database, its schema checked. timeout_s: how long a statement may take. may_be_standby: also one
+    that follows another's, and can only be read."""
     read_identity(settings.data)  # data of a newer version are refused before anything is asked of them
     require_no_rebuild(settings.data)
+    if not may_be_standby:
+        require_no_standby(settings.data)
     database = Database(settings.conninfo, connections_max, timeout_s)
     try:
         index.require_current(database)

@@ -19,13 +19,14 @@ _DATABASE = "postgresql@17-main.service"
 #: What works on an instance, on the appliance. The sockets first, so that nothing starts again by itself.
 _UNITS = (
     "pacs-*.timer", "pacs-dicom.socket", "pacs-dicom-tls.socket", "pacs-receiver@*.service", "pacs-worker.service",
-    "pacs-web.service", "pacs-migrate.service", "pacs-backup.service", "pacs-backup-due.service", "pacs-drill.service",
-    "pacs-scrub.service", "pacs-reconcile.service", "pacs-selftest.service",
+    "pacs-web.service", "pacs-standby.service", "pacs-migrate.service", "pacs-backup.service",
+    "pacs-backup-due.service", "pacs-drill.service", "pacs-scrub.service", "pacs-reconcile.service",
+    "pacs-selftest.service",
 )  # fmt: skip
 #: What is started again in the end, and what takes up other keys.
 _START = (
     _DATABASE, "pacs-migrate.service", "pacs-dicom.socket", "pacs-dicom-tls.socket", "pacs-web.service",
-    "pacs-worker.service",
+    "pacs-worker.service", "pacs-standby.service",
 )  # fmt: skip
 _RELOAD = ("nginx.service", "ssh.service")
 
@@ -42,6 +43,11 @@ class DevServer:
     def cluster(self) -> Path:
         """Where the database's cluster is."""
         return self._cluster.cluster
+
+    @property
+    def binaries(self) -> Path:
+        """PostgreSQL's programs."""
+        return self._cluster.binaries
 
     def as_service(self) -> AbstractContextManager[None]:
         """Whoever has the data directory."""
@@ -69,6 +75,11 @@ class ApplianceServer:
         """Where the database's cluster is."""
         return self.data / "postgresql" / "17" / "main"
 
+    @property
+    def binaries(self) -> Path:
+        """PostgreSQL's programs."""
+        return Path("/usr/lib/postgresql/17/bin")
+
     def as_service(self) -> AbstractContextManager[None]:
         """The user `pacs`."""
         return acting_as_owner(_of_service(self.data))
@@ -86,6 +97,11 @@ def _of_service(data: Path) -> Path:
     """A folder that is the service's: on the appliance most of the state's are root's (pacs/machine/claim.py)."""
     journal = data / "journal"
     return journal if journal.exists() else data
+
+
+def as_service(data: Path) -> AbstractContextManager[None]:
+    """Act as the service's user in the block: what is written is what it can read."""
+    return acting_as_owner(_of_service(data))
 
 
 @contextlib.contextmanager
@@ -111,6 +127,12 @@ def is_appliance(settings: Settings) -> bool:
     return bool(settings.database)
 
 
+def start_services() -> None:
+    """Start what works on an instance, on the appliance."""
+    _systemctl("start", *_START, "pacs-storage.target")
+    _systemctl("try-reload-or-restart", *_RELOAD)
+
+
 @contextlib.contextmanager
 def stopped(settings: Settings) -> Iterator[DevServer | ApplianceServer]:
     """What a restore works on, with nothing else at work on it in the block; afterwards the services run again.
@@ -121,8 +143,7 @@ def stopped(settings: Settings) -> Iterator[DevServer | ApplianceServer]:
         server = ApplianceServer(settings)
         _systemctl("stop", *_UNITS)
         yield server
-        _systemctl("start", *_START, "pacs-storage.target")
-        _systemctl("try-reload-or-restart", *_RELOAD)
+        start_services()
         return
     data = settings.data
     with locked(data):  # which also makes it an instance, if it is none yet

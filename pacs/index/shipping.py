@@ -7,6 +7,7 @@ and once a day all of the archive is looked through.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,10 +17,12 @@ from pacs.index.database import Connection, Database, Row
 _BEHIND = timedelta(minutes=10)
 #: How often all of the archive is looked through.
 _SWEEP_AGE = timedelta(hours=24)
-#: What a repository lacks: objects beyond `after` that have no row there, and a good copy somewhere.
+#: What a repository, or a standby with several volumes, lacks: objects beyond `after` that have no row there, and a
+#: good copy somewhere.
 LACKED = """
     o.object_key > %(after)s
-    AND NOT EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.volume_id = %(volume_id)s)
+    AND NOT EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key
+                    AND k.volume_id = ANY (%(volume_ids)s::uuid[]))
     AND EXISTS (SELECT FROM copy k WHERE k.object_key = o.object_key AND k.state = 'good')
 """
 #: What of that it can be given now: what can be read.
@@ -29,17 +32,33 @@ UNSHIPPED = f"""{LACKED}
 """
 
 
-def unshipped(database: Database, volume_id: str, after_key: int, objects_max: int) -> list[Row]:
-    """The next objects that a repository does not have, a row a good copy of each, the nearest first: object_key,
-    sha256, size_bytes, copy_key, volume_id, path."""
+def unshipped(database: Database, volume_ids: Sequence[str], after_key: int, objects_max: int) -> list[Row]:
+    """The next objects that none of a target's volumes has, a row a good copy of each, the nearest first: object_key,
+    sha256, size_bytes, tenant_id, arrived_at, study_instance_uid, copy_key, volume_id, path."""
     with database.transaction() as connection:
         return connection.execute(
-            "SELECT n.object_key, n.sha256, n.size_bytes, c.copy_key, c.volume_id::text, c.path"
-            f" FROM (SELECT o.object_key, o.sha256, o.size_bytes FROM object o WHERE {UNSHIPPED}"
+            "SELECT n.*, c.copy_key, c.volume_id::text, c.path, (SELECT st.study_instance_uid FROM object o"
+            "  JOIN series se USING (series_key) JOIN study st USING (study_key) WHERE o.object_key = n.object_key)"
+            " FROM (SELECT o.object_key, o.sha256, o.size_bytes, o.tenant_id, o.arrived_at FROM object o"
+            f"        WHERE {UNSHIPPED}"
             "        ORDER BY o.object_key LIMIT %(objects_max)s) n"
             " JOIN copy c ON c.object_key = n.object_key AND c.state = 'good' JOIN volume v USING (volume_id)"
             " ORDER BY n.object_key, v.tier, c.copy_key".encode(),
-            {"volume_id": volume_id, "after": after_key, "objects_max": objects_max},
+            {"volume_ids": list(volume_ids), "after": after_key, "objects_max": objects_max},
+        ).fetchall()
+
+
+def unshipped_of(database: Database, volume_ids: Sequence[str], sop_instance_uid: str) -> list[Row]:
+    """The same of the objects with one SOP Instance UID only: nearly always one."""
+    with database.transaction() as connection:
+        return connection.execute(
+            "SELECT n.*, c.copy_key, c.volume_id::text, c.path, '' AS study_instance_uid"
+            " FROM (SELECT o.object_key, o.sha256, o.size_bytes, o.tenant_id, o.arrived_at FROM object o"
+            f"        WHERE {UNSHIPPED} AND o.tenant_id = 1 AND o.sop_instance_uid = %(uid)s"
+            "        ORDER BY o.object_key) n"
+            " JOIN copy c ON c.object_key = n.object_key AND c.state = 'good' JOIN volume v USING (volume_id)"
+            " WHERE v.tier < 4 ORDER BY n.object_key, v.tier, c.copy_key".encode(),
+            {"volume_ids": list(volume_ids), "after": 0, "uid": sop_instance_uid},
         ).fetchall()
 
 
@@ -78,12 +97,14 @@ def begin_turn(database: Database, volume_id: str) -> Turn:
     return Turn(0 if row["is_sweep"] else row["position"], row["seen"], row["is_sweep"], row["may_have"])
 
 
-def end_turn(database: Database, volume_id: str, seen: int, has_swept: bool, error: str) -> None:
-    """Note how far a repository has all: up to `seen`, or to the first object that it lacks. has_swept: all of the
+def end_turn(database: Database, volume_ids: Sequence[str], seen: int, has_swept: bool, error: str) -> None:
+    """Note how far a target has all: up to `seen`, or to the first object that it lacks. has_swept: all of the
     archive was looked through. A row is written only if that says something new."""
+    volume_id = volume_ids[0]
     with database.transaction() as connection:
         before = (state(connection, volume_id) or {}).get("position") or 0
-        given = {"volume_id": volume_id, "after": before, "seen": seen, "has_swept": has_swept, "error": error}
+        given = {"volume_id": volume_id, "volume_ids": list(volume_ids), "after": before, "seen": seen}
+        given |= {"has_swept": has_swept, "error": error}
         row = connection.execute(
             f"SELECT o.object_key FROM object o WHERE {LACKED} AND o.object_key <= %(seen)s"
             " ORDER BY o.object_key LIMIT 1".encode(),
@@ -108,14 +129,14 @@ def state(connection: Connection, volume_id: str) -> Row | None:
     ).fetchone()
 
 
-def behind(connection: Connection, volume_id: str, counted_max: int) -> tuple[int, datetime | None]:
-    """How many objects a repository does not have, counted up to counted_max, and since when the oldest is here."""
+def behind(connection: Connection, volume_ids: Sequence[str], counted_max: int) -> tuple[int, datetime | None]:
+    """How many objects a target does not have, counted up to counted_max, and since when the oldest is here."""
     row = connection.execute(
         "SELECT count(*) AS objects, min(n.arrived_at) AS oldest_at FROM ("
         f"SELECT o.arrived_at FROM object o WHERE {LACKED} ORDER BY o.object_key LIMIT %(counted_max)s) n".encode(),
         {
-            "volume_id": volume_id, "counted_max": counted_max,
-            "after": (state(connection, volume_id) or {}).get("position") or 0,
+            "volume_ids": list(volume_ids), "counted_max": counted_max,
+            "after": (state(connection, volume_ids[0]) or {}).get("position") or 0,
         },
     ).fetchone()  # fmt: skip
     assert row is not None

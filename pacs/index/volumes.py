@@ -18,6 +18,8 @@ Kind = Literal["local", "nfs", "smb", "s3", "sftp"]
 #: The tier of backup repositories: no rule moves to it, and nothing is placed there but by shipping.
 REPOSITORY_TIER = 4
 REPOSITORY_ROLE = f"tier{REPOSITORY_TIER}"
+#: ... of the standby's volumes, which are local ones of tier 1 or 2 there (docs/operate/standby.md).
+STANDBY_TIER = 5
 State = Literal["active", "draining", "retired"]
 
 
@@ -37,7 +39,7 @@ class KnownVolume:
     @property
     def role(self) -> str:
         """What its identity file says that it is for."""
-        return f"tier{self.tier}"
+        return f"tier{self.options.get('home_tier', 1) if self.tier == STANDBY_TIER else self.tier}"
 
 
 _COLUMNS = "volume_id::text, name, tier, location, kind, options, state"
@@ -137,7 +139,7 @@ def holdings(connection: Connection, volume_id: str, lock: bool = False) -> Hold
         "SELECT count(*) AS copies, coalesce(sum(o.size_bytes), 0)::bigint AS size_bytes,"
         " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
         "   AND other.copy_key <> c.copy_key AND other.state = 'good'"
-        f"  AND other.volume_id NOT IN (SELECT volume_id FROM volume WHERE tier = {REPOSITORY_TIER}))) AS only_here,"
+        f"  AND other.volume_id NOT IN (SELECT volume_id FROM volume WHERE tier >= {REPOSITORY_TIER}))) AS only_here,"
         " count(*) FILTER (WHERE NOT EXISTS (SELECT FROM copy other WHERE other.object_key = c.object_key"
         "   AND other.copy_key <> c.copy_key AND other.state = 'good')) AS nowhere_else"
         " FROM copy c JOIN object o USING (object_key) WHERE c.volume_id = %s".encode(),

@@ -18,6 +18,8 @@ from pacs.archive.reverted import IN_FLIGHT_S, reconcile_reverted
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
 from pacs.backup.shipping_turns import Shipping
+from pacs.backup.standby_bundle import Bundles
+from pacs.backup.standby_volumes import first_here, standby_of
 from pacs.errors import PacsError
 from pacs.index import growth, recalls, restores, tiers
 from pacs.index.database import Database
@@ -35,6 +37,8 @@ COUNT_S = 900.0
 RECALL_INTERVAL_S = 1.0
 #: How often it is looked whether something is to be shipped [s].
 SHIP_INTERVAL_S = 5.0
+#: How often it is looked whether settings and keys changed, for the standby [s].
+BUNDLE_INTERVAL_S = 10.0
 #: How long recalls that are over are shown [days].
 _RECALLS_KEPT_DAYS = 30
 
@@ -53,6 +57,7 @@ class Worker:
         self.lineage = Lineage(settings.data, database, volumes)
         self.backup = DatabaseBackup(settings, database, volumes, self.lineage.may_ship)
         self._shipping = Shipping(database, volumes, settings.data, self.stop, self.lineage.may_ship)
+        self._bundles = Bundles(settings.data)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
 
@@ -71,6 +76,7 @@ class Worker:
             "points": (POINTS_INTERVAL_S, (self.make_points,)),
             "backups": (BACKUPS_INTERVAL_S, (self.have_backups_made,)),
             "ship": (SHIP_INTERVAL_S, (self.ship,)),
+            "standby": (BUNDLE_INTERVAL_S, (self.send_settings,)),
         }
         self._look_first()
         threads = [
@@ -176,8 +182,15 @@ class Worker:
                 record_run(self.database, "tier", started, succeeded, asdict(done))
 
     def ship(self) -> None:
-        """Have every repository given what it does not have yet, each on a thread of its own."""
+        """Have every repository and the standby given what it does not have yet, each on a thread of its own."""
         self._shipping.turn()
+
+    def send_settings(self) -> None:
+        """Have the standby given settings, keys and journal, where they changed."""
+        standby = standby_of(self.settings.data)
+        volume = first_here(standby, self.volumes.by_id) if standby is not None else None
+        if volume is not None and self.lineage.may_ship(volume.volume_id) and self._bundles.push(volume):
+            log.info("settings, keys and journal went to the standby")
 
     def ship_log(self) -> None:
         """Have every repository given the database's log; not of a database that went back in time."""

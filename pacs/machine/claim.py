@@ -102,6 +102,7 @@ def give_state(root: Path) -> None:
         (root / "journal", "pacs", "pacs", 0o750),
         (root / "receipts", "pacs", "pacs", 0o750),
         (root / "lineage", "pacs", "pacs", 0o750),
+        (root / "standby", "pacs", "pacs", 0o750),  # sshd reads here who the twin is: nobody else may write
         (root / "drill", "pacs", "pacs", 0o750),
         (root / "mail", "pacs", "pacs", 0o700),
         (root / "identity", "root", "root", 0o700),

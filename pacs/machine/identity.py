@@ -114,9 +114,12 @@ def look_back(state: Path, tiers: Path) -> None:
 
     That this cannot be told is no reason not to start: the worker looks again.
     """
+    cluster = state / "postgresql" / str(POSTGRESQL_VERSION) / "main"
+    if (cluster / "standby.signal").exists():  # its disks are written by the archive, whose marks they carry
+        return
     try:
         notice = look_before_start(state, (tiers / "tier1", tiers / "tier2"))
-        begin_if_needed(state, notice, state / "postgresql" / str(POSTGRESQL_VERSION) / "main", _PROGRAMS)
+        begin_if_needed(state, notice, cluster, _PROGRAMS)
     except (PacsError, OSError):
         log.exception("it cannot be told whether a disk went back in time")
 

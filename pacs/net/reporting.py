@@ -27,6 +27,7 @@ from pacs.net.negotiation import STORAGE_COMMITMENT
 from pacs.net.outbox import Outbox, Outgoing
 from pacs.net.requestor import AssociationRefused, associate, release
 from pacs.settings import Settings
+from pacs.storage import outbound
 
 log = logging.getLogger(__name__)
 
@@ -188,6 +189,8 @@ class Reporting:
             log.warning("storage commitment waits: %s", error)  # due again when its lease is over
 
     def _report_anew(self, commitment: Commitment, reasons: list[int]) -> None:
+        if outbound.is_held(self.settings.data):
+            raise TryAgainLater("Nothing is sent since the promotion of this node: `pacs standby release`.")
         device = device_by_ae_title(self.database, commitment.calling_ae)
         if device is None:
             raise NotFound(

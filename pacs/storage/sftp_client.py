@@ -29,7 +29,7 @@ from pacs.errors import NotFound, PacsError, SettingsError, UsageError, VolumeFa
 TIMEOUT_S = 30.0
 #: How many sessions there are at once: OpenSSH lets ten be in a connection.
 SESSIONS_MAX = 6
-_OPTIONS: dict[str, type | tuple[type, ...]] = {"host_key": str, "timeout_s": (int, float)}
+_OPTIONS: dict[str, type | tuple[type, ...]] = {"host_key": str, "timeout_s": (int, float), "home_tier": int}
 _KEYS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 

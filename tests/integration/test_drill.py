@@ -11,7 +11,9 @@ import pytest
 from pacs.storage.names import repository_path
 from tests.peer import RawObject
 from tests.restoring import Archive, check_of, living_archive, rows
+from tests.sftp_server import SftpServer
 from tests.synthetic import ct_study
+from tests.workstation import Workstation
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -41,6 +43,14 @@ def test_a_drill_proves_that_a_restore_works(living: Archive) -> None:
     # The living archive went on, and its log was not mixed with the drill's.
     assert living.dev.pacs("drill", "run").returncode == 0, "into the cluster that is kept"
     assert "9 objects known" in living.dev.pacs("drill", "status").stdout
+
+
+def test_a_drill_from_a_workstation(living: Archive, ssh_server: SftpServer, tmp_path: Path) -> None:
+    workstation = Workstation(tmp_path, ssh_server)
+    workstation.add("north", living.dev.data)
+    workstation.know()
+    done = workstation.fleet("drill")
+    assert (done.returncode, done.stdout) == (0, "done    north: 9 objects known, 9 sampled, 0 differ\n"), done.stderr
 
 
 def test_a_drill_finds_what_differs(living: Archive) -> None:

@@ -17,7 +17,7 @@ CREATE TABLE volume (
     tenant_id    smallint NOT NULL DEFAULT 1 REFERENCES tenant,
     volume_id    uuid PRIMARY KEY,
     name         text NOT NULL UNIQUE,
-    tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 4),  -- 4: a backup repository
+    tier         smallint NOT NULL CHECK (tier BETWEEN 1 AND 5),  -- 4: a backup repository; 5: the standby's
     kind         text NOT NULL CHECK (kind IN ('local', 'nfs', 'smb', 's3', 'sftp')),
     location     text NOT NULL,  -- a folder, or s3://bucket/prefix
     options      jsonb NOT NULL DEFAULT '{}',  -- of its kind; no secrets, which are in files of config/volumes

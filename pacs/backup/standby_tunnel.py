@@ -1,0 +1,111 @@
+"""The way to the archive's database: a socket on this machine that an ssh carries to the socket of the twin's server.
+
+Port 22 of the twin is all that is needed; nothing listens on a port. The twin lets this key reach sockets and files as
+its service's user, and PostgreSQL knows that user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from pacs import clock
+from pacs.backup.standby_files import StandbyFiles, Twin
+from pacs.errors import StandbyError
+from pacs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: How long a tunnel may take to stand [s].
+_PATIENCE_S = 20.0
+_SOCKET = ".s.PGSQL.5432"
+
+
+def tunnel_folder(settings: Settings) -> Path:
+    """Where the near end's socket is: on the appliance in a folder of its own, as PostgreSQL's user comes there.
+
+    Its name is short: a socket's path has a bound.
+    """
+    if settings.http_socket is not None:
+        return settings.runtime_folder.with_name(f"{settings.runtime_folder.name}-standby")
+    return settings.runtime_folder / "p"
+
+
+def archive_conninfo(settings: Settings) -> str:
+    """The connection string of the archive's server, through the tunnel."""
+    return f"host={tunnel_folder(settings)} port=5432 user=pacs dbname=postgres"
+
+
+class Tunnel:
+    """An ssh that carries a socket. For one thread, which must outlive it: the ssh ends with that."""
+
+    def __init__(self, data: Path, settings: Settings, twin: Twin) -> None:
+        self._files, self._twin = StandbyFiles(data), twin
+        self._socket = tunnel_folder(settings) / _SOCKET
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Tunnel:
+        self.start()
+        ends_s = clock.monotonic_s() + _PATIENCE_S
+        while not self.is_up():
+            if clock.monotonic_s() > ends_s or not self.is_running():
+                why = self.close()
+                raise StandbyError(
+                    f"{self._twin.user}@{self._twin.host}:{self._twin.port} lets nobody through to its database "
+                    f"({why or 'it does not answer'}). Is it on, and was the pairing text of this node given there?"
+                )
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin; whether it stands `is_up` says."""
+        if not self._socket.parent.exists():
+            self._socket.parent.mkdir(parents=True)
+            self._socket.parent.chmod(0o755)  # PostgreSQL's user comes through here, whatever our umask is
+        options = ("ExitOnForwardFailure=yes", "StreamLocalBindUnlink=yes", "StreamLocalBindMask=0111")
+        *words, server = self._files.ssh(self._twin, *options)
+        forward = f"{self._socket}:{self._twin.database}"
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *words, "-N", "-L", forward, server],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def is_running(self) -> bool:
+        """Whether the ssh runs yet."""
+        return self._process is not None and self._process.poll() is None
+
+    def is_up(self) -> bool:
+        """Whether the near end takes connections."""
+        if not self.is_running():
+            return False
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.settimeout(1)
+            probe.connect(str(self._socket))
+            return True
+        return False
+
+    def close(self) -> str:
+        """End it; return what it said last."""
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        process.terminate()
+        _out, said = process.communicate(timeout=20)
+        with contextlib.suppress(FileNotFoundError):
+            self._socket.unlink()
+        return " ".join(said.split())[-200:]
+
+
+def answers(twin: Twin, patience_s: float = 5.0) -> bool:
+    """Whether the twin's machine answers: its SSH server, at all."""
+    with contextlib.suppress(OSError), socket.create_connection((twin.host, twin.port), patience_s) as connection:
+        connection.settimeout(patience_s)
+        return connection.recv(4) == b"SSH-"
+    return False

@@ -1,0 +1,108 @@
+"""Two nodes: one is the archive, the other its standby."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pacs.backup.standby_files import StandbyFiles
+from tests import peer
+from tests.faults.process import wait_for
+from tests.peer import RawObject
+from tests.restoring import check_of, given_back
+from tests.sftp_server import SSHD
+from tests.synthetic import ct_study
+from tests.twins import Node, Twins
+
+#: Five starts of a node, and three copies of a database.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long]
+QUICK = {"PACS_SETTLE_S": "0", "PACS_TIER_INTERVAL_S": "2"}
+
+
+def _raw(seed: int, count: int = 3) -> list[RawObject]:
+    return [RawObject.of(each) for each in ct_study(seed, count)]
+
+
+def _stored(node: Node, seed: int) -> dict[str, bytes]:
+    raw = _raw(seed)
+    assert set(peer.store(node.dev.dicom_port, raw)) == {0x0000}
+    return {each.sop_instance_uid: each.dataset for each in raw}
+
+
+@pytest.fixture
+def folder(short_folder: Path) -> Iterator[Path]:
+    if not SSHD.exists():
+        pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
+    made = short_folder / f"twins{uuid.uuid4().hex[:6]}"
+    made.mkdir()
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_over_again(folder: Path) -> None:
+    with Twins.paired(folder, **QUICK) as twins:
+        first, second = twins.archive, twins.standby
+        known = _stored(first, 1)
+        first.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
+        wait_for(twins.is_level, "the standby does not get all", timeout_s=90)
+        assert second.status()["objects"]["waiting"] == 0
+        assert check_of(first.dev, "standby")[0] == "ok"
+        _refuses_while_the_archive_answers(second)
+
+        first.power_off()
+        promoted = second.promoted("--primary-is-off")
+        assert (promoted["took_s"] < 60, promoted["not_here"], promoted["epoch"]) == (True, [], 2)
+        assert given_back(second.dev, _raw(1)) == known
+        assert "CT2" in second.pacs("device", "list")
+        assert check_of(second.dev, "standby") == (
+            "warning", "since the promotion of this node nothing is sent by itself",
+        )  # fmt: skip
+        second.pacs("standby", "release")
+        known |= _stored(second, 2)
+
+        # The old archive wakes up: it takes nobody, and says why.
+        first.sshd.start()
+        first.dev.start()
+        wait_for(lambda: "epoch" in (_fenced(first) or ""), "the old archive is not fenced")
+        assert set(peer.store(first.dev.dicom_port, _raw(3))) == {0xA700}
+        # It follows: what it had is there yet, and only the rest is copied.
+        first.dev.stop()
+        first.pacs("standby", "follow", "--yes")
+        first.start_as_standby()
+        twins = Twins(second, first)
+        wait_for(twins.is_level, "the old archive does not get all", timeout_s=90)
+
+        # Handed over, it takes over again, and nothing is lost; nobody has to be off.
+        second.pacs("standby", "hand-over")
+        assert set(peer.store(second.dev.dicom_port, _raw(4))) == {0xA700}
+        assert first.promoted()["not_here"] == []
+        assert given_back(first.dev, [*_raw(1), *_raw(2)]) == known
+        _stored(first, 5)
+
+        # Ended in its last step and given again, a promotion changes nothing more.
+        StandbyFiles(first.dev.data).put_following("follows")
+        again = json.loads(first.pacs("standby", "promote", "--yes", "--json"))
+        assert (again["not_here"], again["epoch"] > 3) == ([], True)
+
+        # The other node is given up: the archive goes on alone.
+        first.pacs("standby", "release")
+        second.dev.stop()
+        first.pacs("standby", "leave")
+        assert first.status()["twin"] is None
+        assert check_of(first.dev, "standby") == ("ok", "no standby")
+        assert given_back(first.dev, [*_raw(1), *_raw(2), *_raw(5)]).keys() >= known.keys()
+
+
+def _fenced(node: Node) -> str | None:
+    found: str | None = json.loads(node.pacs("lineage", "show", "--json"))["fenced"]
+    return found
+
+
+def _refuses_while_the_archive_answers(standby: Node) -> None:
+    refused = standby.dev.pacs("standby", "promote", "--yes", check=False)
+    assert (refused.returncode, "answers" in refused.stderr) == (15, True), refused.stderr
