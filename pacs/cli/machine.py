@@ -77,7 +77,10 @@ def screen() -> None:
     """Put the state of things on the display."""
     version = os.environ.get("PACS_APPLIANCE_VERSION", __version__)
     pacs = str(Path(sys.executable).with_name("pacs"))
-    display.show(display.compose(display.gather(version, volumes.read_answer(volumes.Places()), pacs)))
+    places = volumes.Places()
+    facts = display.gather(version, volumes.read_answer(places), pacs, places.state)
+    display.note_trial(facts.trial)
+    display.show(display.compose(facts))
 
 
 @machine.command("add-disk")

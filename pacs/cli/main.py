@@ -44,6 +44,7 @@ COMMANDS = {
     "dicom-user": "tls",
     "lineage": "lineage",
     "standby": "standby",
+    "mail": "mail",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",
