@@ -29,6 +29,7 @@ from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
 from pacs.model.record import study_key
 from pacs.model.schedule import Bucket, is_open
+from pacs.storage.files import RESERVED_BYTES
 from pacs.storage.kinds import Volume
 from pacs.storage.names import SEALED_SUFFIX, object_path, repository_path
 
@@ -169,7 +170,7 @@ class Shipper:
         if self._bucket.bytes_per_s != target.bandwidth_bytes_per_s:
             self._bucket = Bucket(target.bandwidth_bytes_per_s, clock.monotonic_s())
         items = self._items(target, volumes, turn)
-        outcome = self._transfer.copy(items, lambda _size_bytes: roomiest(volumes), self._bucket)
+        outcome = self._transfer.copy(items, lambda size_bytes: largest_with_room(volumes, size_bytes), self._bucket)
         for key, error in outcome.failed.items():
             # A damaged file without a row: the next turn puts it anew.
             if isinstance(error, PathTaken) and target.is_repository:
@@ -230,14 +231,19 @@ def _is_whole_at(volume: Volume, item: Item) -> bool:
         return False
 
 
-def roomiest(volumes: Sequence[Volume]) -> Volume:
-    """Of a target's volumes the one with the most free room."""
+def largest_with_room(volumes: Sequence[Volume], size_bytes: int) -> Volume:
+    """Of a target's volumes the largest that has room, the first of equals: whoever asks chooses the same, so that an
+    object that two ship at once has one copy there."""
+    if len(volumes) == 1:
+        return volumes[0]
+    rooms = {each.volume_id: each.room() for each in volumes}
 
-    def free_bytes(volume: Volume) -> float:
-        known = volume.room().free_bytes
-        return float("inf") if known is None else known
+    def rank(volume: Volume) -> tuple[bool, float]:
+        room = rooms[volume.volume_id]
+        has_room = room.free_bytes is None or room.free_bytes > size_bytes + RESERVED_BYTES
+        return has_room, float("inf") if room.size_bytes is None else room.size_bytes
 
-    return volumes[0] if len(volumes) == 1 else max(volumes, key=free_bytes)
+    return max(volumes, key=rank)
 
 
 def _sealed_item(copies: Sequence[Row]) -> Item:

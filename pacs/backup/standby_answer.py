@@ -17,7 +17,7 @@ from pathlib import Path
 from pacs import clock
 from pacs.archive.transfer import Transfer
 from pacs.archive.volumes import Volumes
-from pacs.backup.shipping import plain_item, roomiest
+from pacs.backup.shipping import largest_with_room, plain_item
 from pacs.backup.standby_volumes import Standby, standby_of
 from pacs.errors import PacsError, TryAgainLater
 from pacs.index import shipping as rows
@@ -86,7 +86,7 @@ class StandbyAnswer:
         if not here:
             raise TryAgainLater("its volumes are away.")
         items = [plain_item(list(copies)) for _key, copies in groupby(lacking, key=lambda row: int(row["object_key"]))]
-        done = self._transfer().copy(items, lambda _size_bytes: roomiest(here))
+        done = self._transfer().copy(items, lambda size_bytes: largest_with_room(here, size_bytes))
         if done.failed:
             raise next(iter(done.failed.values()))
 

@@ -20,7 +20,7 @@ def lacks_object(database: Database, volume_id: str, newest_key: int) -> bool:
         found = state(connection, volume_id)
         row = connection.execute(
             f"SELECT EXISTS (SELECT FROM object o WHERE {LACKED} AND o.object_key <= %(newest)s) AS lacks".encode(),
-            {"newest": newest_key, "volume_id": volume_id, "after": (found or {}).get("position") or 0},
+            {"newest": newest_key, "volume_ids": [volume_id], "after": (found or {}).get("position") or 0},
         ).fetchone()
     assert row is not None
     return bool(row["lacks"])

@@ -28,7 +28,8 @@ def _send(twins: Twins, seed: int) -> set[int | None]:
 def _at_standby(twins: Twins) -> dict[str, int]:
     (found,) = rows(
         twins.standby.dev,
-        "SELECT count(*) AS objects, count(c.copy_key) AS copies FROM object o LEFT JOIN (copy c JOIN volume v"
+        "SELECT count(DISTINCT o.object_key) AS objects, count(DISTINCT c.object_key) AS copies FROM object o"
+        " LEFT JOIN (copy c JOIN volume v"
         " ON v.volume_id = c.volume_id AND v.tier = 5) ON c.object_key = o.object_key",
     )
     return found
