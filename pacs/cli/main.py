@@ -48,6 +48,7 @@ COMMANDS = {
     "worker": "worker",
     "database": "database",
     "machine": "machine",
+    "upgrade": "upgrade",
 }
 
 

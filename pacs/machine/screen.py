@@ -18,6 +18,7 @@ from pacs.machine.storage import Answer
 from pacs.storage import durable
 
 ISSUE = Path("/run/issue.d/pacs.issue")
+REFUSAL = Path("/run/pacs-machine/refusal")
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 _WIDTH = 78
 _CHECK_TIMEOUT_S = 60
@@ -45,6 +46,8 @@ class Facts:
     storage: Answer | None
     checks: tuple[Check, ...] | None
     failed_units: tuple[str, ...] = ()
+    #: Why this version does not use the data that are here.
+    refusal: str = ""
 
 
 def compose(facts: Facts) -> str:
@@ -75,6 +78,8 @@ def _where(facts: Facts) -> list[str]:
 
 
 def _health(facts: Facts) -> list[str]:
+    if facts.refusal:
+        return ["THIS VERSION DOES NOT START. No images are taken.", *_points((facts.refusal,))]
     if facts.failed_units:
         return _points(tuple(f"{unit} failed. See: journalctl -b -u {unit}" for unit in facts.failed_units))
     if facts.checks is None:
@@ -113,6 +118,7 @@ def gather(version: str, storage: Answer | None, pacs: str) -> Facts:
         storage=storage,
         checks=_ask_checks(pacs) if ready else None,
         failed_units=_failed_units() if ready else (),
+        refusal=REFUSAL.read_text("utf-8").strip() if REFUSAL.exists() else "",
     )
 
 
