@@ -18,6 +18,7 @@ from pacs.checks import (
     selftest,
     shipping,
     tiers,
+    upgrade,
     volumes,
 )
 from pacs.checks.check import Check
@@ -39,4 +40,5 @@ CHECKS: dict[str, Check] = {
     "log": log.run,
     "drill": drill.run,
     "restore": restore.run,
+    "upgrade": upgrade.run,
 }
