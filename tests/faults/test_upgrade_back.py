@@ -6,7 +6,6 @@ pacs-upgrade.service does on an appliance.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import psycopg
@@ -71,5 +70,5 @@ def test_what_was_stored_on_trial_is_found_again(new_dev: Callable[..., Dev]) ->
     assert timeline == ("00000002",)
     record = files.record()
     assert record is not None
-    assert (record.outcome, os.path.isdir(files.failed)) == (ROLLED_BACK, True)
+    assert (record.outcome, files.failed.is_dir()) == (ROLLED_BACK, True)
     assert "was rolled back: the selftest failed" in dev.pacs("check", check=False).stdout
