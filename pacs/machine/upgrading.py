@@ -175,7 +175,7 @@ def describe(record: Record | None, here: System, slots: Slots | None, files: Up
     lines = [f"version {here.version} runs{where} (schema {here.schema}, PostgreSQL {here.postgresql})"]
     if record is None:
         return [*lines, "no upgrade yet"]
-    lines.append(f"last upgrade: {record.origin.version} → {record.target.version}, prepared {record.armed_at}")
+    lines.append(f"last upgrade: {record.origin.version} -> {record.target.version}, prepared {record.armed_at}")
     if not record.is_open:
         lines.append(f"  {record.outcome} {record.ended_at}{f': {record.why}' if record.why else ''}")
     elif record.back_at:
