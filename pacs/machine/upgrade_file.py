@@ -123,7 +123,7 @@ def open_file(path: Path, keys: dict[str, bytes]) -> UpgradeFile:
 
 
 def trusted_keys(data: Path, baked: Path = BAKED_KEYS) -> dict[str, bytes]:
-    """Name → public key, of the image and of those that a person trusts. What is no key is left out."""
+    """Name -> public key, of the image and of those that a person trusts. What is no key is left out."""
     found = {}
     for folder in (baked, data / TRUSTED_FOLDER):
         for path in sorted(folder.glob("*.pub")):
