@@ -22,11 +22,11 @@ from pacs.cli.context import data_of
 from pacs.errors import PacsError, UsageError
 from pacs.machine import slots, upgrade_file
 from pacs.machine.identity import POSTGRESQL_VERSION
-from pacs.machine.settling import this_system
+from pacs.machine.settling import size_of, this_system
 from pacs.machine.slot_writing import Tell
 from pacs.machine.slots import GrubEnvironment
 from pacs.machine.trial import LIMIT_S
-from pacs.machine.upgrading import Upgrading, alone, describe, retry
+from pacs.machine.upgrading import COPY_BYTES_PER_S, Upgrading, alone, describe, retry
 from pacs.storage.upgrade_record import UpgradeFiles
 
 upgrade = typer.Typer(no_args_is_help=True, help="Another version in the other half of the system disk, and back.")
@@ -58,6 +58,10 @@ def upgrade_apply(
         work.check(opened, allow_older, again, tell)
         record = work.apply(opened, limit * 60.0, tell)
     typer.echo(f"Version {record.target.version} is in slot {record.to_slot}, signed by {opened.signer}.")
+    if record.target.schema != record.origin.schema:
+        size_bytes = size_of(work.cluster)
+        minutes = 1 + size_bytes / COPY_BYTES_PER_S / 60
+        typer.echo(f"It copies the database first, {size_bytes / 1e9:.1f} GB: about {minutes:.0f} minutes.")
     if no_restart:
         typer.echo("It is tried at the next restart of the machine. To call it off: pacs upgrade back")
         return
