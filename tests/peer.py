@@ -163,11 +163,13 @@ def store(port: int, objects: Iterable[RawObject], calling: str = "TESTER") -> l
         return [store_on(assoc, raw, number % 65535 + 1) for number, raw in enumerate(objects)]
 
 
-def get(port: int, study_instance_uids: Iterable[str], offered: Iterable[tuple[str, str]]) -> dict[str, RawObject]:
+def get(
+    port: int, study_instance_uids: Iterable[str], offered: Iterable[tuple[str, str]], calling: str = "TESTER"
+) -> dict[str, RawObject]:
     """C-GET studies, offering these (SOP class, transfer syntax) pairs; return what came, by SOP Instance UID."""
     taken: dict[str, RawObject] = {}
     contexts = [(STUDY_ROOT_GET, "1.2.840.10008.1.2.1"), *dict.fromkeys(offered)]
-    with associated(port, contexts, taken=taken) as assoc:
+    with associated(port, contexts, calling, taken=taken) as assoc:
         for uid in study_instance_uids:
             query = Dataset()
             query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", uid

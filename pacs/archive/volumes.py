@@ -300,10 +300,13 @@ def open_volumes(
     appliance_id = read_identity(data).appliance_id
     at_roots = []
     for tier, root in roots.items():
-        known = {row.volume_id for row in rows.list_volumes(database, with_retired=True) if row.tier == tier}
-        found = at_root(tier, root, appliance_id, known, in_restore)
+        known = {
+            row.volume_id: row.location for row in rows.list_volumes(database, with_retired=True) if row.tier == tier
+        }
+        found = at_root(tier, root, appliance_id, set(known), in_restore)
         if found is not None and not in_restore:
-            rows.register_volume(database, found)
+            if known.get(found.volume_id) != found.location:
+                rows.register_volume(database, found)
         elif found is not None:
             at_roots.append(found)
     volumes = Volumes(database, data, at_roots)

@@ -18,7 +18,8 @@ _DATABASE = "postgresql@17-main.service"
 #: What works on an instance, on the appliance. The sockets first, so that nothing starts again by itself.
 _UNITS = (
     "pacs-*.timer", "pacs-dicom.socket", "pacs-dicom-tls.socket", "pacs-receiver@*.service", "pacs-worker.service",
-    "pacs-web.service", "pacs-migrate.service",
+    "pacs-web.service", "pacs-migrate.service", "pacs-backup.service", "pacs-backup-due.service", "pacs-drill.service",
+    "pacs-scrub.service", "pacs-reconcile.service", "pacs-selftest.service",
 )  # fmt: skip
 #: What is started again in the end, and what takes up other keys.
 _START = (

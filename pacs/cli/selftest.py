@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -16,10 +21,14 @@ from pacs.index.runs import forget_old_runs, record_run
 from pacs.net.selftest_run import Selftest, Step
 
 _KEPT = 200
+#: How long a selftest may take [s]: one that hangs has found something. And how long its cleaning up may take then.
+_LIMIT_S, _CLEAN_S = 600.0, 60.0
 
 
 def selftest(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    context: typer.Context,
+    limit_s: Annotated[float, typer.Option("--limit", help="How long it may take [s]; then it has failed.")] = _LIMIT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Send a synthetic study through the running node: a line a step. Ends with 0 if every one passed, else with 13.
 
@@ -34,7 +43,8 @@ def selftest(
 
     with acting_as_owner(data), open_instance(data) as instance:
         run = Selftest(instance.settings, instance.database, instance.volumes, tell)
-        run.run()
+        with _within(limit_s):
+            run.run()
         result = {"steps": [asdict(step) for step in run.steps]}
         record_run(instance.database, "selftest", started, run.passed, result)
         forget_old_runs(instance.database, "selftest", _KEPT)
@@ -43,3 +53,20 @@ def selftest(
     if not run.passed:
         failed = next((step for step in run.steps if not step.passed), None)
         raise SelftestFailed(f"The selftest failed at {failed.name}." if failed else None)
+
+
+@contextmanager
+def _within(limit_s: float) -> Iterator[None]:
+    """End what hangs in the block: SelftestFailed is raised where it stands. Where that is goes to the journal."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        faulthandler.dump_traceback()
+        raise SelftestFailed(f"It hangs: the selftest has not come further in {limit_s:.0f} s. See its journal.")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, limit_s, _CLEAN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -54,8 +54,10 @@ def list_volumes(database: Database, with_retired: bool = False) -> list[KnownVo
 
 
 def register_volume(database: Database, volume: KnownVolume) -> None:
-    """Make a volume known, or note where it is now."""
+    """Make a volume known, or note where it is now. Several services may begin with the same one at once."""
     with database.transaction() as connection:
+        # ON CONFLICT watches over one unique index: who comes at the same moment would fail on the other, the name's.
+        connection.execute("LOCK TABLE volume IN SHARE ROW EXCLUSIVE MODE")
         insert_volume(connection, volume)
 
 

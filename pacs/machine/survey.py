@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
     "lost+found", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
+    "config/keys",
 )  # fmt: skip
 
 
@@ -133,11 +134,16 @@ def _identity(root: Path) -> VolumeIdentity | None:
 
 
 def has_data(root: Path, is_state: bool) -> bool:
-    """Whether anything was ever stored on the volume: any file that claiming and the first boot don't make.
+    """Whether anything was ever stored on the volume."""
+    return next(stored_files(root, is_state), None) is not None
+
+
+def stored_files(root: Path, is_state: bool) -> Iterator[Path]:
+    """The files of a volume that claiming and the first boot don't make.
 
     On a state volume those are its identity, the cluster (an index: what matters in it is journalled first), marks of
-    the lineage and administrators' keys; segments of the journal without a record don't count either. Nor does half an
-    identity file, which a loss of power leaves under its temporary name.
+    the lineage, administrators' keys and those of backups that nobody has made yet; segments of the journal without a
+    record don't count either. Nor does half an identity file, which a loss of power leaves under its temporary name.
     """
     ignored = {root / name for name in _OF_NO_ACCOUNT} if is_state else {root / "lost+found", root / IDENTITY_FILE}
     roots = (root, root / "tier1") if is_state else (root,)
@@ -151,5 +157,4 @@ def has_data(root: Path, is_state: bool) -> bool:
             path = here / name
             empty_segment = is_state and here == root / "journal" and path.stat().st_size == 0
             if path not in ignored and not empty_segment:
-                return True
-    return False
+                yield path

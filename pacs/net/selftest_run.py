@@ -25,7 +25,7 @@ from pacs.index.locks import only_one
 from pacs.index.store import StoredFile
 from pacs.model.record import read_record
 from pacs.net.selftest import ListeningSocket, noted_sockets
-from pacs.net.selftest_steps import Peer, associated, encoded, synthetic_study
+from pacs.net.selftest_steps import Peer, associated, encoded, end_associations, synthetic_study
 from pacs.net.tls import own_sha256
 from pacs.settings import Settings
 
@@ -136,6 +136,7 @@ class Selftest:
 
     def _clean(self) -> None:
         self._stack.close()
+        end_associations()
         with contextlib.suppress(SelftestFailed), self._step("delete") as say:
             left = remove_files(self.volumes.all())
             tables.drop_tables(self.database)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
+from pynetdicom.dul import DULServiceProvider
 
 from pacs import clock
 from pacs.errors import SelftestFailed
@@ -167,10 +169,20 @@ def associated(settings: Settings, listening: ListeningSocket) -> Iterator[Peer]
             assoc.release()
 
 
+def end_associations() -> None:
+    """End what is left of associations that did not come about or whose step was given up.
+
+    Their threads are no daemons: one that nobody ends would keep the command from ever ending.
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, DULServiceProvider):
+            thread.kill_dul()
+
+
 def _ask(settings: Settings, listening: ListeningSocket, handlers: list[Any]) -> Association:
     """An association; a node that has no room for one more at the moment is asked again for a while."""
     ae = AE(AE_TITLE)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER_S
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER_S
     contexts = [build_context(uid, ExplicitVRLittleEndian) for uid in (*_SERVED, SecondaryCaptureImageStorage)]
     role = build_role(SecondaryCaptureImageStorage, scu_role=True, scp_role=True)
     address = "::1" if listening.address == "::1" else "127.0.0.1"

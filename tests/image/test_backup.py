@@ -56,6 +56,13 @@ def _newest_point(site: Installation) -> dict[str, Any]:
     return dict(points[-1]) if points else {}
 
 
+def _what_it_says(site: Installation) -> str:
+    """What the services and the checks say, for whoever looks for what went wrong."""
+    journal = "sudo journalctl --boot --no-pager --output cat -u 'pacs-receiver@*' -u pacs-worker | tail -n 40"
+    places = "sudo ls -lan /srv/pacs /srv/pacs/backup /srv/pacs/backup/repository /srv/pacs/state/config"
+    return site.machine.ssh(f"sudo pacs check; sudo pacs volume list; {journal}; {places}", check=False).stdout
+
+
 def _wait_for(look: Callable[[], bool], otherwise: str, limit_s: float = 900) -> None:
     ends = time.monotonic() + limit_s
     while not look():
@@ -93,7 +100,7 @@ def test_a_backup_is_restored_onto_another_appliance(site: Installation, another
     another.running()
 
     comparison = compare(another.dicom_port, site.account)  # the device is known there now, as it was here
-    assert comparison.is_clean, str(comparison)
+    assert comparison.is_clean, f"{comparison}\n{_what_it_says(another)}"
     assert _host_keys(another) == keys
     host = another.host()
     assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""

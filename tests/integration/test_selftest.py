@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.faults.process import wait_for
+from tests.faults.process import receiver_pid, wait_for
 from tests.fix_instance import Dev
 from tests.peer import RawObject, associated, store
 from tests.synthetic import ct_study
@@ -147,6 +147,20 @@ def test_a_node_that_does_not_store_fails_and_says_where(new_dev: Callable[..., 
     assert said["severity"] == "critical" and "C-STORE" in said["message"]
     dev.stop()
     assert dev.pacs("selftest", check=False).returncode == 4
+
+
+def test_one_that_hangs_has_failed_and_says_where(new_dev: Callable[..., Dev]) -> None:
+    dev = new_dev().start()
+    receiver = receiver_pid(dev)
+    os.kill(receiver, signal.SIGSTOP)
+    try:
+        failed = dev.pacs("selftest", "--limit", "5", check=False)
+    finally:
+        os.kill(receiver, signal.SIGCONT)
+    assert failed.returncode == 13
+    assert "FAILED  association" in failed.stdout and "hangs" in failed.stdout
+    assert "selftest_steps.py" in failed.stderr, "where it hangs"
+    assert "ok      delete" in failed.stdout
 
 
 def test_it_does_not_touch_what_is_there(dev: Dev) -> None:

@@ -84,17 +84,30 @@ def image_findings(image: Image) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FirstBoot:
-    """The image booted for the first time. volumes_with_data: as the machine's policy sees them right after it."""
+    """The image booted for the first time. stored_files: what counts as data on its volumes right after it."""
 
     container: Container
-    volumes_with_data: str
+    stored_files: str
 
 
-_WHICH_HAVE_DATA = """
+_WHAT_IS_STORED = """
 from pathlib import Path
-from pacs.machine.survey import has_data
-print([role for role in ("state", "tier1", "tier2") if has_data(Path("/srv/pacs", role), role == "state")])
+from pacs.machine.survey import stored_files
+for role in ("state", "tier1", "tier2"):
+    print(*stored_files(Path("/srv/pacs", role), role == "state"))
 """
+
+
+@pytest.fixture(scope="session")
+def spare(
+    image: Image, image_findings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Container]:
+    """Another appliance of the same image, not yet booted."""
+    container = Container(image.root, tmp_path_factory.mktemp("spare"))
+    try:
+        yield container
+    finally:
+        container.remove()
 
 
 @pytest.fixture
@@ -103,15 +116,20 @@ def appliance(first_boot: FirstBoot) -> Container:
 
 
 @pytest.fixture(scope="session")
-def first_boot(image: Image, image_findings: dict[str, str]) -> FirstBoot:
-    """With a seed, in folders on its own disk."""
+def first_boot(image: Image, spare: Container) -> FirstBoot:
+    """With a seed, in folders on its own disk. spare: copied before."""
     container = image.container
+    boot_first(container, "pacs-roles")
+    (container.root / "root/what.py").write_text(_WHAT_IS_STORED)
+    return FirstBoot(container, container.run("/opt/pacs/venv/bin/python /root/what.py").strip())
+
+
+def boot_first(container: Container, name: str) -> None:
+    """Boot the image for the first time."""
     seed = container.root / "var/lib/cloud/seed/nocloud"
     seed.mkdir(parents=True)
     user = {"name": "admin", "ssh_authorized_keys": [(container.folder / "key.pub").read_text().strip()]}
     setting = {"path": "/etc/pacs/machine.env", "content": "PACS_MACHINE_WITHOUT_VOLUMES=1\n"}
     (seed / "user-data").write_text("#cloud-config\n" + json.dumps({"users": [user], "write_files": [setting]}) + "\n")
-    (seed / "meta-data").write_text(json.dumps({"instance-id": "roles", "local-hostname": "pacs-roles"}) + "\n")
+    (seed / "meta-data").write_text(json.dumps({"instance-id": name, "local-hostname": name}) + "\n")
     container.boot(timeout_s=120)
-    (container.root / "root/which.py").write_text(_WHICH_HAVE_DATA)
-    return FirstBoot(container, container.run("/opt/pacs/venv/bin/python /root/which.py").strip())

@@ -57,7 +57,7 @@ class Container:
                 "--link-journal=no",
                 "--resolv-conf=off",
                 "--timezone=off",
-                f"--machine=pacs-{os.getpid()}",
+                f"--machine=pacs-{os.getpid()}-{self.folder.name}",
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

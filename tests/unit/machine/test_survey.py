@@ -25,6 +25,7 @@ def state(tmp_path: Path) -> Path:
         "identity/tls/key.pem",
         "postgresql/17/main/PG_VERSION",
         "config/ssh/admin",
+        "config/keys/keyring.json",
         "lineage/state.json",
         "tier1/volume.json",
         "tier1/lineage.json",
@@ -45,6 +46,7 @@ def test_a_state_volume_after_its_first_boot_is_empty(state: Path) -> None:
     [
         "journal/2026-11.jsonl",
         "config/pacs.toml",
+        "config/repositories/usb.toml",
         "tier1/objects/1/f.dcm",
         "tier1/incoming/half",
         "anything",
