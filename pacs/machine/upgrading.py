@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs import clock
-from pacs.backup.repositories import repositories
 from pacs.errors import TryAgainLater, UsageError
 from pacs.machine import slot_writing, trial
 from pacs.machine.records import read_system
@@ -99,6 +98,8 @@ class Upgrading:
             raise UsageError("A disk went back in time, and the worker is putting it right. See: pacs lineage show")
 
     def _require_movable(self) -> None:
+        from pacs.backup.repositories import repositories  # with the index and its libraries: not for `status`
+
         known = read_system(self.memory)
         if known is not None and known.folders:
             raise UsageError(
