@@ -23,7 +23,7 @@ from pacs.backup.restore import Restore, Restored
 from pacs.backup.restore_room import Needed, needed, require_empty, require_room
 from pacs.backup.restore_source import Choice, Source, choose, open_source, reopen, repository_of
 from pacs.cli.context import data_of
-from pacs.cli.restore_server import is_appliance, stopped
+from pacs.cli.restore_server import is_appliance, service_of, stopped
 from pacs.cli.restore_status import print_missing, restore_missing, restore_status
 from pacs.cli.table import print_table
 from pacs.cli.volume import options_of
@@ -170,9 +170,10 @@ def _source(
             source.volume.close()
         return
     with tempfile.TemporaryDirectory(prefix="pacs-restore-") as folder:
-        repository = _repository(place, given, Path(folder))
         master = MasterKey.typed(sheet if sheet is not None else _asked())
-        source = open_source(repository, master)
+        with service_of(data, Path(folder)):  # what it cannot read and open now, its services could not later
+            repository = _repository(place, given, Path(folder))
+            source = open_source(repository, master)
         try:
             yield source, master
         finally:

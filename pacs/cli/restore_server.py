@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -70,7 +71,7 @@ class ApplianceServer:
 
     def as_service(self) -> AbstractContextManager[None]:
         """The user `pacs`."""
-        return acting_as_owner(self.data / "config")
+        return acting_as_owner(_of_service(self.data))
 
     def start(self) -> None:
         """Start the database."""
@@ -79,6 +80,22 @@ class ApplianceServer:
     def stop(self) -> None:
         """Stop the database."""
         _systemctl("stop", _DATABASE)
+
+
+def _of_service(data: Path) -> Path:
+    """A folder that is the service's: on the appliance most of the state's are root's (pacs/machine/claim.py)."""
+    journal = data / "journal"
+    return journal if journal.exists() else data
+
+
+@contextlib.contextmanager
+def service_of(data: Path, folder: Path) -> Iterator[None]:
+    """Act as the service's user in the block, and have a folder be that user's."""
+    if os.geteuid() == 0 and data.exists():
+        owner = _of_service(data).stat()
+        os.chown(folder, owner.st_uid, owner.st_gid)
+    with acting_as_owner(folder):
+        yield
 
 
 def _systemctl(*words: str) -> None:
