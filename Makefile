@@ -65,6 +65,10 @@ bench: setup ## Measure beside Orthanc and storescp in one run; writes docs/refe
 bench-storage: setup ## Move, scrub and rebuild a million objects beside cp and sha256sum (root, 20 minutes, 20 GB)
 	$(BIN)/python -m tests.bench.storage --write docs/reference/performance.md
 
+.PHONY: bench-backup
+bench-backup: setup ## Back up and restore 100,000 objects beside cp and restic (root, 5 minutes, 6 GB)
+	$(BIN)/python -m tests.bench.backup --write docs/reference/performance.md
+
 .PHONY: reference
 reference: setup ## Write docs/reference from the code
 	@$(BIN)/python -c "from pathlib import Path; from pacs.settings import reference; p = Path('docs/reference/settings.md'); t = p.read_text(); p.write_text(t[:t.index('| setting')] + reference())"

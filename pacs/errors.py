@@ -75,6 +75,12 @@ class Fenced(TryAgainLater):
     """Another node has taken over this archive: this one changes nothing. See `pacs lineage show`."""
 
 
+class TrialCopy(PacsError):
+    """This is a trial copy of an archive: it writes to no repository. See docs/operate/restore.md."""
+
+    exit_code = 14
+
+
 class VolumeError(PacsError):
     """A volume is not what it should be, and is left alone."""
 

@@ -26,6 +26,8 @@ from tests.fix_instance import Dev
 from tests.peer import RawObject
 
 NAME = "usb"
+#: What wrote to the repository until now is destroyed.
+_GONE = "--the-old-one-is-gone"
 #: What makes a backed up archive quick enough for a test.
 QUICK = {
     "PACS_SETTLE_S": "0", "PACS_RECOVERY_POINT_S": "1", "PACS_TIER_INTERVAL_S": "0.5", "PACS_MOVE_GRACE_S": "0",
@@ -119,7 +121,8 @@ class Lost:
 
     def words(self, *words: str) -> list[str]:
         """The words of `pacs restore` from it."""
-        return ["restore", "--repository", str(self.repository), "--sheet", str(self.sheet), "--yes", *words]
+        said = () if "--trial" in words else (_GONE,)
+        return ["restore", "--repository", str(self.repository), "--sheet", str(self.sheet), "--yes", *said, *words]
 
     def restore(self, dev: Dev, *words: str) -> str:
         """Restore it onto another instance; return what was printed."""

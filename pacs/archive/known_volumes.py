@@ -12,6 +12,7 @@ from pacs.errors import DataTooNew, ForeignVolume, PacsError, VolumeError, Volum
 from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.storage.kinds import Volume
 from pacs.storage.opening import open_volume
+from pacs.storage.trial import trial_at
 from pacs.storage.volume import IDENTITY_FILE, create_identity, former_appliances, read_identity
 
 
@@ -38,9 +39,11 @@ def open_known(data: Path, appliance_id: str, row: KnownVolume) -> Volume:
 def _sealed(data: Path, opened: Volume) -> Volume:
     from pacs.storage.keyring import Keyring  # here, as few commands need it
     from pacs.storage.sealed import SealedVolume
+    from pacs.storage.sealed_read import ReadOnlySealed
 
     try:
-        return SealedVolume(opened, Keyring.open(data))
+        kind = SealedVolume if trial_at(data) is None else ReadOnlySealed
+        return kind(opened, Keyring.open(data))
     except BaseException:
         opened.close()
         raise

@@ -8,7 +8,8 @@ Two fsyncs a turn for the state and for each disk; shares, buckets and repositor
 hour. Nothing is asked of the receive path but whether the file that fences is there, once a second. A repository is
 given nothing before its mark was looked at.
 
-`continue_lineage` is what a restore calls, `begin_epoch` what a move and a promotion do.
+`continue_lineage` is what a restore calls, `begin_epoch` what a move and a promotion do. A trial copy has a lineage of
+its own (`begin_lineage`): its repositories are read, and their marks neither looked at nor written.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError
 from pacs.index import lineage as rows
 from pacs.index.database import Database
-from pacs.index.volumes import REPOSITORY_TIER
+from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.model.lineage import STARTS_MAX, Mark, Place, State, judge, mark_of, mark_values, settled_name
 from pacs.storage.kinds import Volume
 from pacs.storage.lineage import LineageFiles, Reverted, read_mark, write_mark
 from pacs.storage.looking_back import act_on
+from pacs.storage.trial import trial_at
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Lineage:
     def __init__(self, data: Path, database: Database, volumes: Volumes) -> None:
         self.files = LineageFiles(data)
         self.database, self.volumes = database, volumes
+        self.is_trial = trial_at(data) is not None
         self._writer = str(uuid.uuid4())
         self._due_s: dict[str, float] = {}
         self._confirmed: dict[str, Place] = {}
@@ -59,9 +62,14 @@ class Lineage:
         notice = self.files.reverted()
         return self.files.fenced() is not None or (notice is not None and not notice.reconciled_at)
 
+    @property
+    def may_back_up(self) -> bool:
+        """Whether anything may go to a repository: no trial copy's does, and nothing while it is held."""
+        return not (self.is_trial or self.is_held)
+
     def may_ship(self, volume_id: str) -> bool:
         """Whether a repository's mark was looked at since it is here, and all fits: nothing is shipped before."""
-        return volume_id in self._looked_at and not self.is_held
+        return volume_id in self._looked_at and self.may_back_up
 
     def look_for_fence(self) -> None:
         """Whether another node has taken over, before a receiver takes associations. What cannot be told is logged."""
@@ -104,8 +112,9 @@ class Lineage:
         state = replace(state, places={}, settled=settled).next(self._writer, _now(), above)
         self.files.put_state(state)
         rows.put_mark(self.database, mark_values(state.mark))
-        for volume in self.volumes.all():
-            self._write(volume, state.mark)
+        for volume in (self.volumes.by_id.get(row.volume_id) for row in self._rows()):
+            if volume is not None:
+                self._write(volume, state.mark)
         notice.reconciled_at = _now()
         self.files.put_reverted(notice)
         self._due_s.clear()
@@ -116,9 +125,11 @@ class Lineage:
     def _marks(self, all_of: bool = False) -> dict[str, tuple[str, Mark | None]]:
         """The marks that are due to be looked at: place id → (name, mark). Those of what is away are left out."""
         found: dict[str, tuple[str, Mark | None]] = {}
-        for row in self.volumes.rows:
+        for row in self._rows():
             volume = self.volumes.by_id.get(row.volume_id)
-            if volume is not None and (all_of or self._is_due(row.volume_id)):
+            # One that was away and is back is looked at at once: nothing is shipped to it before.
+            is_new = row.volume_id not in self._looked_at
+            if volume is not None and (all_of or is_new or self._is_due(row.volume_id)):
                 try:
                     found[row.volume_id] = (f"volume {row.name}", read_mark(volume))
                 except PacsError as error:
@@ -128,6 +139,10 @@ class Lineage:
             if values is not None:  # else it is new, or was rebuilt
                 found[DATABASE] = ("the database", mark_of(values))
         return found
+
+    def _rows(self) -> list[KnownVolume]:
+        """The volumes whose marks are ours: a trial copy's repositories are another's."""
+        return [row for row in self.volumes.rows if not (self.is_trial and row.tier == REPOSITORY_TIER)]
 
     def _is_due(self, place_id: str) -> bool:
         return clock.monotonic_s() >= self._due_s.get(place_id, float("-inf"))
@@ -144,7 +159,7 @@ class Lineage:
 
     def _move_on(self, state: State, marks: Mapping[str, tuple[str, Mark | None]]) -> None:
         """Write the next marks, the state's first. What the volumes have by then is noted with the next turn's."""
-        here = {row.volume_id for row in self.volumes.rows} | {DATABASE}
+        here = {row.volume_id for row in self._rows()} | {DATABASE}
         if self._is_due(DATABASE):
             state = replace(state, timeline=rows.timeline(self.database))
         known = {key: place for key, place in {**state.places, **self._confirmed}.items() if key in here}
@@ -154,7 +169,7 @@ class Lineage:
             rows.put_mark(self.database, mark_values(state.mark))
             self._confirmed[DATABASE] = Place(DATABASE, "database", "", state.generation)
             self._due_s[DATABASE] = clock.monotonic_s() + DATABASE_BEAT_S
-        for row in self.volumes.rows:
+        for row in self._rows():
             volume = self.volumes.by_id.get(row.volume_id)
             if volume is None or row.volume_id not in marks:
                 continue
@@ -187,6 +202,16 @@ def continue_lineage(data: Path, repository: Volume) -> Mark:
     except PacsError as error:
         log.error("the repository does not know yet that this node has taken over: %s", error)
     return mark
+
+
+def begin_lineage(data: Path, repository: Volume) -> None:
+    """This node is a trial copy of what a repository holds: of a lineage of its own, that nobody else meets."""
+    files = LineageFiles(data)
+    before, found = files.state(), read_mark(repository)
+    former = {*(before.former if before else ()), *(each.lineage_id for each in (before, found) if each)}
+    state = State(str(uuid.uuid4()), 1, before.generation if before else 0, former=tuple(sorted(former)))
+    files.put_state(state.next(str(uuid.uuid4()), _now()))
+    files.lift_fence()
 
 
 def begin_epoch(data: Path, lineage_id: str | None = None, above: int = 0) -> Mark:

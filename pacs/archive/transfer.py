@@ -96,8 +96,9 @@ class Transfer:
         try:
             for batch in ahead.batches(batches(items, bucket)):
                 size_bytes = sum(item.size_bytes for item in batch)
-                self.pause(bucket.take(size_bytes, clock.monotonic_s()) if bucket else 0)
-                placed = self._put(batch, choose(size_bytes), ahead, done)
+                paced = bucket if bucket and len(batch) == 1 else None  # one may be larger than a second's worth
+                self.pause(bucket.take(size_bytes, clock.monotonic_s()) if bucket and not paced else 0)
+                placed = self._put(batch, choose(size_bytes), ahead, done, paced)
                 # One batch is read back while the next is written.
                 before, waiting = waiting, placed
                 if before is not None:
@@ -113,9 +114,17 @@ class Transfer:
         if self.stop.wait(seconds) if seconds > 0 else self.stop.is_set():
             raise Stopped
 
-    def _put(self, batch: Sequence[Item], target: Volume, ahead: ReadAhead, done: Outcome) -> _Placed:
-        """Put a batch, and begin to read it back."""
-        files = [ToPut(_path_of(item), ahead.chunks(item), item.size_bytes) for item in batch]
+    def _paced(self, chunks: Iterator[bytes], bucket: Bucket) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.pause(bucket.take(len(chunk), clock.monotonic_s()))
+            yield chunk
+
+    def _put(
+        self, batch: Sequence[Item], target: Volume, ahead: ReadAhead, done: Outcome, bucket: Bucket | None
+    ) -> _Placed:
+        """Put a batch, with the bucket at its pace piece by piece, and begin to read it back."""
+        read = ahead.chunks if bucket is None else lambda item: self._paced(ahead.chunks(item), bucket)
+        files = [ToPut(_path_of(item), read(item), item.size_bytes) for item in batch]
         outcomes = target.put_many(files) if len(files) > 1 else [_put_one(target, files[0])]
         placed, failures = _Placed(target), []
         for item, file, outcome in zip(batch, files, outcomes, strict=True):

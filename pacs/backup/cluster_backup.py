@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 from pacs import clock
 from pacs.backup.pgbackrest import (
+    FOLDER,
+    STANZA,
     PgBackRest,
     Progress,
     config_file,
@@ -35,6 +38,11 @@ log = logging.getLogger(__name__)
 Kind = Literal["full", "incr"]
 #: A backup is a full one when the last full one is older than this: a week, less what a timer's delay may be.
 FULL_EVERY = timedelta(days=6, hours=12)
+
+#: How long a backup may say nothing [s]: a file of the cluster has 1 GB at most, the log is waited for 5 minutes.
+SILENCE_S = 3600.0
+#: What pgBackRest says when its newest backup is of a time that is yet to come.
+_NOT_LATER = "is not later than latest backup label"
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def _label(found: dict[str, Any]) -> Label:
 def due_kind(known: list[Label]) -> Kind:
     """Whether the next backup is a full one."""
     full = [each for each in known if each.kind == "full"]
-    return "incr" if full and clock.now() - full[-1].finished_at < FULL_EVERY else "full"
+    return "incr" if full and timedelta(0) <= clock.now() - full[-1].finished_at < FULL_EVERY else "full"
 
 
 def prepare(data: Path, name: str) -> None:
@@ -139,6 +147,19 @@ def prepare(data: Path, name: str) -> None:
             tool.run("stanza-upgrade", "--log-level-console=error")
         except BackupError:
             raise error from None
+
+
+def mend_copied(repository: Repository) -> None:
+    """Remove the folder `latest` that a copier of the repository made of pgBackRest's link: it wants to make it anew.
+
+    What is in it is the newest backup once more, which is beside it under its own name.
+    """
+    if repository.folder is None:
+        return
+    latest = repository.folder / FOLDER / "backup" / STANZA / "latest"
+    if latest.is_dir() and not latest.is_symlink():
+        log.warning("the repository's %s was a folder: a copy of the newest backup, which is there yet", latest.name)
+        shutil.rmtree(latest)
 
 
 def _keep_identity(data: Path) -> None:
@@ -160,10 +181,38 @@ def backup(data: Path, name: str, kind: Kind | None = None, progress: Progress |
     Raise BackupError; then what was there counts as before.
     """
     tool = PgBackRest(config_file(data, name))
-    chosen = kind or due_kind(labels_of(tool))
-    words = ["backup", f"--type={chosen}", "--log-level-console=detail"]
-    tool.watch(words, percent_of("backup", progress))
+    before = labels_of(tool)
+    try:
+        _back_up(tool, kind or due_kind(before), progress)
+    except BackupError as error:
+        if _NOT_LATER not in str(error):
+            raise
+        _back_up_behind(tool, before, progress)
     made = labels_of(tool)
     if not made:
         raise BackupError(f"pgBackRest made a backup and {name} does not have it. Look at the repository.")
     return made[-1]
+
+
+def _back_up(tool: PgBackRest, kind: Kind, progress: Progress | None) -> None:
+    words = ["backup", f"--type={kind}", "--log-level-console=detail"]
+    tool.watch(words, percent_of("backup", progress), silence_s=SILENCE_S)
+
+
+def _back_up_behind(tool: PgBackRest, before: list[Label], progress: Progress | None) -> None:
+    """Make a full backup behind an incremental one of a time that is yet to come: a clock was wrong, and is right now.
+
+    Behind a full one of such a time pgBackRest makes none: raise BackupError that says what to do.
+    """
+    log.warning("the repository has a backup of a time that is yet to come: a clock was wrong; a full one is made")
+    try:
+        _back_up(tool, "full", progress)
+    except BackupError as error:
+        if _NOT_LATER not in str(error):
+            raise
+        newest = max(each.finished_at for each in before)
+        raise BackupError(
+            f"The newest backup in the repository is of {newest:%Y-%m-%d}: a clock was wrong, and until then none "
+            "can be made behind it. If the clock is right now, add a repository at another place (`pacs backup "
+            "repository add`), and keep this one until that has a backup."
+        ) from None

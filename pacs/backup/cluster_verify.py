@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pacs.backup.cluster_backup import labels_of
+from pacs.backup.cluster_backup import backups, labels_of
 from pacs.backup.configuration import Configuration
+from pacs.backup.log_shipping import ShippedLog
+from pacs.backup.log_spool import LogSpool
 from pacs.backup.pgbackrest import STANZA, PgBackRest, config_file
 from pacs.backup.repositories import Repository
 from pacs.errors import PacsError
@@ -21,10 +23,29 @@ _COUNTED = re.compile(r"(missing|checksum invalid|size invalid|other): (\d+)")
 
 def look_at(data: Path, repository: Repository, keyring: Keyring) -> list[Finding]:
     """Read all that a repository has of the database and of the configuration, and say how it is."""
+    state = ShippedLog(LogSpool(data), repository.name).read()
+    configuration = Configuration(repository, keyring, config_file(data, "any").parent)
     return [
-        _finding("database", lambda: verify(data, repository.name)),
-        _finding("configuration", Configuration(repository, keyring, config_file(data, "any").parent).verify),
+        _finding("database", lambda: _verified_database(data, repository.name, state.label)),
+        _finding("configuration", lambda: _verified_configuration(configuration, state.configuration)),
     ]
+
+
+def _verified_database(data: Path, name: str, newest: str | None) -> list[str] | None:
+    """None: there is no backup yet. newest: the label of the last one that was made, as far as we know."""
+    labels = [each.label for each in backups(data, name)] if config_file(data, name).exists() else []
+    if newest is None and not labels:
+        return None
+    if newest is not None and newest not in labels:
+        return [f"backup {newest} is gone: `pacs backup run {name}` makes one"]
+    return verify(data, name)
+
+
+def _verified_configuration(configuration: Configuration, newest: str | None) -> list[str] | None:
+    if newest is None and not configuration.is_begun():
+        return None
+    configuration.verify()
+    return []
 
 
 def _finding(what: str, look: Callable[[], list[str] | None]) -> Finding:
@@ -32,6 +53,8 @@ def _finding(what: str, look: Callable[[], list[str] | None]) -> Finding:
         wrong = look()
     except PacsError as error:
         return Finding(what, False, str(error))
+    if wrong is None:
+        return Finding(what, True, "no backup yet; the worker makes one")
     return Finding(what, not wrong, "; ".join(wrong) if wrong else "all of it read, and whole")
 
 
@@ -45,6 +68,7 @@ def verify(data: Path, name: str) -> list[str]:
     tool = PgBackRest(config_file(data, name))
     text = tool.run("verify", "--output=text", "--verbose", "--log-level-console=error")
     wrong = [" ".join(line.split()) for line in text.splitlines() if _is_wrong(line)]
+    wrong += [f"backup {label} is gone: it has no manifest" for label in without_manifest(tool)]
     return [*wrong, *(f"segment {segment} of the log is missing" for segment in missing_log(tool))]
 
 
@@ -53,6 +77,16 @@ def _is_wrong(line: str) -> bool:
     return bool(counted and int(counted[2])) or any(
         words in line for words in ("ERROR", "status: invalid", "status: error")
     )
+
+
+def without_manifest(tool: PgBackRest) -> list[str]:
+    """The backups that are listed and are not there: pgBackRest verifies those that it finds."""
+    labels = [each.label for each in labels_of(tool)]
+    return [label for label in labels if '"backup.manifest"' not in _names_in(tool, f"backup/{STANZA}/{label}")]
+
+
+def _names_in(tool: PgBackRest, folder: str) -> str:
+    return tool.run("repo-ls", "--output=json", folder, "--log-level-console=error")
 
 
 def missing_log(tool: PgBackRest) -> list[str]:

@@ -2,7 +2,8 @@
 
 Everything below config/ but the keys of the repositories, which every repository holds sealed itself; identity/ (host
 keys, TLS), journal/ and volume.json. Not receipts, which are made again. A snapshot is whole or not there; owners and
-modes come back as numbers, which are the same on every appliance.
+modes come back as numbers, which are the same on every appliance. Who reads writes nothing there, not even a
+lock: a restore is made from what can only be read, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ EXCLUDED = ("config/keys", "config/pgbackrest", "config/restore-unfinished")
 #: How many are kept: of the last days, weeks, months, years.
 KEPT = ("--keep-last", "3", "--keep-daily", "14", "--keep-weekly", "8", "--keep-monthly", "24", "--keep-yearly", "10")
 _HOST = "pacs"
+#: How long restic may take [s]: the configuration is small. What reads all of it may take longer.
+TIMEOUT_S, READ_TIMEOUT_S = 2 * 3600.0, 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Configuration:
 
     def snapshots(self) -> list[Snapshot]:
         """Those that are there, oldest first. Raise BackupError if the repository cannot be read."""
-        found = json.loads(self._run("snapshots", f"--host={_HOST}") or "[]") or []
+        found = json.loads(self._run("snapshots", "--no-lock", f"--host={_HOST}") or "[]") or []
         return sorted(
             (Snapshot(each["short_id"], _time(each["time"])) for each in found), key=lambda snapshot: snapshot.at
         )
@@ -95,10 +98,20 @@ class Configuration:
             )
         included = [f"--include=/{name}" for name in parts]
         try:
-            self._run("restore", chosen.snapshot_id, f"--target={target}", "--verify", *included)
+            self._run("restore", "--no-lock", chosen.snapshot_id, f"--target={target}", "--verify", *included)
         except BackupError as error:
             raise RestoreError(f"{error} Take another snapshot, or another repository.") from error
         return chosen
+
+    def is_begun(self) -> bool:
+        """Whether a snapshot was ever made there. Raise BackupError if the repository cannot be read."""
+        try:
+            self._run("snapshots", "--no-lock", f"--host={_HOST}")
+        except BackupError as error:
+            if _is_not_there(error):
+                return False
+            raise
+        return True
 
     def verify(self) -> None:
         """Read all of it and compare digests. Raise BackupError with what is wrong."""
@@ -108,23 +121,34 @@ class Configuration:
         """Have a repository where none is yet, and no lock of a process that was killed. Raise error if it is else."""
         if "lock" in str(error):
             self._run("unlock")
-        elif any(words in str(error) for words in ("Is there a repository", "does not exist", "no such file")):
+        elif _is_not_there(error):
             self._run("init")
         else:
             raise error
 
     def _run(self, *words: str, folder: Path | None = None) -> str:
         try:
-            done = subprocess.run(
-                ["restic", *self._words, *words], env=self._environment, cwd=folder, capture_output=True, text=True,
-                check=False, stdin=subprocess.DEVNULL, errors="replace",
+            process = subprocess.Popen(
+                ["restic", *self._words, *words], env=self._environment, cwd=folder, text=True, errors="replace",
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SettingsError("restic is not installed. Install it: `apt-get install restic`.") from error
-        if done.returncode != 0:
-            said = " ".join(done.stderr.split())[-400:] or f"it ended with {done.returncode}"
-            raise BackupError(f"restic {words[0]}: {said}. The snapshots that were there stand.")
-        return done.stdout
+        try:
+            said, failed = process.communicate(timeout=READ_TIMEOUT_S if words[0] == "check" else TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # and not waited for: a call on a dead share never ends
+            raise BackupError(
+                f"restic {words[0]} has not ended in {TIMEOUT_S / 3600:.0f} hours. Is the repository's share dead?"
+            ) from None
+        if process.returncode != 0:
+            why = " ".join(failed.split())[-400:] or f"it ended with {process.returncode}"
+            raise BackupError(f"restic {words[0]}: {why}. The snapshots that were there stand.")
+        return said
+
+
+def _is_not_there(error: BackupError) -> bool:
+    return any(words in str(error) for words in ("Is there a repository", "does not exist", "no such file"))
 
 
 def _place(repository: Repository) -> str:

@@ -32,10 +32,10 @@ from pacs.archive.volumes import Volumes
 from pacs.backup import points
 from pacs.backup.cluster import restore_cluster
 from pacs.backup.configuration import Configuration
+from pacs.backup.going_on import may_go_on_in
 from pacs.backup.keys import Keyring
 from pacs.backup.points import Point
 from pacs.backup.repositories import open_volume, repositories, repository_named
-from pacs.backup.restore import may_go_on_in
 from pacs.backup.restore_room import needed
 from pacs.backup.restore_source import Choice, Source
 from pacs.backup.restored_volumes import note_shipped
@@ -146,7 +146,7 @@ class Drill:
                 found.append((Source(each, volume, self.keyring), newest))
         if not found:
             raise BackupError(" ".join(reasons) or "There is no backup repository. `pacs backup repository add`.")
-        found.sort(key=lambda pair: pair[1].at)
+        found.sort(key=lambda pair: pair[1].position)
         for source, _point in found[:-1]:
             source.volume.close()
         return found[-1]

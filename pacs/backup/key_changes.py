@@ -13,6 +13,7 @@ from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding
 from pacs.storage.sealed import ABOUT_FILE, About
+from pacs.storage.trial import require_no_trial
 from pacs.storage.volume import appliance_ids, read_identity
 
 _SHEET = """\
@@ -66,6 +67,7 @@ def sheet(data: Path) -> str:
 
 def rotated(data: Path) -> MasterKey:
     """Make a new key for the sheet, and return it. The repositories are to be sealed anew with it: `reseal`."""
+    require_no_trial(data)
     Keyring.open(data)
     new = MasterKey.make()
     keep_master_key(data, new)

@@ -33,6 +33,8 @@ class Begun:
     restored_to: str
     to_the_end: bool = False
     restore_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    #: Beside the archive that goes on, which hears nothing of it.
+    is_trial: bool = False
     done: tuple[str, ...] = ()
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import queue
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -172,16 +174,23 @@ class PgBackRest:
         self.watch(words, lines.append, stdin)
         return "".join(lines)
 
-    def watch(self, words: Sequence[str], on_line: Callable[[str], None], stdin: int = subprocess.DEVNULL) -> None:
-        """Run a command to its end; on_line gets each line as it is printed. Raise BackupError with its reason."""
-        with self.start(*words, stdin=stdin) as process:
-            assert process.stdout is not None
-            tail: list[str] = []
-            for line in process.stdout:
-                on_line(line)
-                if "ERROR" in line or tail:
-                    tail = [*tail, line][:4]
-        if process.returncode != 0:
+    def watch(
+        self,
+        words: Sequence[str],
+        on_line: Callable[[str], None],
+        stdin: int = subprocess.DEVNULL,
+        silence_s: float | None = None,
+    ) -> None:
+        """Run a command to its end; on_line gets each line as it is printed. Raise BackupError with its reason.
+
+        silence_s: one that says nothing for so long hangs on a dead share, and is left behind.
+        """
+        process, tail = self.start(*words, stdin=stdin), list[str]()
+        for line in _lines(process, silence_s):
+            on_line(line)
+            if "ERROR" in line or tail:
+                tail = [*tail, line][:4]
+        if process.wait() != 0:
             raise BackupError(f"pgBackRest: {reason(''.join(tail), process.returncode)}")
 
     def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
@@ -193,6 +202,34 @@ class PgBackRest:
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SettingsError("pgBackRest is not installed. Install it: `apt-get install pgbackrest`.") from error
+
+
+def _lines(process: subprocess.Popen[str], silence_s: float | None) -> Iterator[str]:
+    """What a process prints, line by line, until it ends. Raise BackupError if nothing comes for silence_s."""
+    output = process.stdout
+    assert output is not None
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        with contextlib.suppress(ValueError):
+            for line in output:
+                lines.put(line)
+        lines.put(None)
+
+    # A thread that may be left behind: nothing that waits for such a process can be told to stop.
+    reader = threading.Thread(target=read, name="pgbackrest", daemon=True)
+    reader.start()
+    try:
+        while (line := lines.get(timeout=silence_s)) is not None:
+            yield line
+    except queue.Empty:
+        process.kill()
+        raise BackupError(
+            f"pgBackRest has done nothing for {silence_s or 0:.0f} s and is left behind. Is the repository's share "
+            "dead? The backups that were there stand."
+        ) from None
+    reader.join()
+    output.close()
 
 
 def percent_of(verb: str, progress: Progress | None) -> Callable[[str], None]:

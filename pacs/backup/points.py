@@ -40,6 +40,8 @@ FORMAT = 1
 FOLDER = "points"
 #: All points are kept for so long, then one an hour, as long as there is a backup that they stand on.
 KEEP_ALL = timedelta(days=2)
+#: A point that is so far ahead of our clock was made by one that was wrong.
+CLOCKS_DIFFER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Point:
     def timeline(self) -> int:
         """The timeline of the log that it is on."""
         return int(self.segment[:8], 16)
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """Where in the log it is, as what can be compared: one that is behind another one is newer, whatever any clock
+        said."""
+        high, _, low = self.lsn.partition("/")
+        return self.timeline, int(high, 16), int(low, 16)
 
 
 def point_content(point: Point, keyring: Keyring) -> bytes:
@@ -101,16 +110,20 @@ def points(volume: Volume, keyring: Keyring) -> list[Point]:
             found.append(parse_point(volume.read_small(f"{FOLDER}/{name}"), keyring))
         except (RestoreError, NotFound) as error:
             log.warning("%s at %s: %s", name, volume.location, error)
-    return sorted(found, key=lambda point: point.at)
+    return sorted(found, key=lambda point: point.position)
 
 
 def newest_point(volume: Volume, keyring: Keyring) -> Point | None:
-    """The newest that counts: by its name, so that not all are read; None if there is none."""
+    """The newest that counts; None if there is none. By its name, so that not all are read; unless a clock was wrong:
+    then by its place in the log."""
     for name in reversed(_names(volume)):
         try:
-            return parse_point(volume.read_small(f"{FOLDER}/{name}"), keyring)
+            found = parse_point(volume.read_small(f"{FOLDER}/{name}"), keyring)
         except (RestoreError, NotFound) as error:
             log.warning("%s at %s: %s", name, volume.location, error)
+            continue
+        is_yet_to_come = found.at > clock.now() + CLOCKS_DIFFER
+        return points(volume, keyring)[-1] if is_yet_to_come else found
     return None
 
 

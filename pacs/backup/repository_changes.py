@@ -42,6 +42,7 @@ from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Volume
 from pacs.storage.probing import Finding, probe
 from pacs.storage.sealed import ABOUT_FILE, SealedVolume, read_about
+from pacs.storage.trial import require_no_trial
 from pacs.storage.volume import appliance_ids, read_identity
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class RepositoryChanges:
     def add(self, name: str, place: str, given: Given | None = None, wanted: Wanted | None = None) -> Added:
         """Make a place a repository, or take one of this appliance's up again. Raise UsageError, ForeignVolume,
         WrongKey or VolumeError with the reason why it cannot be one; then nothing was changed there."""
+        require_no_trial(self.data)
         given, wanted = given or Given(), wanted or Wanted()
         for words in wanted.windows:
             Window.of(words)

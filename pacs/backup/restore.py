@@ -5,29 +5,29 @@
 
 Each step is done once, however often a restore is killed and run again. Objects are not copied here: every one of them
 is served from the repository, as a volume of tier 4, and comes back behind it (pacs/archive/recall.py, Behind).
+
+A trial (pacs/storage/trial.py) is the same beside the archive that goes on: nothing of that one's is written to.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import shutil
-import signal
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from pacs import clock
 from pacs.archive.known_volumes import repositories_folder
-from pacs.archive.lineage import continue_lineage
+from pacs.archive.lineage import begin_lineage, continue_lineage
 from pacs.backup import mark
 from pacs.backup.cluster import restore_cluster
 from pacs.backup.configuration import Configuration
+from pacs.backup.going_on import may_go_on_in
 from pacs.backup.keys import MasterKey, keep_master_key
 from pacs.backup.log_spool import LogSpool
 from pacs.backup.mark import Begun
@@ -42,6 +42,7 @@ from pacs.index.runs import totals
 from pacs.settings import Settings, load
 from pacs.storage import durable
 from pacs.storage.journal import Journal
+from pacs.storage.trial import Trial, begin_trial, end_trial
 from pacs.storage.volume import succeed
 
 log = logging.getLogger(__name__)
@@ -94,9 +95,17 @@ class Restore:
     """Restores one repository onto the instance in a data directory."""
 
     def __init__(
-        self, data: Path, source: Source, choice: Choice, server: Server, tell: Tell, master: MasterKey | None = None
+        self,
+        data: Path,
+        source: Source,
+        choice: Choice,
+        server: Server,
+        tell: Tell,
+        master: MasterKey | None = None,
+        is_trial: bool = False,
     ) -> None:
-        """master: the recovery sheet's; None if the restore was begun before."""
+        """master: the recovery sheet's; None if the restore was begun before. is_trial: beside the archive."""
+        self.is_trial = is_trial
         self.data, self.source, self.choice, self.server, self.tell = data, source, choice, server, tell
         self.master = master
 
@@ -122,19 +131,29 @@ class Restore:
         """The restore that was begun, if it is the same as this one; else this one, marked."""
         before = mark.begun(self.data)
         with self.server.as_service():
-            begun = self.choice.begun(self.source.repository)
-            if before is None or (before.repository, before.point, before.restored_to) != (
-                begun.repository, begun.point, begun.restored_to,
+            begun = replace(self.choice.begun(self.source.repository), is_trial=self.is_trial)
+            # Kept first: once the mark is there a restore that is run again needs neither the sheet nor any word.
+            self.source.keyring.keep(self.data)
+            if self.master is not None:
+                keep_master_key(self.data, self.master)
+            keep_secrets(self.data, self.source.repository)
+            if before is None or (before.repository, before.point, before.restored_to, before.is_trial) != (
+                begun.repository, begun.point, begun.restored_to, begun.is_trial,
             ):  # fmt: skip
                 mark.put(self.data, begun)
             else:
                 begun = before
-            # From now on a restore that is run again needs neither the sheet nor any word.
-            self.source.keyring.keep(self.data)
-            if self.master is not None:
-                keep_master_key(self.data, self.master)
+            self._mark_trial()
             keep_repository(self.data, self.source.repository)
         return begun
+
+    def _mark_trial(self) -> None:
+        if not self.is_trial:
+            end_trial(self.data)
+            return
+        now, to = clock.now().isoformat(timespec="seconds"), self.choice.restored_to.astimezone(UTC)
+        appliance_id, place = self.source.volume.about.appliance_id, self.source.repository.place
+        begin_trial(self.data, Trial(appliance_id, place, to.isoformat(timespec="seconds"), now))
 
     def _note(self, begun: Begun, step: str) -> Begun:
         with self.server.as_service():
@@ -188,7 +207,7 @@ class Restore:
         spool.want(False)
         for path in spool.state.glob("*.json"):
             path.unlink()
-        spool.want(True)
+        spool.want(not self.is_trial)
 
     def _volumes(self, begun: Begun) -> Restored:
         self.tell("the volumes")
@@ -205,17 +224,20 @@ class Restore:
     def _continue_lineage(self) -> None:
         """From now on this node is the archive: the one that wrote to the repository stops as soon as it looks."""
         with self.server.as_service():
+            if self.is_trial:
+                begin_lineage(self.data, self.source.volume)
+                return
             try:
                 continue_lineage(self.data, self.source.volume)
             except PacsError as error:  # it can be read only, say
                 self.tell(f"THE OLD NODE IS NOT STOPPED by the repository ({error}) See to it that it stays off")
 
     def _take_over(self, settings: Settings, database: Database, begun: Begun) -> Restored:
-        found = survey(self.data, database, roots_of(settings))
+        found = survey(self.data, database, roots_of(settings), self.is_trial)
         repository = kept_repository(self.data, self.source.repository)
         take_over(
             database, Journal(self.data), found, begun.restore_id, repository.row, self.source.volume,
-            begun.point or "end of the log", datetime.fromisoformat(begun.restored_to),
+            begun.point or "end of the log", datetime.fromisoformat(begun.restored_to), self.is_trial,
         )  # fmt: skip
         to_send_again = restores.studies_to_send_again(database, LISTED_MAX)
         return Restored(
@@ -244,34 +266,14 @@ def _replaced(cluster: Path) -> Path:
     return cluster.with_name("replaced")
 
 
-def may_go_on_in(target: Path) -> bool:
-    """Whether a cluster's folder is one that pgBackRest can go on with. What it cannot take for one goes."""
-    _end_what_is_left(target)
-    if any((target / name).exists() for name in ("PG_VERSION", "backup.manifest")):
-        return True
-    shutil.rmtree(target, ignore_errors=True)
-    return False
-
-
-def _end_what_is_left(target: Path) -> None:
-    """End the pgBackRest of a restore that was killed: two at once would write the same files."""
-    word = f"--pg1-path={target}".encode()
-    while left := [each for each in Path("/proc").glob("[0-9]*") if word in _words_of(each)]:
-        for process in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(process.name), signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def _words_of(process: Path) -> list[bytes]:
-    try:
-        return (process / "cmdline").read_bytes().split(b"\0")
-    except OSError:  # it has ended
-        return []
-
-
 def keep_repository(data: Path, repository: Repository) -> None:
     """Make a repository that was given for the restore one of the instance's: where it is now, under its old name."""
+    kept = keep_secrets(data, repository)
+    durable.replace_file(repositories_folder(data) / f"{kept.name}.toml", content_of(kept), mode=0o600)
+
+
+def keep_secrets(data: Path, repository: Repository) -> Repository:
+    """Keep its keys and passwords where the instance looks for them; return it as the instance has it."""
     kept, folder = kept_repository(data, repository), repositories_folder(data)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     given = repository.credentials
@@ -281,7 +283,7 @@ def keep_repository(data: Path, repository: Repository) -> None:
         target = folder / (source.name if suffix == ".pem" else f"{kept.name}{suffix}")
         if source.is_file() and source != target:
             durable.replace_file(target, source.read_bytes(), mode=0o600)
-    durable.replace_file(folder / f"{kept.name}.toml", content_of(kept), mode=0o600)
+    return kept
 
 
 def kept_repository(data: Path, repository: Repository) -> Repository:

@@ -45,7 +45,10 @@ def needed(source: Source, choice: Choice) -> Needed:
         text = configuration(source.repository, source.keyring, Path(folder), None, Path(folder))
         write_configuration(config, text)
         known = labels_of(PgBackRest(config))
-    usable = [each for each in known if each.finished_at <= choice.restored_to]
+    label = choice.point.label if choice.point else None
+    usable = [each for each in known if each.label == label] or [
+        each for each in known if each.finished_at <= choice.restored_to
+    ]
     if not usable:
         raise NotFound(
             f"The repository has no backup of the database from before {choice.restored_to:%Y-%m-%d %H:%M} UTC. Take a "

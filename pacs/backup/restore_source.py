@@ -5,9 +5,10 @@ Nothing is written, here or there. A sheet that is not the repository's is refus
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pacs.backup.points import Point
 from pacs.backup.repositories import ROLE, Repository, place_of
 from pacs.errors import DataTooNew, NotFound
 from pacs.index.database import known_migrations
+from pacs.storage.lineage import read_mark
 from pacs.storage.sealed import SealedVolume
 
 
@@ -33,6 +35,17 @@ class Source:
     def points(self) -> list[Point]:
         """The recovery points that count, oldest first."""
         return points.points(self.volume, self.keyring)
+
+    def written_at(self) -> datetime | None:
+        """When its archive last wrote here: a point, or the mark that a living one renews every quarter of an hour.
+
+        None: nothing says so.
+        """
+        newest, mark = points.newest_point(self.volume, self.keyring), read_mark(self.volume)
+        found = [newest.at] if newest else []
+        with contextlib.suppress(ValueError):
+            found += [datetime.fromisoformat(mark.at)] if mark else []
+        return max((each if each.tzinfo else each.replace(tzinfo=UTC) for each in found), default=None)
 
 
 @dataclass(frozen=True)

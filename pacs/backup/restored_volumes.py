@@ -3,7 +3,8 @@
 The index that came back names the volumes of the appliance that was backed up. Its disks are gone, or some of them: a
 share or a bucket is often there yet, and a disk that outlived the other one may be attached. What can be opened stays;
 copies on local disks that cannot are dropped, in the journal first; a share or bucket that does not answer is left as
-it is, as nothing is known of it.
+it is, as nothing is known of it. A trial copy leaves all of them alone: they are the living
+archive's.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Survey:
     new: tuple[KnownVolume, ...]
 
 
-def survey(data: Path, database: Database, roots: dict[int, Path]) -> Survey:
+def survey(data: Path, database: Database, roots: dict[int, Path], is_trial: bool = False) -> Survey:
     """Look at the volumes of the restored index, and at those at the roots of tiers 1 and 2, made if need be."""
     appliance_id = read_identity(data).appliance_id
     at_roots = [_at_root(tier, root, appliance_id) for tier, root in sorted(roots.items())]
@@ -55,7 +56,11 @@ def survey(data: Path, database: Database, roots: dict[int, Path]) -> Survey:
     gone: list[KnownVolume] = []
     for row in list_volumes(database, with_retired=True):
         is_left = row.tier == REPOSITORY_TIER or row.state == "retired"
-        if is_left or row.volume_id in here or _is_there(data, appliance_id, row):
+        if is_left or row.volume_id in here:
+            kept.append(row)
+        elif is_trial:  # whatever is at its place is the archive's that goes on
+            gone.append(row)
+        elif _is_there(data, appliance_id, row):
             kept.append(row)
         else:
             (gone if row.kind == "local" else absent).append(row)
@@ -82,7 +87,7 @@ def _is_there(data: Path, appliance_id: str, row: KnownVolume) -> bool:
 
 def take_over(
     database: Database, journal: Journal, found: Survey, restore_id: str, repository: KnownVolume, volume: Volume,
-    point: str, restored_to: datetime,
+    point: str, restored_to: datetime, is_trial: bool = False,
 ) -> Replaced:  # fmt: skip
     """Put the new volumes in the place of those that are gone, and have all that is in the repository only come back.
 
@@ -96,6 +101,8 @@ def take_over(
     with database.transaction() as connection:
         replaced = restores.replace_volumes(connection, gone, found.new)
         restores.forget_what_went_on(connection)
+        if is_trial:
+            restores.forget_what_is_owed(connection)
         restores.begin_bulk(connection, restore_id, repository.name, point, restored_to)
     return replaced
 

@@ -72,6 +72,8 @@ def is_due(state: State, now: datetime, windows: tuple[str, ...] = ()) -> bool:
     tried = datetime.fromisoformat(state.backup_at) if state.backup_at else None
     if tried is None:
         return True
+    if tried > now + points.CLOCKS_DIFFER:  # a clock was wrong: nothing that it said counts
+        return True
     if now - tried < RETRY or (state.is_dropping and state.error):  # tried a moment ago, or known to be away
         return False
     return state.backup_error is not None or state.gap_since is not None or now - tried > (DAILY if windows else LATE)
@@ -82,8 +84,10 @@ def has_changed(data: Path, state: State) -> bool:
     if not state.configuration_at:
         return False  # the first comes with the first backup
     since = datetime.fromisoformat(state.configuration_at).timestamp()
-    if clock.now().timestamp() - since < _CONFIGURATION_S:
+    if 0 <= clock.now().timestamp() - since < _CONFIGURATION_S:
         return False
+    if since > clock.now().timestamp() + points.CLOCKS_DIFFER.total_seconds():
+        return True  # a clock was wrong: nobody knows what changed since
     return any(changed_at(data / part) > since for part in ("config", "journal"))
 
 
@@ -156,6 +160,7 @@ def _run(
 ) -> Done:
     cluster_backup.write_config(data, repositories(data), keyring)
     cluster_backup.require_config(data, repository, keyring)
+    cluster_backup.mend_copied(repository)
     cluster_backup.prepare(data, repository.name)
     with shipped.changed() as state:
         state.ready, state.is_dropping = True, False  # it was reached just now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pacs.checks.check import Result, Subject
 from pacs.storage.lineage import LineageFiles, Reverted
+from pacs.storage.trial import trial_at
 
 _PAGE = "docs/operate/going-back-in-time.md"
 
@@ -20,6 +21,12 @@ def run(subject: Subject) -> Result:
     notice = files.reverted()
     if notice is not None:
         return _of(notice)
+    trial = trial_at(subject.settings.data)
+    if trial is not None:
+        return Result(
+            "lineage", "warning", f"{trial.words}: what it takes in is backed up nowhere",
+            "Shut it down when you have seen what you wanted to see (docs/operate/restore.md).",
+        )  # fmt: skip
     state = files.state()
     if state is None:
         return Result("lineage", "ok", "not marked yet: the worker has not run")

@@ -13,6 +13,7 @@ from pacs.checks import (
     fixity,
     lineage,
     log,
+    mail,
     restore,
     room,
     selftest,
@@ -21,7 +22,20 @@ from pacs.checks import (
     upgrade,
     volumes,
 )
-from pacs.checks.check import Check
+from pacs.checks.check import Check, Result, Subject
+from pacs.storage.trial import trial_at
+
+
+def _not_of_a_trial(name: str, check: Check) -> Check:
+    """A check of what a trial copy must not do: there is nothing to be missed in one."""
+
+    def run(subject: Subject) -> Result:
+        if trial_at(subject.settings.data) is not None:
+            return Result(name, "ok", "none: this is a trial copy")
+        return check(subject)
+
+    return run
+
 
 CHECKS: dict[str, Check] = {
     "database": database.run,
@@ -35,10 +49,11 @@ CHECKS: dict[str, Check] = {
     "devices": devices.run,
     "commitments": commitments.run,
     "selftest": selftest.run,
-    "backup": backup.run,
-    "shipping": shipping.run,
-    "log": log.run,
-    "drill": drill.run,
+    "backup": _not_of_a_trial("backup", backup.run),
+    "shipping": _not_of_a_trial("shipping", shipping.run),
+    "log": _not_of_a_trial("log", log.run),
+    "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
+    "mail": mail.run,
     "upgrade": upgrade.run,
 }

@@ -30,6 +30,7 @@ from pacs.model.schedule import is_open
 from pacs.settings import load
 from pacs.storage.keyring import Keyring
 from pacs.storage.lineage import LineageFiles
+from pacs.storage.trial import require_no_trial
 from pacs.storage.volume import read_identity
 
 Name = Annotated[str | None, typer.Argument(help="A repository; all of them if none is named.")]
@@ -49,6 +50,7 @@ def backup_run(
     other from its backup.
     """
     data = _data_of(context)
+    require_no_trial(data)
     LineageFiles(data).require_settled()  # a fenced node writes to no repository
     (load(data).runtime_folder / running.WANTED_FILE).unlink(missing_ok=True)
     if (data / MARK).exists():
@@ -112,8 +114,10 @@ _KINDS = {"full": "full", "incr": "incremental", "diff": "differential"}
 
 
 def backup_configured(context: typer.Context) -> None:
-    """End with 0 if there is a repository, with 9 if not. For the timer."""
-    running.named(_data_of(context), None)
+    """End with 0 if there is a repository, with 9 if not, 14 in a trial copy. For the timer."""
+    data = _data_of(context)
+    require_no_trial(data)
+    running.named(data, None)
 
 
 def backup_list(context: typer.Context, name: Name = None, as_json: AsJson = False) -> None:

@@ -23,6 +23,7 @@ from pacs.errors import NotFound, RestoreError, UsageError
 from pacs.index.runs import newest_run
 from pacs.model.drill_outcome import DrillOutcome
 from pacs.settings import load
+from pacs.storage.trial import require_no_trial
 
 drill = typer.Typer(no_args_is_help=True, help="The proof that a restore works.")
 
@@ -40,6 +41,7 @@ def drill_run(
     """Restore the newest recovery point into scratch space, ask it for objects, and compare them with the living
     archive. Ends with 8 if that does not prove that a restore works."""
     data = data_of(context)
+    require_no_trial(data)
     settings = load(data)
     user = unprivileged_user(data)
     with giving_way(), open_database(settings) as database, _alone(data):
@@ -54,7 +56,8 @@ def drill_run(
 
 @drill.command("configured")
 def drill_configured(context: typer.Context) -> None:
-    """End with 0 if there is a repository to drill from, with 2 if not. For the timer."""
+    """End with 0 if there is a repository to drill from, with 2 if not, 14 in a trial copy. For the timer."""
+    require_no_trial(data_of(context))
     if not repositories(data_of(context)):
         raise UsageError("There is no backup repository. `pacs backup repository add`.")
 

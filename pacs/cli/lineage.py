@@ -14,6 +14,7 @@ from pacs.errors import UsageError
 from pacs.model.lineage import Mark
 from pacs.storage.lineage import LineageFiles
 from pacs.storage.looking_back import note_claim
+from pacs.storage.trial import require_no_trial, trial_at
 
 lineage = typer.Typer(no_args_is_help=True, help="Whether this node is the archive, and nothing went back in time.")
 
@@ -23,14 +24,18 @@ def lineage_show(
     context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Show the lineage, and what is wrong with it."""
-    files = LineageFiles(data_of(context))
+    data = data_of(context)
+    files, trial = LineageFiles(data), trial_at(data)
     state, why, notice = files.state(), files.fenced(), files.reverted()
     if as_json:
         values = asdict(state.mark) if state else None
-        typer.echo(json.dumps({"mark": values, "fenced": why, "reverted": asdict(notice) if notice else None}))
+        shown = {"mark": values, "fenced": why, "reverted": asdict(notice) if notice else None}
+        typer.echo(json.dumps({**shown, "trial": asdict(trial) if trial else None}))
         return
     mark = state.mark if state else Mark("none yet", 0)
     typer.echo(f"lineage {mark.lineage_id}, epoch {mark.epoch}, generation {mark.generation} of {mark.at or 'never'}")
+    if trial is not None:
+        typer.echo(f"trial copy: {trial.words}")
     if why is not None:
         typer.echo(f"fenced: {why}")
     if notice is not None:
@@ -65,6 +70,7 @@ def lineage_claim(
     A node that meets it then stops. What its volumes hold beyond its index is found again first.
     """
     data = data_of(context)
+    require_no_trial(data)
     files = LineageFiles(data)
     if not yes:
         raise UsageError(

@@ -128,7 +128,10 @@ def forget_upgrade() -> None:
 def screen() -> None:
     """Put the state of things on the display."""
     pacs = str(Path(sys.executable).with_name("pacs"))
-    display.show(display.compose(display.gather(_version(), volumes.read_answer(volumes.Places()), pacs)))
+    places = volumes.Places()
+    facts = display.gather(_version(), volumes.read_answer(places), pacs, places.state)
+    display.note_trial(facts.trial)
+    display.show(display.compose(facts))
 
 
 @machine.command("add-disk")

@@ -43,6 +43,7 @@ COMMANDS = {
     "tls": "tls",
     "dicom-user": "tls",
     "lineage": "lineage",
+    "mail": "mail",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,17 +27,9 @@ def check(
     ] = False,
 ) -> None:
     """Run every health check: one line each. Ends with 0 if all is well, 1 with a warning, 2 with worse."""
-    data = data_of(context)
-    figures = ""
-    try:
-        with open_instance(data) as instance:
-            subject = Subject(instance.settings, instance.database, instance.volumes)
-            results = run_all(subject, CHECKS)
-            figures = render(metrics(subject, results)) if as_metrics else ""
-    except PacsError as error:
-        results = [Result("instance", "critical", str(error), "See the message.")]
+    results, figures = _looked(data_of(context), as_metrics)
     if as_metrics:
-        typer.echo(figures or render(metrics(None, results)), nl=False)
+        typer.echo(figures, nl=False)
         return
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in results]))
@@ -45,3 +38,19 @@ def check(
             hint = f"  → {result.hint}" if result.hint else ""
             typer.echo(f"{result.severity.upper():9}{result.name:12}{result.message}{hint}")
     raise typer.Exit(EXIT_CODES[worst(results)])
+
+
+def results_of(data: Path) -> list[Result]:
+    """What every check says now. An instance that cannot be opened has one that is critical."""
+    return _looked(data)[0]
+
+
+def _looked(data: Path, as_metrics: bool = False) -> tuple[list[Result], str]:
+    try:
+        with open_instance(data) as instance:
+            subject = Subject(instance.settings, instance.database, instance.volumes)
+            results = run_all(subject, CHECKS)
+            return results, render(metrics(subject, results)) if as_metrics else ""
+    except PacsError as error:
+        results = [Result("instance", "critical", str(error), "See the message.")]
+    return results, render(metrics(None, results)) if as_metrics else ""

@@ -23,6 +23,7 @@ from pacs.backup.restore import Restore, Restored
 from pacs.backup.restore_room import Needed, needed, require_empty, require_room
 from pacs.backup.restore_source import Choice, Source, choose, open_source, reopen, repository_of
 from pacs.cli.context import data_of
+from pacs.cli.restore_asking import is_trial, show_written
 from pacs.cli.restore_server import is_appliance, service_of, stopped
 from pacs.cli.restore_status import print_missing, restore_missing, restore_status
 from pacs.cli.table import print_table
@@ -72,6 +73,12 @@ def restore_run(
         bool, typer.Option("--to-the-end", help="All that the repository has of the database's log.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and touch nothing.")] = False,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="Beside the archive that goes on: that one hears nothing of it.")
+    ] = False,
+    gone: Annotated[
+        bool, typer.Option("--the-old-one-is-gone", help="Though it wrote to the repository a moment ago.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to go on.")] = False,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -92,9 +99,8 @@ def restore_run(
             require_room(load(data), need)
             typer.echo("Nothing was touched.")
             return
-        if not yes and sys.stdin.isatty():
-            typer.confirm("Restore this onto this appliance?", abort=True)
-        _restore(data, source, choice, need, master)
+        as_trial = is_trial(source, mark.begun(data), trial, gone, yes)
+        _restore(data, source, choice, need, master, as_trial)
 
 
 @restore.command("points")
@@ -138,7 +144,9 @@ def _given(
     )
 
 
-def _restore(data: Path, source: Source, choice: Choice, need: Needed, master: MasterKey | None) -> None:
+def _restore(
+    data: Path, source: Source, choice: Choice, need: Needed, master: MasterKey | None, as_trial: bool
+) -> None:
     settings = load(data)
     with stopped(settings) as server, mark.alone(data):
         if mark.begun(data) is None:
@@ -149,9 +157,11 @@ def _restore(data: Path, source: Source, choice: Choice, need: Needed, master: M
             typer.echo(f"{clock.now():%H:%M:%S}  {what} ...")
 
         began = clock.monotonic_s()
-        restored = Restore(data, source, choice, server, tell, master).run()
+        restored = Restore(data, source, choice, server, tell, master, as_trial).run()
         took = format_duration(clock.monotonic_s() - began)
     _print(restored, choice, took)
+    if as_trial:
+        typer.echo("THIS IS A TRIAL COPY: it ships nothing and is backed up nowhere. Shut it down in the end.")
     typer.echo("The services run again." if is_appliance(settings) else "Start `pacs dev` again.")
 
 
@@ -237,6 +247,7 @@ def _show(source: Source, choice: Choice, need: Needed) -> None:
         )
     name = f"point {choice.point.name} of version {choice.point.version}" if choice.point else "the database's log"
     typer.echo(f"Restored is the state of {choice.restored_to:%Y-%m-%d %H:%M:%S} UTC: {name}.")
+    show_written(source.written_at())
     typer.echo(f"The database has {format_size(need.database_bytes)} in backup {need.label}.")
 
 

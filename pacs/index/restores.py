@@ -104,6 +104,11 @@ def forget_what_went_on(connection: Connection) -> None:
     connection.execute("DELETE FROM recall WHERE state = 'open'")
 
 
+def forget_what_is_owed(connection: Connection) -> None:
+    """In a trial copy: what devices are owed is the living archive's to give."""
+    connection.execute("DELETE FROM commitment WHERE state = 'open'")
+
+
 def begin_bulk(connection: Connection, restore_id: str, repository: str, point: str, restored_to: datetime) -> int:
     """Note a restore, and ask for all that is in a repository only: newest and most lately used first. Return its key.
 

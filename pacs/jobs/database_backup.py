@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from pacs import clock
@@ -42,7 +43,15 @@ WRITE_S = 60.0
 class DatabaseBackup:
     """The database's part of the backup, in the worker."""
 
-    def __init__(self, settings: Settings, database: Database, volumes: Volumes) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        volumes: Volumes,
+        may_ship: Callable[[str], bool] = lambda _volume_id: True,
+    ) -> None:
+        """may_ship: whether the lineage's mark on a repository, by its volume id, was looked at and fits."""
+        self.may_ship = may_ship
         self.settings, self.database, self.volumes = settings, database, volumes
         self.spool = LogSpool(settings.data)
         self._threads: dict[str, threading.Thread] = {}
@@ -73,7 +82,7 @@ class DatabaseBackup:
         room = self.settings.backup_log_bytes_max or (room_bytes(self.spool, reserve) if known else 0)
         for name in tidy(self.settings.data, [each.name for each in known], room):
             record_run(self.database, "log gap", clock.now(), False, {"repository": name})
-        for each in known:
+        for each in (each for each in known if self.may_ship(each.volume_id)):
             thread = self._threads.get(each.name)
             if thread is None or not thread.is_alive():
                 shipper = self._shippers.setdefault(each.name, Shipper(self.settings.data, each.name))
@@ -99,7 +108,7 @@ class DatabaseBackup:
                 partial(lacks_object, self.database, each.volume_id),
             )
             for each in known
-            if each.volume_id in self.volumes.by_id
+            if each.volume_id in self.volumes.by_id and self.may_ship(each.volume_id)
         ]
         for name, point in self._points.run(targets):
             log.info("recovery point", extra={"repository": name, "point": point.name})

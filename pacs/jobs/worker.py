@@ -50,8 +50,8 @@ class Worker:
         self.receipts = Receipts(settings.data)
         self.receipt_writer = ReceiptWriter(database, self.receipts)
         self._mover = Mover(database, volumes, settings.settle_s, settings.recall_keep_s, self.stop)
-        self.backup = DatabaseBackup(settings, database, volumes)
         self.lineage = Lineage(settings.data, database, volumes)
+        self.backup = DatabaseBackup(settings, database, volumes, self.lineage.may_ship)
         self._shipping = Shipping(database, volumes, settings.data, self.stop, self.lineage.may_ship)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
@@ -181,17 +181,17 @@ class Worker:
 
     def ship_log(self) -> None:
         """Have every repository given the database's log; not of a database that went back in time."""
-        if not self.lineage.is_held:
+        if self.lineage.may_back_up:
             self.backup.ship_log()
 
     def make_points(self) -> None:
         """Make the recovery points that are due."""
-        if not self.lineage.is_held:
+        if self.lineage.may_back_up:
             self.backup.make_points()
 
     def have_backups_made(self) -> None:
         """Have the backups of the database made that are due."""
-        if not self.lineage.is_held:
+        if self.lineage.may_back_up:
             self.backup.have_backups_made()
 
     def repair(self) -> None:

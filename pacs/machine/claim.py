@@ -102,6 +102,8 @@ def give_state(root: Path) -> None:
         (root / "journal", "pacs", "pacs", 0o750),
         (root / "receipts", "pacs", "pacs", 0o750),
         (root / "lineage", "pacs", "pacs", 0o750),
+        (root / "drill", "pacs", "pacs", 0o750),
+        (root / "mail", "pacs", "pacs", 0o700),
         (root / "identity", "root", "root", 0o700),
         (root / "postgresql", "postgres", "postgres", 0o700),
         # PostgreSQL puts its log here, the service takes it on from here (pacs/backup/log_spool.py).

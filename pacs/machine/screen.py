@@ -16,8 +16,10 @@ from pacs.machine import access
 from pacs.machine.commands import MachineError, output, run
 from pacs.machine.storage import Answer
 from pacs.storage import durable
+from pacs.storage.trial import trial_at
 
 ISSUE = Path("/run/issue.d/pacs.issue")
+TRIAL_NOTE = Path("/run/pacs-screen/trial")
 REFUSAL = Path("/run/pacs-machine/refusal")
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 _WIDTH = 78
@@ -46,6 +48,8 @@ class Facts:
     storage: Answer | None
     checks: tuple[Check, ...] | None
     failed_units: tuple[str, ...] = ()
+    #: That this is a trial copy, in words; empty if it is none.
+    trial: str = ""
     #: Why this version does not use the data that are here.
     refusal: str = ""
 
@@ -53,6 +57,8 @@ class Facts:
 def compose(facts: Facts) -> str:
     """The text, plain, in lines of at most 78 characters."""
     lines = [f"PACS appliance {facts.version}    {facts.host_name}", ""]
+    if facts.trial:
+        lines += [*_points((f"TRIAL COPY: {facts.trial}. What it takes in is backed up nowhere.",)), ""]
     lines += _where(facts)
     if facts.storage is None:
         lines += ["", "Starting: looking for the volumes ..."]
@@ -107,9 +113,10 @@ def _points(texts: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def gather(version: str, storage: Answer | None, pacs: str) -> Facts:
-    """What this machine has to tell. `pacs`: the program to ask for its checks, as user pacs."""
+def gather(version: str, storage: Answer | None, pacs: str, state: Path) -> Facts:
+    """What this machine has to tell. `pacs`: the program to ask for its checks, as user pacs. state: its volume."""
     ready = storage is not None and storage.ready
+    trial = trial_at(state) if ready else None
     return Facts(
         version=version,
         host_name=socket.gethostname(),
@@ -118,6 +125,7 @@ def gather(version: str, storage: Answer | None, pacs: str) -> Facts:
         storage=storage,
         checks=_ask_checks(pacs) if ready else None,
         failed_units=_failed_units() if ready else (),
+        trial=trial.words if trial else "",
         refusal=REFUSAL.read_text("utf-8").strip() if REFUSAL.exists() else "",
     )
 
@@ -142,6 +150,15 @@ def show(text: str, issue: Path = ISSUE) -> None:
     issue.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     durable.replace_file(issue, content, 0o644)
     run("agetty", "--reload", accept=range(256))
+
+
+def note_trial(words: str, note: Path = TRIAL_NOTE) -> None:
+    """Leave a word for the prompts of those who work here, while this is a trial copy."""
+    if words:
+        note.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        durable.replace_file(note, f"{words}\n".encode(), 0o644)
+    else:
+        note.unlink(missing_ok=True)
 
 
 def _ask_checks(pacs: str) -> tuple[Check, ...] | None:

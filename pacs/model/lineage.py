@@ -75,9 +75,8 @@ class State:
     @property
     def mark(self) -> Mark:
         """What is written to the volumes."""
-        return Mark(
-            self.lineage_id, self.epoch, self.generation, self.starts[-1].writer if self.starts else "", self.at
-        )
+        writer = self.starts[-1].writer if self.starts else ""
+        return Mark(self.lineage_id, self.epoch, self.generation, writer, self.at, self.timeline)
 
     def knows(self, mark: Mark) -> bool:
         """Whether it has written such a mark."""

@@ -90,7 +90,7 @@ def test_a_backup_is_restored_onto_another_appliance(site: Installation, another
     another.machine.copy_in(tmp_path / "repository.tar", "/tmp/repository.tar")
     another.machine.ssh("sudo mkdir -p /srv/pacs/backup && sudo tar -C /srv/pacs/backup -xpf /tmp/repository.tar")
     another.machine.ssh(f"umask 077; echo {key[:-1]}{'0' if key[-1] != '0' else '1'} >wrong.txt; echo {key} >sheet.txt")
-    restore = f"sudo pacs restore --repository {_REPOSITORY} --yes --sheet"
+    restore = f"sudo pacs restore --repository {_REPOSITORY} --yes --the-old-one-is-gone --sheet"
     assert "mistyped" in another.machine.ssh(f"{restore} wrong.txt 2>&1 || true").stdout
     began = time.monotonic()
     restored = another.machine.ssh(f"{restore} sheet.txt", timeout_s=1200).stdout

@@ -35,6 +35,7 @@ _TIMERS = [
     "fstrim.timer",
     "pacs-backup.timer",
     "pacs-drill.timer",
+    "pacs-mail.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
     "pacs-reconcile.timer",

@@ -52,6 +52,8 @@ def test_a_repository_is_added_looked_at_changed_and_removed(pacs: Pacs, data: P
     assert (shown["windows"], shown["bandwidth_bytes_per_s"], shown["keep_full"]) == ([], None, 3)
     assert shown["holdings"]["copies"] == 0
     assert "the recovery sheet opens it" in pacs("repository", "verify").stdout
+    everything = pacs("repository", "verify", "--everything").stdout  # nobody has made a backup yet
+    assert everything.count("no backup yet") == 2 and "NOT WELL" not in everything
     for path in (data / "config" / "repositories").iterdir():
         assert path.stat().st_mode & 0o077 == 0
     (place / "repository.json").rename(tmp_path / "elsewhere.json")

@@ -4,6 +4,7 @@ passes for whole, and a repository that is away holds nobody up."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from pacs.backup import cluster_backup
-from pacs.backup.cluster_verify import verify
+from pacs.backup.cluster_verify import look_at, verify
 from pacs.backup.configuration import Configuration
 from pacs.backup.points import PointMaker, Target, expire, parse_point, point_content, point_named, points
 from pacs.backup.repositories import Repository, open_volume
 from pacs.backup.running import is_due, run_backup, run_configuration
+from pacs.cli.instance import open_instance
 from pacs.errors import NotFound, PacsError, RestoreError, VolumeError
+from pacs.jobs.database_backup import DatabaseBackup
 from pacs.storage.kinds import Volume
 from tests.certificates import make_certificate
 from tests.fix_bucket import Bucket, write_credentials
@@ -262,6 +265,35 @@ def test_a_flipped_byte_and_a_missing_file_are_found(site: Site, beside: Reposit
     assert verify(site.data, beside.name) != []
     with pytest.raises(RestoreError):
         site.restore(beside.name)
+
+
+def test_everything_is_verified_and_a_copied_repository_goes_on(site: Site, beside: Repository) -> None:
+    assert [each.is_well for each in look_at(site.data, beside, site.keyring)] == [True, True]
+    latest = Path(beside.place, "pgbackrest", "backup", "pacs", "latest")
+    kept = latest.resolve()
+    latest.unlink()
+    shutil.copytree(kept, latest)  # as a copier does that knows no links
+    assert run_backup(site.data, beside).backup.kind == "incr"
+    assert latest.is_symlink() and kept.is_dir()
+    shutil.rmtree(kept)
+    shutil.rmtree(Path(beside.place, "pgbackrest", "backup", "pacs", latest.readlink()))
+    found = {each.what: each for each in look_at(site.data, beside, site.keyring)}
+    assert not found["database"].is_well and found["configuration"].is_well
+
+
+def test_nothing_of_the_log_goes_to_a_repository_whose_mark_was_not_looked_at(site: Site, usb: Repository) -> None:
+    allowed: set[str] = set()
+    with open_instance(site.data) as instance:
+        backup = DatabaseBackup(instance.settings, instance.database, instance.volumes, allowed.__contains__)
+        name = site.end_segment()
+        had = site.log("usb").read().last_segment
+        for _ in range(5):
+            backup.ship_log()
+            backup.make_points()
+        assert site.log("usb").read().last_segment == had and name in site.spool.names()
+        allowed.add(usb.volume_id)
+        backup.ship_log()
+        site.wait(lambda: (site.log("usb").read().last_segment or "") >= name)
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pacs.archive.volume_places import Given
 from pacs.backup.key_changes import is_sealed_anew, reseal, rotated, verify
 from pacs.backup.keys import master_key, sealed_in, unseal
 from pacs.backup.repositories import open_volume, repositories, repository_named
-from pacs.backup.shipping import lag_of
+from pacs.backup.shipping import Shipper, lag_of
 from pacs.cli.instance import Instance
 from pacs.errors import ForeignVolume, NotFound, PacsError, UsageError, VolumeError, WrongKey
 from pacs.index import shipping as shipping_rows
@@ -195,6 +196,32 @@ def test_a_window_that_is_closed_keeps_a_repository_behind(instance: Instance, t
     assert ship(instance, closed.repository).objects == 0
     changes(instance).change("far", lambda before: type(before)(**{**before.__dict__, "windows": ()}))
     assert ship(instance, repository_named(instance.settings.data, "far")).objects == 1
+
+
+class Waits(threading.Event):
+    """An event that notes for how long it was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return False
+
+
+def test_a_large_object_keeps_to_the_bandwidth_piece_by_piece(instance: Instance, tmp_path: Path) -> None:
+    slow = add_folder(instance, tmp_path / "repository", bandwidth_bytes_per_s=100_000)
+    store(instance, ct_study(3, 1, 2048, 2048))  # 8 MB
+    waits = Waits()
+    shipper = Shipper(instance.database, instance.volumes, waits)
+    try:
+        assert shipper.run(slow.repository).objects == 1
+    finally:
+        shipper.close()
+    owed = [each for each in waits.waits if each > 0]
+    # A little more after each piece, as none was waited for.
+    assert len(owed) >= 7 and owed[0] < 12 and max(owed) > 40
 
 
 # --- given back ----------------------------------------------------------------------------------------------------

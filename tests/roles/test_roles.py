@@ -32,6 +32,7 @@ UNITS = (
     "pacs-backup-due.path",
     "pacs-backup.timer",
     "pacs-drill.timer",
+    "pacs-mail.timer",
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
     "pacs-selftest.timer",

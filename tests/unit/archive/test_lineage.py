@@ -10,6 +10,7 @@ from pacs.model.lineage import Mark
 from pacs.storage.files import LocalVolume
 from pacs.storage.lineage import LineageFiles, read_mark, write_mark
 from pacs.storage.volume import create_identity
+from tests.repository import add_folder
 
 
 def lineage_of(instance: Instance) -> Lineage:
@@ -34,6 +35,14 @@ def test_marks_go_on_and_a_start_more_is_nothing_new(instance: Instance) -> None
     assert files.reverted() is None and files.fenced() is None
     assert all(lineage.may_ship(volume.volume_id) for volume in instance.volumes.all())
     assert not lineage.may_ship("one that was never looked at")
+
+
+def test_a_mark_says_on_which_timeline_the_log_was(instance: Instance) -> None:
+    """So that a state that was put back twice to the same moment begins a timeline that was never used."""
+    lineage = lineage_of(instance)
+    lineage.beat()
+    lineage.beat()
+    assert {mark.timeline for volume in instance.volumes.all() if (mark := read_mark(volume))} == {1}
 
 
 def test_an_epoch_begins_and_nothing_seems_to_have_gone_back(instance: Instance) -> None:
@@ -78,6 +87,19 @@ def test_a_higher_epoch_fences_and_its_mark_is_left(instance: Instance) -> None:
     assert read_mark(volume) == theirs
     assert lineage.files.highest_epoch() == mine.epoch + 1
     assert not lineage.may_ship(volume.volume_id)
+
+
+def test_a_repository_that_was_away_is_looked_at_as_soon_as_it_is_back(instance: Instance, tmp_path: Path) -> None:
+    repository = add_folder(instance, tmp_path / "repository").repository
+    lineage = lineage_of(instance)
+    for is_there in (True, False, True):
+        if not is_there:
+            (tmp_path / "repository").rename(tmp_path / "away")
+        elif (tmp_path / "away").exists():
+            (tmp_path / "away").rename(tmp_path / "repository")
+        instance.volumes.refresh()
+        lineage.beat()
+        assert lineage.may_ship(repository.volume_id) is is_there
 
 
 def test_a_mark_that_cannot_be_read_is_noticed_and_written_anew(instance: Instance) -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from pacs.backup.pgbackrest import configuration, reason
+from pacs.backup.pgbackrest import PgBackRest, configuration, reason
 from pacs.backup.repositories import Repository
-from pacs.errors import SettingsError
+from pacs.errors import BackupError, SettingsError
 from pacs.index.server import ServerPlace
 from pacs.storage.keyring import Keyring
 from tests.fix_bucket import write_credentials
@@ -57,3 +58,26 @@ def test_a_reason_is_pgbackrests_own_or_its_exit_code() -> None:
     said = "P00  ERROR: [103]: unable to find a valid repository:\n       repo1: [FileOpenError] no such file\n"
     assert reason(said, 103) == "[103]: unable to find a valid repository: repo1: [FileOpenError] no such file."
     assert "137" in reason("", 137)
+
+
+def test_one_that_says_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pgBackRest does whose repository is on a share that died: it says something, and never ends."""
+    program = tmp_path / "pgbackrest"
+    program.write_text("#!/bin/sh\necho begun\nexec sleep 1000\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines: list[str] = []
+    with pytest.raises(BackupError, match="done nothing for 1 s and is left behind"):
+        PgBackRest(tmp_path / "any.conf").watch(["backup"], lines.append, silence_s=1)
+    assert lines == ["begun\n"]
+
+
+def test_what_it_says_and_why_it_failed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "pgbackrest"
+    program.write_text("#!/bin/sh\nseq 1 3\necho 'ERROR: [055]: no such'; echo '  place'; exit 55\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines: list[str] = []
+    with pytest.raises(BackupError, match=r"no such place"):
+        PgBackRest(tmp_path / "any.conf").watch(["info"], lines.append)
+    assert lines[:3] == ["1\n", "2\n", "3\n"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs.machine.screen import Check, Facts, addresses, compose
+from pacs.machine.screen import Check, Facts, addresses, compose, note_trial
 from pacs.machine.storage import Answer
 
 READY = Answer(ready=True)
@@ -101,3 +101,12 @@ def test_no_text_of_ours_is_beyond_ascii() -> None:
     """The display's font may have nothing else."""
     for path in Path(__file__).parents[3].glob("pacs/machine/*.py"):
         path.read_text("utf-8").encode("ascii")
+
+
+def test_a_trial_copy_says_so_first_and_at_the_prompt(tmp_path: Path) -> None:
+    text = compose(replace(FACTS, trial="this is a trial copy, made 2026-11-22"))
+    assert text.index("TRIAL COPY: this is a trial copy") < text.index("Web")
+    note_trial("this is a trial copy", tmp_path / "run" / "trial")
+    assert (tmp_path / "run" / "trial").read_text() == "this is a trial copy\n"
+    note_trial("", tmp_path / "run" / "trial")
+    assert not (tmp_path / "run" / "trial").exists()
