@@ -40,7 +40,7 @@ test: lint ## Linters, unit, integration and fault tests
 	$(BIN)/pytest -m 'not long'
 
 .PHONY: appliance
-appliance: setup ## Build the OVA, the qcow2 and the Vagrant box into dist/
+appliance: setup ## Build the OVA, the qcow2, the Vagrant box and the upgrade file into dist/
 	@requirements/ensure-debian requirements/debian-appliance.txt
 	@$(BIN)/python -m packer.build
 

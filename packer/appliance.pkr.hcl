@@ -84,6 +84,7 @@ build {
       "--extra-vars", "appliance_version=${var.appliance_version}",
       "--extra-vars", "source_date_epoch=${var.source_date_epoch}",
       "--extra-vars", "wheelhouse=${var.wheelhouse}",
+      "--extra-vars", "release_key=${var.release_key}",
     ]
   }
 

@@ -1,4 +1,4 @@
-"""`make appliance`: from the Debian archive to dist/, in seven stages a person can follow.
+"""`make appliance`: from the Debian archive to dist/, in eight stages a person can follow.
 
 Everything is made in build/ and moved to dist/ when all of it is there. A second run takes the base disk and the
 dependencies' wheels from the cache.
@@ -26,10 +26,12 @@ from packer.machine import Plan, build_system_disk
 from packer.mirrors import GUEST_RELEASE, Mirrors, host_mirrors, packages_digest
 from packer.ova.export import NAME, Exported, Release, export
 from packer.progress import Progress, fail, say, spoken
+from packer.upgrade import ReleaseKey, release_key, this_system, write_upgrade
+from packer.upgrade import tell as tell_of_key
 from packer.wheels import wheelhouse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STAGES = 7
+STAGES = 8
 GIB = preflight.GIB
 BUILD_BYTES, CACHE_BYTES, DIST_BYTES = 10 * GIB, 2 * GIB, 3 * GIB
 
@@ -64,6 +66,8 @@ def _build(options: argparse.Namespace, progress: Progress) -> None:
     say(f"Building {release.stem}. Full logs: {progress.logs}")
     with progress.stage("preflight"):
         packer, mirrors = _preflight(options)
+        key = release_key()
+        tell_of_key(key)
     with progress.stage("base disk"):
         base = base_disk(options.cache, build, progress.log("base-disk"), mirrors)
         say(f"      {'reused' if base.reused else 'new'}: {base.disk}")
@@ -73,17 +77,28 @@ def _build(options: argparse.Namespace, progress: Progress) -> None:
     with progress.stage("wheelhouse"):
         wheels = wheelhouse(REPOSITORY, options.cache, build, progress.log("wheelhouse"), release.epoch_s)
     with progress.stage("appliance: Packer and Ansible"):
-        plan = Plan(release.version, release.epoch_s, base.disk, options.playbook, wheels, chosen)
+        plan = Plan(release.version, release.epoch_s, base.disk, options.playbook, wheels, chosen, key.public)
         system = build_system_disk(plan, packer, build, progress.logs)
     with progress.stage("export"):
         folder = build / "export"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         exported = export(system, folder, release, progress.log("export"))
+    with progress.stage("upgrade file"):
+        exported = _with_upgrade(exported, system, release, key, progress.log("upgrade-file"))
     with progress.stage(f"into {options.dist}"):
         publish(exported.files, options.dist)
     shutil.rmtree(system.parent.parent)
     _summary(exported, options.dist, release, progress)
+
+
+def _with_upgrade(exported: Exported, system: Path, release: Release, key: ReleaseKey, log: Path) -> Exported:
+    """The release with the upgrade file, and the key that it is signed with."""
+    target = exported.ova.with_name(f"{release.stem}.upgrade")
+    write_upgrade(system, target, this_system(release.version), release.epoch_s, key, log)
+    public = target.with_suffix(".pub")
+    public.write_text(f"{key.public}\n")
+    return exported.with_files(target, public)
 
 
 def _preflight(options: argparse.Namespace) -> tuple[tuple[int, int, int], Mirrors | None]:

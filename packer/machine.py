@@ -28,6 +28,8 @@ class Plan:
     playbook: Path
     wheelhouse: Path
     accelerator: Accelerator
+    #: The public half of the release key, in hex.
+    release_key: str
 
 
 def build_system_disk(plan: Plan, packer: tuple[int, int, int], scratch: Path, logs: Path) -> Path:
@@ -75,6 +77,7 @@ def variables(plan: Plan, folder: Path, logs: Path) -> dict[str, str | list[str]
         "ansible_playbook": str(Path(sys.executable).parent / "ansible-playbook"),
         "playbook": str(plan.playbook.resolve()),
         "wheelhouse": str(plan.wheelhouse.resolve()),
+        "release_key": plan.release_key,
         "output_directory": str(folder / "output"),
         "serial_log": str(logs / "serial.log"),
     }

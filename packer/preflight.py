@@ -17,7 +17,7 @@ FIRST_PACKER_WITH_PLUGINS = (1, 7, 0)
 GIB = 1024**3
 TOOLS = (
     "mmdebstrap", "sfdisk", "mkfs.ext4", "mkfs.vfat", "mmd", "mcopy", "qemu-img", "qemu-system-x86_64", "xorriso",
-    "ssh-keygen", "ssh",
+    "ssh-keygen", "ssh", "zstd",
 )  # fmt: skip
 
 

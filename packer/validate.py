@@ -34,7 +34,7 @@ def _values(folder: Path) -> Path:
     """Values for every variable; what they name exists where Packer looks for it."""
     playbook = TEMPLATE.parent / "playbooks" / "build.yml"
     accelerator = Accelerator("tcg,thread=multi", "max", "for validation")
-    plan = Plan("0", 0, folder / "base.qcow2", playbook, folder, accelerator)
+    plan = Plan("0", 0, folder / "base.qcow2", playbook, folder, accelerator, "")
     plan.base_disk.touch()
     file = folder / "values.pkrvars.json"
     file.write_text(json.dumps(variables(plan, folder, folder)))

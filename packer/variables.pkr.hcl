@@ -65,6 +65,11 @@ variable "wheelhouse" {
   description = "Folder on this host with the service's wheels for the guest."
 }
 
+variable "release_key" {
+  type        = string
+  description = "Public half of the key that upgrade files are signed with, in hex."
+}
+
 variable "output_directory" {
   type        = string
   description = "Where the finished disk goes. Must not exist."

@@ -2,7 +2,8 @@
 
 BIOS: boot.img into sector 0, core.img into the bios_grub partition, each told where the other continues: what
 grub-bios-setup does on a real disk. UEFI: an EFI system partition with Debian's signed shim and GRUB at the removable
-path, so that a machine with an empty NVRAM and one with Secure Boot both start it.
+path, so that a machine with an empty NVRAM and one with Secure Boot both start it. Both halves read the same grub.cfg
+on that partition, which chooses the root slot.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _DRIVE_CHECK_OFFSET = 0x66
 _NOP_NOP = b"\x90\x90"
 _BLOCKLIST_OFFSET = SECTOR_BYTES - 12
 _LOAD_SEGMENT = 0x0820
+_ENVIRONMENT_BYTES = 1024
 
 
 def boot_sector(boot_img: bytes, core_lba: int) -> bytes:
@@ -50,9 +52,10 @@ def install_bios(disk: Path, boot_img: Path, core_img: Path) -> None:
         stream.write(core_image(core_img.read_bytes(), core_lba))
 
 
-def efi_grub_cfg(root_uuid: str) -> str:
-    """The three lines by which the signed GRUB finds the menu on the root file system."""
-    return f"search.fs_uuid {root_uuid} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"
+def environment_block(**variables: str) -> bytes:
+    """GRUB's variables as a file that it can overwrite in place: grub-editenv's format, always as long."""
+    text = "# GRUB Environment Block\n" + "".join(f"{name}={value}\n" for name, value in variables.items())
+    return text.encode("ascii").ljust(_ENVIRONMENT_BYTES, b"#")
 
 
 def efi_files(root: Path) -> dict[str, Path]:

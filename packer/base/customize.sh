@@ -1,5 +1,6 @@
 #!/bin/sh
-# mmdebstrap's customize hook: $1 is the guest's root file system. ROOT_UUID, ESP_UUID and FILES come from disk.py.
+# mmdebstrap's customize hook: $1 is the guest's root file system. ROOT_PARTITION (its UUID), ESP_UUID and BOOT come
+# from disk.py.
 #
 # What has to be done by the guest's own programs (GRUB's BIOS image), and what hangs on this disk's identifiers.
 set -eu
@@ -10,7 +11,7 @@ printf '127.0.0.1 localhost\n127.0.1.1 pacs-appliance\n::1 localhost ip6-localho
 # mmdebstrap brings the host's /etc/hostname along, with its mode.
 chmod 0644 "$root/etc/hostname" "$root/etc/hosts"
 cat >"$root/etc/fstab" <<FSTAB
-UUID=$ROOT_UUID / ext4 noatime,errors=remount-ro 0 1
+PARTUUID=$ROOT_PARTITION / ext4 noatime,errors=remount-ro 0 1
 UUID=$ESP_UUID /boot/efi vfat umask=0077,nofail 0 2
 FSTAB
 mkdir -p "$root/boot/efi"
@@ -35,28 +36,17 @@ for module in mptspi mptscsih mptsas vmw_pvscsi hv_storvsc xen-blkfront ahci ata
     fi
 done
 
-# GRUB: its modules where grub.cfg's insmod looks, and the BIOS image that finds our root by its UUID.
-mkdir -p "$root/boot/grub/i386-pc" "$root/boot/grub/x86_64-efi"
-cp "$root"/usr/lib/grub/i386-pc/*.mod "$root"/usr/lib/grub/i386-pc/*.lst "$root/boot/grub/i386-pc/"
-cp "$root"/usr/lib/grub/x86_64-efi/*.mod "$root"/usr/lib/grub/x86_64-efi/*.lst "$root/boot/grub/x86_64-efi/"
+# The BIOS image of GRUB, with all built in that grub.cfg on the EFI system partition uses: it loads nothing from a slot,
+# whose GRUB may be of another version. (,gpt2): that partition of the disk it was started from.
+mkdir -p "$root/boot/grub/i386-pc"
 cp "$root/usr/lib/grub/i386-pc/boot.img" "$root/boot/grub/i386-pc/"
-# shellcheck disable=SC2016 # $root and $prefix are GRUB's variables
-printf 'search.fs_uuid %s root\nset prefix=($root)/boot/grub\n' "$ROOT_UUID" >"$root/boot/grub/early.cfg"
-chroot "$root" grub-mkimage -O i386-pc -o /boot/grub/i386-pc/core.img -p /boot/grub -c /boot/grub/early.cfg \
-    biosdisk part_gpt ext2 search_fs_uuid
-rm "$root/boot/grub/early.cfg"
-
-# shellcheck source=/dev/null
-. "$FILES/etc/default/grub"
-# The first menu; update-grub writes its own over it with the same settings (/etc/default/grub).
-cat >"$root/boot/grub/grub.cfg" <<GRUB
-serial --unit=0 --speed=115200
-terminal_input console serial
-terminal_output console serial
-set timeout=1
-menuentry "PACS appliance" {
-    search --no-floppy --fs-uuid --set=root $ROOT_UUID
-    linux /boot/vmlinuz-$version root=UUID=$ROOT_UUID ro $GRUB_CMDLINE_LINUX
-    initrd /boot/initrd.img-$version
-}
-GRUB
+chroot "$root" grub-mkimage -O i386-pc -o /boot/grub/i386-pc/core.img -p '(,gpt2)/grub' biosdisk part_gpt fat ext2 \
+    normal configfile loadenv test regexp linux serial terminal terminfo echo minicmd sleep reboot halt ls cat search \
+    search_fs_uuid probe gzio all_video true
+# The menu is the slot's pacs.cfg. What update-grub writes nobody would read.
+rm -f "$root/etc/kernel/postinst.d/zz-update-grub" "$root/etc/kernel/postrm.d/zz-update-grub"
+install -m 0644 "$BOOT/pacs.cfg.in" "$root/boot/pacs.cfg.in"
+sed "s/@SLOT@/a/g; s/@PARTUUID@/$ROOT_PARTITION/g" "$root/boot/pacs.cfg.in" >"$root/boot/pacs.cfg"
+for link in vmlinuz initrd.img; do
+    [ -L "$root/$link.old" ] || ln -s "$(readlink "$root/$link")" "$root/$link.old"
+done

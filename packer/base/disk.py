@@ -128,9 +128,10 @@ def _bootstrap(archive: Path, log: Path, mirrors: Mirrors | None, identifiers: l
         log,
         remedy=_REMEDY,
         env={
-            "ROOT_UUID": identifiers.root,
+            "ROOT_PARTITION": identifiers.partitions[2],
             "ESP_UUID": identifiers.esp,
             "FILES": str(HERE / "files"),
+            "BOOT": str(HERE / "boot"),
             "LC_ALL": "C",
         },
     )
@@ -146,23 +147,26 @@ def _efi_partition(folder: Path, root: Path, disk: Path, log: Path, identifiers:
     esp = folder / "esp.fat"
     with esp.open("wb") as stream:
         stream.truncate(layout.ESP_SIZE_MIB * layout.MIB)
-    grub_cfg = folder / "grub.cfg"
-    grub_cfg.write_text(bootloader.efi_grub_cfg(identifiers.root))
+    grub_cfg, variables = HERE / "boot/grub.cfg", folder / "grubenv"
+    variables.write_bytes(bootloader.environment_block(slot="a", **{"try": ""}))
     files = {
         **bootloader.efi_files(root),
         "EFI/BOOT/grub.cfg": grub_cfg,
         # Where the signed GRUB looks when it was not started from the removable path.
         "EFI/debian/grub.cfg": grub_cfg,
+        # Where the BIOS one does.
+        "grub/grub.cfg": grub_cfg,
+        "pacs/grubenv": variables,
     }
     commands: list[list[str | Path]] = [
         ["mkfs.vfat", "-F", "32", "-n", "ESP", "-i", f"{identifiers.esp_serial:08x}", esp],
-        ["mmd", "-i", esp, "::EFI", "::EFI/BOOT", "::EFI/debian"],
+        ["mmd", "-i", esp, "::EFI", "::EFI/BOOT", "::EFI/debian", "::grub", "::pacs"],
     ]
     commands.extend(["mcopy", "-i", esp, source, f"::{target}"] for target, source in files.items())
     commands.append(["dd", f"if={esp}", f"of={disk}", "bs=1M", f"seek={layout.ESP_START_MIB}", "conv=notrunc,sparse"])
     for command in commands:
         run_logged(command, log, remedy=_REMEDY)
-    grub_cfg.unlink()
+    variables.unlink()
 
 
 def _publish(made: Path, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Where things lie on the system disk. GPT: GRUB's BIOS core, the EFI system partition, and two root slots.
 
-The second slot stays empty: it is for the system that an upgrade writes beside the running one. A slot must hold the
-finished system (about 2 GiB) with room for its own updates. Both cost nothing while they are empty: the disk is sparse.
+The second slot stays empty: it is for the system that an upgrade writes beside the running one (`pacs upgrade`). A
+slot must hold the finished system (about 1 GiB) with room for its own updates. Both cost nothing while they are empty:
+the disk is sparse.
 """
 
 from __future__ import annotations

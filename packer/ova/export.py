@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packer.errors import BuildError
@@ -56,11 +56,18 @@ class Exported:
     box: Path
     sums: Path
     digests: dict[str, str]
+    others: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them, the checksums last."""
-        return (self.ova, self.qcow2, self.box, self.sums)
+        return (self.ova, self.qcow2, self.box, *self.others, self.sums)
+
+    def with_files(self, *paths: Path) -> Exported:
+        """The same release with more files, and their checksums."""
+        digests = {**self.digests, **{path.name: sha256_of(path) for path in paths}}
+        self.sums.write_text(checksums(digests.items()))
+        return replace(self, digests=digests, others=(*self.others, *paths))
 
 
 def export(

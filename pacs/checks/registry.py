@@ -20,6 +20,7 @@ from pacs.checks import (
     shipping,
     standby,
     tiers,
+    upgrade,
     volumes,
 )
 from pacs.checks.check import Check, Result, Subject
@@ -56,4 +57,5 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "mail": mail.run,
+    "upgrade": upgrade.run,
 }

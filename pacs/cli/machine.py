@@ -6,6 +6,7 @@ the service's libraries. So this module imports pacs.machine and no more.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -14,15 +15,22 @@ from typing import Annotated
 
 import typer
 
-from pacs import __version__, log
+from pacs import __version__, clock, log
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
-from pacs.machine import shares
+from pacs.machine import settling, shares, slot_writing, slots
 from pacs.machine import storage as volumes
-from pacs.machine.commands import MachineError
+from pacs.machine import trial as trials
+from pacs.machine.commands import MachineError, run
+from pacs.storage import durable
+from pacs.storage.upgrade_record import UpgradeFiles
+
+log_ = logging.getLogger(__name__)
+
+_TRIAL = Path("/") / slot_writing.TRIAL_FILE
 
 machine = typer.Typer(
     help="The appliance's disks, keys and screen.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -72,13 +80,56 @@ def identity() -> None:
     identities.look_back(state, volumes.Places().volumes)
 
 
+@machine.command("settle-upgrade")
+def settle_upgrade() -> None:
+    """Before the database starts: whether this version may use the data, and where an upgrade stands."""
+    state = _state()
+    if state is None:
+        raise VolumeError("The storage is not ready. See: systemctl status pacs-storage")
+    refusal, mark = Path("/run/pacs-machine/refusal"), Path("/run/pacs-machine/trial")
+    cluster = state / "postgresql" / str(identities.POSTGRESQL_VERSION) / "main"
+    try:
+        on_trial = settling.Settling(state, cluster, settling.this_system(_version()), _boot()).settle()
+    except PacsError as error:
+        durable.replace_file(refusal, f"{error}\n".encode(), 0o644)
+        raise
+    refusal.unlink(missing_ok=True)
+    if on_trial:
+        mark.touch()
+        run("systemctl", "--no-block", "start", "pacs-trial.service")
+
+
+@machine.command("trial")
+def watch_trial() -> None:
+    """On a new version's first boot: pass it when its selftest passes, else restart into the one before."""
+    told, files = trials.read(_TRIAL), UpgradeFiles(volumes.Places().state)
+    try:
+        outcome = trials.watch(told.limit_s, trials.boot_goes_on, trials.ask_selftest)
+        if outcome.passed:
+            trials.pass_it(files, slots.GrubEnvironment(), _boot().slot, settling.this_system(_version()))
+            return
+        why = outcome.why
+    except Exception as error:  # whatever keeps it from being passed: the version before knows how to go on
+        log_.exception("the trial cannot go on")
+        why = f"the trial could not go on ({type(error).__name__}: {error})"
+    trials.give_up(files, why)
+    trials.restart()
+
+
+@machine.command("forget-upgrade")
+def forget_upgrade() -> None:
+    """Remove the copy of the database that an upgrade has kept, when it is a week old."""
+    state = _state()
+    if state is not None and settling.forget_old(UpgradeFiles(state), clock.now()):
+        typer.echo("The copy of the database from before the last upgrade is removed.")
+
+
 @machine.command()
 def screen() -> None:
     """Put the state of things on the display."""
-    version = os.environ.get("PACS_APPLIANCE_VERSION", __version__)
     pacs = str(Path(sys.executable).with_name("pacs"))
     places = volumes.Places()
-    facts = display.gather(version, volumes.read_answer(places), pacs, places.state)
+    facts = display.gather(_version(), volumes.read_answer(places), pacs, places.state)
     display.note_trial(facts.trial)
     display.show(display.compose(facts))
 
@@ -148,6 +199,24 @@ def choose(appliance_id: Annotated[str, typer.Argument(help="The id that the scr
     """Say which of several sets of volumes this machine takes when it starts next."""
     volumes.choose(volumes.Places(), appliance_id)
     typer.echo("Chosen. Restart the machine for it to count.")
+
+
+def _version() -> str:
+    return os.environ.get("PACS_APPLIANCE_VERSION", __version__)
+
+
+def _boot() -> settling.Boot:
+    """How this machine was booted; as far as it can be told, where the system disk has no two slots."""
+    try:
+        slot = slots.find().running.name
+    except PacsError:
+        return settling.Boot()
+    environment = slots.GrubEnvironment()
+    try:
+        default, once = environment.default, environment.once
+    except PacsError:
+        default = once = ""
+    return settling.Boot(slot, default, once, trials.read(_TRIAL).record_id)
 
 
 def _state() -> Path | None:

@@ -53,6 +53,7 @@ COMMANDS = {
     "worker": "worker",
     "database": "database",
     "machine": "machine",
+    "upgrade": "upgrade",
 }
 
 

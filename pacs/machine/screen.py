@@ -20,6 +20,7 @@ from pacs.storage.trial import trial_at
 
 ISSUE = Path("/run/issue.d/pacs.issue")
 TRIAL_NOTE = Path("/run/pacs-screen/trial")
+REFUSAL = Path("/run/pacs-machine/refusal")
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 _WIDTH = 78
 _CHECK_TIMEOUT_S = 60
@@ -49,6 +50,8 @@ class Facts:
     failed_units: tuple[str, ...] = ()
     #: That this is a trial copy, in words; empty if it is none.
     trial: str = ""
+    #: Why this version does not use the data that are here.
+    refusal: str = ""
 
 
 def compose(facts: Facts) -> str:
@@ -81,6 +84,8 @@ def _where(facts: Facts) -> list[str]:
 
 
 def _health(facts: Facts) -> list[str]:
+    if facts.refusal:
+        return ["THIS VERSION DOES NOT START. No images are taken.", *_points((facts.refusal,))]
     if facts.failed_units:
         return _points(tuple(f"{unit} failed. See: journalctl -b -u {unit}" for unit in facts.failed_units))
     if facts.checks is None:
@@ -121,6 +126,7 @@ def gather(version: str, storage: Answer | None, pacs: str, state: Path) -> Fact
         checks=_ask_checks(pacs) if ready else None,
         failed_units=_failed_units() if ready else (),
         trial=trial.words if trial else "",
+        refusal=REFUSAL.read_text("utf-8").strip() if REFUSAL.exists() else "",
     )
 
 

@@ -173,6 +173,26 @@ class Machine:
         """Copy a file to target, a path in the administrator's home or /tmp."""
         subprocess.run(["scp", "-q", "-F", str(self.ssh_config), str(source), f"appliance:{target}"], check=True)
 
+    @property
+    def boot_id(self) -> str:
+        """What is another one after each start of the kernel."""
+        return self.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def wait_for_restart(self, before: str, limit_s: float = BOOT_LIMIT_S) -> str:
+        """Wait until the guest, which had that boot id, has started anew by itself; return the new one."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            self._forget_connection()
+            self.wait_for_ssh(max(deadline - time.monotonic(), 1))
+            try:
+                if (now := self.boot_id) != before:
+                    return now
+            except (MachineError, subprocess.TimeoutExpired):
+                continue  # it went down between the two
+            if time.monotonic() > deadline:
+                raise self.failure(f"it did not restart within {limit_s:.0f} s")
+            time.sleep(2)
+
     def cut_power(self) -> None:
         """Take the power away: nothing in the guest gets a chance to flush, and unflushed writes are lost."""
         # QEMU stops first, so that it can't send on what the guest had in the queue while its disks go one by one.

@@ -42,6 +42,7 @@ _TIMERS = [
     "pacs-screen.timer",
     "pacs-scrub.timer",
     "pacs-selftest.timer",
+    "pacs-forget-upgrade.timer",
 ]
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.

@@ -47,6 +47,7 @@ def converged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converged]:
     variables = {
         "appliance_version": "0.0.test",
         "source_date_epoch": 1700000000,
+        "release_key": "00" * 32,
         "wheelhouse": str(wheelhouse(REPOSITORY, CACHE, folder, folder / "wheelhouse.log", 1700000000)),
         "base_update_cache": False,
     }

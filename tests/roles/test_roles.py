@@ -36,6 +36,8 @@ UNITS = (
     "pacs-reconcile.timer",
     "pacs-scrub.timer",
     "pacs-selftest.timer",
+    "pacs-forget-upgrade.timer",
+    "pacs-upgrade.service",
     "pacs-screen.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from packer.base import layout
-from packer.base.bootloader import boot_sector, core_image, install_bios
+from packer.base.bootloader import boot_sector, core_image, environment_block, install_bios
 from packer.base.disk import recipe_digest
 from packer.errors import BuildError
 from packer.mirrors import os_release
@@ -87,3 +87,19 @@ def test_without_a_mirror_to_ask_the_recipe_still_has_a_digest() -> None:
 
 def test_os_release_is_read() -> None:
     assert "ID" in os_release()
+
+
+def test_grub_names_the_partitions_by_their_places() -> None:
+    rows = layout.sfdisk_script(layout.Identifiers.of("recipe")).splitlines()[2:]
+    places = {row.rpartition("name=")[2]: number for number, row in enumerate(rows, start=1)}
+    folder = Path(layout.__file__).parent
+    chosen = (folder / "boot/grub.cfg").read_text()
+    assert f"set slot_a=$disk,gpt{places['root-a']}\n" in chosen
+    assert f"set slot_b=$disk,gpt{places['root-b']}\n" in chosen
+    assert f"-p '(,gpt{places['esp']})/grub'" in (folder / "customize.sh").read_text()
+
+
+def test_grubs_variables_are_as_long_as_grub_wants_them() -> None:
+    block = environment_block(slot="a", **{"try": ""})
+    assert block.startswith(b"# GRUB Environment Block\nslot=a\ntry=\n#")
+    assert len(block) == 1024
