@@ -160,9 +160,9 @@ def test_a_move_is_called_off(site: Site) -> None:
     wait_for(lambda: site.store(4) == {0xA700}, "the old one does not stop", timeout_s=120)
     killed(moving)
     returncode, said = site.ended(site.begin("--call-off"))
-    assert returncode == 0 and "Called off. old is as it was" in said, said
+    assert returncode == 0 and "Called off. old is the archive" in said, said
     wait_for(lambda: site.store(5) == {0}, "the old one does not go on", timeout_s=60)
-    assert site.old.status()["is"] == "an archive without a standby"
+    assert (site.old.status()["is"], site.old.status()["fenced"]) == ("the archive", None)
     assert given_back(site.old.dev, [RawObject.of(each) for each in ct_study(5, 3)])
 
 
