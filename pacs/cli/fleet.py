@@ -141,7 +141,7 @@ def fleet_move(
     new: Annotated[str, typer.Argument(help="The empty one that is to have it.")],
     certificate: Annotated[Path, typer.Option(help="The file that the certificate of equality is written to.")],
     inventory: Inventory = None,
-    call_off: Annotated[bool, typer.Option("--call-off", help="Call off a move: the old one goes on alone.")] = False,
+    call_off: Annotated[bool, typer.Option("--call-off", help="Call off a move: the old one goes on.")] = False,
     pause: Annotated[
         int, typer.Option(min=1, help="Minutes that the old one may take nothing for the last copy.")
     ] = 15,
@@ -156,7 +156,10 @@ def fleet_move(
         work = Move(here, there, certificate, _tell, threading.Event().wait, pause * 60.0)
         if call_off:
             work.call_off()
-            typer.echo(f"Called off. {old} is as it was; {new} may be wiped.")
+            typer.echo(
+                f"Called off. {old} is the archive; {new} follows it yet. To part them: shut {new} down, then on {old} "
+                "`pacs standby leave`. To go on: the same command without --call-off."
+            )
             return
         work.run()
     typer.echo(

@@ -60,15 +60,12 @@ class Move:
         self._selftest()
 
     def call_off(self) -> None:
-        """Have the old one go on alone. Raise UsageError if the new one has taken over."""
+        """Have the old one go on; the new one stays its standby. Raise UsageError if the new one has taken over."""
         if self._is_over():
             raise UsageError(f"{_name(self.new)} has taken over: it cannot be called off any more.")
-        self.tell(_name(self.old), "goes on alone")
-        found = self._role(self.old)
-        if found.get("twin") is not None:
-            if found.get("fenced"):
-                self.old.require("standby", "hand-over", "--cancel")
-            self.old.require("standby", "leave")
+        if self._role(self.old).get("fenced"):
+            self.old.require("standby", "hand-over", "--cancel")
+        self.tell(_name(self.old), "goes on taking images")
 
     def _require_possible(self) -> None:
         """Raise UsageError with all that is against it; nothing was touched."""

@@ -79,10 +79,11 @@ class Site:
         said = self.until(moving, "")
         return moving.wait(), said
 
-    def follow(self) -> None:
+    def follow(self, moving: subprocess.Popen[str]) -> None:
         """What the new one's services do when it is told to follow."""
         text = self.folder / "text"
-        wait_for(text.exists, "nobody told it to follow", timeout_s=240)
+        wait_for(lambda: text.exists() or moving.poll() is not None, "nobody told it to follow", timeout_s=240)
+        assert text.exists(), self.ended(moving)[1]
         self.new.dev.stop()
         self.new.pacs("standby", "follow", text.read_text().strip(), "--yes")
         self.new.start_as_standby(240)
@@ -122,7 +123,7 @@ def killed(moving: subprocess.Popen[str]) -> None:
 
 def test_an_archive_moves_although_the_workstation_dies_twice(site: Site) -> None:
     moving = site.begin()
-    site.follow()
+    site.follow(moving)
     site.until(moving, "reading its disks")
     killed(moving)
     assert site.store(3) == {0}, "the old one works"
@@ -154,14 +155,14 @@ def test_an_archive_moves_although_the_workstation_dies_twice(site: Site) -> Non
 
 def test_a_move_is_called_off(site: Site) -> None:
     moving = site.begin()
-    site.follow()
+    site.follow(moving)
     site.until(moving, "takes nothing more")
     wait_for(lambda: site.store(4) == {0xA700}, "the old one does not stop", timeout_s=120)
     killed(moving)
     returncode, said = site.ended(site.begin("--call-off"))
-    assert returncode == 0 and "Called off. old is as it was" in said, said
+    assert returncode == 0 and "Called off. old is the archive" in said, said
     wait_for(lambda: site.store(5) == {0}, "the old one does not go on", timeout_s=60)
-    assert site.old.status()["is"] == "an archive without a standby"
+    assert (site.old.status()["is"], site.old.status()["fenced"]) == ("the archive", None)
     assert given_back(site.old.dev, [RawObject.of(each) for each in ct_study(5, 3)])
 
 
