@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from pacs import clock
 from pacs.archive.volumes import Volumes
@@ -19,6 +20,7 @@ from pacs.index.database import Database
 from pacs.index.locks import AlreadyRunning
 from pacs.index.standby import has_log, log_position
 from pacs.settings import Settings
+from pacs.storage.holding import holding
 from pacs.storage.kinds import Volume
 from pacs.storage.lineage import LineageFiles, read_mark
 
@@ -54,7 +56,9 @@ class HandOver:
         except BaseException:
             self._fence.lift_fence()  # the standby knows nothing of it
             raise
-        note_handed_over(self._volume())
+        with self._deciding():
+            self._require_not_called_off()
+            note_handed_over(self._volume())
 
     def take_back(self) -> None:
         """It goes on here. Raise StandbyError if the standby was promoted, or if that cannot be told."""
@@ -62,11 +66,24 @@ class HandOver:
         if why is None:
             raise StandbyError("This node was not handed over.")
         volume = self._volume()
-        take_back(volume)  # first: what is not there is promoted no more by it
-        mark = read_mark(volume)
-        if not why.startswith(WHY) or (mark is not None and state is not None and mark.epoch > state.epoch):
-            raise StandbyError(f"It cannot be taken back: {self.standby.name} is the archive. `pacs standby follow`.")
-        self._fence.lift_fence()
+        with self._deciding():
+            take_back(volume)  # first: what is not there is promoted no more by it
+            mark = read_mark(volume)
+            if not why.startswith(WHY) or (mark is not None and state is not None and mark.epoch > state.epoch):
+                raise StandbyError(
+                    f"It cannot be taken back: {self.standby.name} is the archive. `pacs standby follow`."
+                )
+            self._fence.lift_fence()
+
+    def _deciding(self) -> AbstractContextManager[None]:
+        """Only one at a time says at the standby whether it was handed over."""
+        busy = StandbyError("Another command hands this archive over, or takes it back, right now. Try again.")
+        return holding(self.settings.data / "lineage", busy)
+
+    def _require_not_called_off(self) -> None:
+        """Whoever was left waiting, as by a workstation that died, must not hand over what was taken back since."""
+        if not (self._fence.fenced() or "").startswith(WHY):
+            raise StandbyError("It was taken back by another command while it waited. This node takes objects.")
 
     def _wait(self, patience_s: float) -> None:
         ends_s, stop = clock.monotonic_s() + patience_s, threading.Event()
@@ -74,6 +91,7 @@ class HandOver:
         stop.wait(_SETTLED_S)
         try:
             while not self._is_all_there(shipper):
+                self._require_not_called_off()
                 if clock.monotonic_s() > ends_s:
                     raise StandbyError(
                         f"The standby did not get all in {patience_s:.0f} s ({self._why()}). This node takes objects "

@@ -102,9 +102,16 @@ def settle_upgrade() -> None:
 @machine.command("trial")
 def watch_trial() -> None:
     """On a new version's first boot: pass it when its selftest passes, else restart into the one before."""
-    told, files = trials.read(_TRIAL), UpgradeFiles(volumes.Places().state)
+    state, pacs = volumes.Places().state, str(Path(sys.executable).with_name("pacs"))
+    told, files = trials.read(_TRIAL), UpgradeFiles(state)
+
+    def ask() -> trials.Outcome:
+        from pacs.backup.standby_files import StandbyFiles  # on a trial only; each time, as the volumes may come late
+
+        return trials.ask_standby(pacs) if StandbyFiles(state).following() else trials.ask_selftest()
+
     try:
-        outcome = trials.watch(told.limit_s, trials.boot_goes_on, trials.ask_selftest)
+        outcome = trials.watch(told.limit_s, trials.boot_goes_on, ask)
         if outcome.passed:
             trials.pass_it(files, slots.GrubEnvironment(), _boot().slot, settling.this_system(_version()))
             return

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pacs import clock
 from pacs.errors import PacsError
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 LIMIT_S = 1800.0
 #: How often the selftest may fail after the boot has ended, and how long it waits in between [s].
 TRIES, PAUSE_S = 3, 20.0
+_STATUS_LIMIT_S = 120
 _SELFTEST_LIMIT_S = 1200  # its unit ends it before
 
 _UNHEARD_S = 180.0
@@ -122,6 +124,22 @@ def ask_selftest() -> Outcome:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Outcome(False, f"the selftest did not end: {error}")
     return Outcome(answer.returncode == 0, _last_words() or "the selftest failed")
+
+
+def ask_standby(pacs: str) -> Outcome:
+    """A standby serves nobody, so no selftest runs there: that the archive's log comes says that it works."""
+    command = [pacs, "standby", "status", "--json"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_STATUS_LIMIT_S, check=False)
+        return of_standby(json.loads(answer.stdout)) if answer.returncode == 0 else Outcome(False, answer.stderr[-300:])
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return Outcome(False, f"the standby does not say how it is: {error}")
+
+
+def of_standby(status: dict[str, Any]) -> Outcome:
+    """What a standby's status says of it."""
+    log = status.get("log") or {}
+    return Outcome(bool(log.get("is_streaming")), "" if log.get("is_streaming") else "the archive's log does not come")
 
 
 def _last_words() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +98,27 @@ def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_ove
         assert first.status()["twin"] is None
         assert check_of(first.dev, "standby") == ("ok", "no standby")
         assert given_back(first.dev, [*_raw(1), *_raw(2), *_raw(5)]).keys() >= known.keys()
+
+
+def test_a_hand_over_that_was_taken_back_while_it_waited_hands_nothing_over(folder: Path) -> None:
+    """As one is left waiting by a workstation that died."""
+    with Twins.paired(folder, **QUICK) as twins:
+        first, second = twins.archive, twins.standby
+        _stored(first, 6)
+        wait_for(twins.is_level, "the standby does not get all", timeout_s=90)
+        second.dev.stop()  # its log does not come any more, its disks are there
+        words = [sys.executable, "-m", "pacs.cli.main", "--data", str(first.dev.data), "standby", "hand-over"]
+        left = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: _fenced(first), "it is not paused")
+        assert set(peer.store(first.dev.dicom_port, _raw(7))) == {0xA700}
+        first.pacs("standby", "hand-over", "--cancel")
+        _stored(first, 8)
+        second.start_as_standby()
+        _said, error = left.communicate(timeout=120)
+        assert (left.returncode, "taken back" in error) == (15, True), error
+        assert _fenced(first) is None
+        _stored(first, 9)
+        _refuses_while_the_archive_answers(second)
 
 
 def _fenced(node: Node) -> str | None:

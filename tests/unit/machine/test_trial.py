@@ -52,3 +52,9 @@ def test_the_first_boot_reads_what_it_was_told(tmp_path: Path) -> None:
 def test_what_it_was_not_told_is_no_upgrade(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "trial.json").write_bytes(content)
     assert trial.read(tmp_path / "trial.json").record_id == trial.read(tmp_path / "none").record_id == ""
+
+
+def test_a_standby_has_passed_when_the_archives_log_comes() -> None:
+    assert trial.of_standby({"log": {"is_streaming": True}}).passed
+    assert not trial.of_standby({"log": {"is_streaming": False}}).passed
+    assert not trial.of_standby({"log": None}).passed
