@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,21 @@ def _what_it_says(site: Installation) -> str:
     return site.machine.ssh(f"sudo pacs check; sudo pacs volume list; {journal}; {places}", check=False).stdout
 
 
+def _what_is_known(site: Installation) -> dict[str, Any]:
+    """Studies, devices and settings, as a person sees them."""
+    settings = "sudo cat /srv/pacs/state/config/pacs.toml"
+    studies = json.loads(site.machine.ssh("sudo pacs study list --json").stdout)
+    return {
+        "studies": [{key: value for key, value in each.items() if key != "tiers"} for each in studies],
+        "devices": json.loads(site.machine.ssh("sudo pacs device list --json").stdout),
+        "settings": site.machine.ssh(settings, check=False).stdout,
+    }
+
+
+def _is_whole(site: Installation) -> bool:
+    return json.loads(site.machine.ssh("sudo pacs restore status --json").stdout)["finished_at"] is not None
+
+
 def _wait_for(look: Callable[[], bool], otherwise: str, limit_s: float = 900) -> None:
     ends = time.monotonic() + limit_s
     while not look():
@@ -82,7 +98,8 @@ def test_a_backup_is_restored_onto_another_appliance(site: Installation, another
     stored = int(site.machine.ssh(f"cd /; sudo -u postgres psql -At pacs -c '{last}'").stdout)
     _wait_for(lambda: newest().get("newest_object_key", 0) >= stored, "there is no recovery point with all objects")
     _fetch_repository(site, tmp_path / "repository.tar")
-    keys = _host_keys(site)
+    keys, known = _host_keys(site), _what_is_known(site)
+    lost_s = time.time() - datetime.fromisoformat(newest()["at"]).timestamp()
     site.machine.shut_down()
 
     another.running()
@@ -94,7 +111,10 @@ def test_a_backup_is_restored_onto_another_appliance(site: Installation, another
     assert "mistyped" in another.machine.ssh(f"{restore} wrong.txt 2>&1 || true").stdout
     began = time.monotonic()
     restored = another.machine.ssh(f"{restore} sheet.txt", timeout_s=1200).stdout
-    print(f"{restored}\nrestored in {time.monotonic() - began:.0f} s")
+    print(f"{restored}\nsearchable after {time.monotonic() - began:.0f} s")
+    _wait_for(lambda: _is_whole(another), "it does not become whole")
+    print(f"whole after {time.monotonic() - began:.0f} s; what came in the last {lost_s:.0f} s would have been lost")
+    assert _what_is_known(another) == known
     another.machine.shut_down()
     another.machine.trusts_any_host_key = True
     another.running()
