@@ -51,6 +51,14 @@ def dev(
         signal.signal(number, lambda _number, _frame: stop.set())
     with locked(folder):
         _require_copied(folder)
+
+        def listen() -> tuple[socket.socket, socket.socket, socket.socket | None]:
+            return (
+                _listen(dicom_port), _listen(http_port), None if dicom_tls_port is None else _listen(dicom_tls_port),
+            )  # fmt: skip
+
+        # A standby serves nobody, so that it listens once it is promoted.
+        sockets = listen() if StandbyFiles(folder).following() is None else None
         cluster = Cluster(folder, unprivileged_user(folder))
         cluster.before_start = lambda: _look_back(folder, cluster)
         cluster.start()
@@ -58,8 +66,7 @@ def dev(
             _follow(folder, cluster, stop)
             if stop.is_set():
                 return
-            dicom, http = _listen(dicom_port), _listen(http_port)
-            dicom_tls = None if dicom_tls_port is None else _listen(dicom_tls_port)
+            dicom, http, dicom_tls = sockets or listen()
             _prepare(folder)
             _run(folder, cluster, dicom, dicom_tls, http, stop)
         finally:

@@ -63,6 +63,7 @@ def shown(dev: Dev) -> dict[str, Any]:
         "mark": asdict(state.mark) if state else None,
         "fenced": files.fenced(),
         "reverted": asdict(notice) if notice else None,
+        "trial": None,
     }
 
 

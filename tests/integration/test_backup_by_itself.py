@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from pacs.backup.cluster import restore_cluster
 from pacs.backup.points import Point
@@ -34,6 +35,7 @@ def _checks(dev: Dev) -> dict[str, Any]:
     return {each["name"]: each for each in found}
 
 
+@pytest.mark.long
 def test_from_a_repository_to_a_restored_point(new_dev: Callable[..., Dev], short_folder: Path) -> None:
     dev = new_dev(PACS_RECOVERY_POINT_S="1").start()
     place = dev.data.parent / f"{dev.data.name}-repository"

@@ -45,6 +45,7 @@ def test_a_drill_proves_that_a_restore_works(living: Archive) -> None:
     assert "9 objects known" in living.dev.pacs("drill", "status").stdout
 
 
+@pytest.mark.long
 def test_a_drill_from_a_workstation(living: Archive, ssh_server: SftpServer, tmp_path: Path) -> None:
     workstation = Workstation(tmp_path, ssh_server)
     workstation.add("north", living.dev.data)

@@ -123,6 +123,7 @@ def _is_whole(on: Machine) -> bool:
     return json.loads(on.ok("pacs restore status --json"))["finished_at"] is not None
 
 
+@pytest.mark.long
 def test_ransomware(on: Machine) -> None:
     archive = _Archive(on)
     assert on.dev is not None
@@ -151,6 +152,7 @@ def test_ransomware(on: Machine) -> None:
     _comes_back(on, 1)
 
 
+@pytest.mark.long
 def test_drill(on: Machine) -> None:
     _Archive(on)
     printed = on.follow("drill.md", {})

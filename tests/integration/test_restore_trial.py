@@ -123,6 +123,7 @@ def _refuses_to_write(trial: Dev) -> None:
     assert rows(trial, "SELECT commitment_key FROM commitment WHERE state = 'open'") == []
 
 
+@pytest.mark.long
 def test_a_trial_that_is_killed_goes_on_as_one(living: Archive, new_dev: Callable[..., Dev]) -> None:
     new = new_dev(**QUICK)
     words = [sys.executable, "-m", "pacs.cli.main", "--data", str(new.data), *_words(living, "--trial")]
