@@ -105,7 +105,8 @@ def give_state(root: Path) -> None:
         (root / "standby", "pacs", "pacs", 0o750),  # sshd reads here who the twin is: nobody else may write
         (root / "drill", "pacs", "pacs", 0o750),
         (root / "mail", "pacs", "pacs", 0o700),
-        (root / "identity", "root", "root", 0o700),
+        # The way to the service's own dicom-tls/; what lies beside it is closed by each folder's mode.
+        (root / "identity", "root", "root", 0o711),
         (root / "postgresql", "postgres", "postgres", 0o700),
         # PostgreSQL puts its log here, the service takes it on from here (pacs/backup/log_spool.py).
         (root / "pgbackrest-spool", "postgres", "pacs", 0o2770),

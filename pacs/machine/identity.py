@@ -70,7 +70,6 @@ def _make_certificate(folder: Path, host_name: str, kind: tuple[str, ...], owner
     if owner is not None:
         for path in (*unfinished.iterdir(), unfinished):
             shutil.chown(path, owner, owner)
-        folder.parent.chmod(0o711)  # the way to its own; what lies beside is closed to it by each folder's mode
     _put_in_place(unfinished, folder)
 
 

@@ -70,4 +70,5 @@ def test_what_one_appliance_backed_up_another_serves(appliance: Container, spare
     spare.pull_the_plug()
     spare.boot(timeout_s=120)
     _python(spare, _COMPARE)
+    assert "FAILED" not in spare.run("pacs selftest"), "on each port, that of TLS too"
     assert spare.run("systemctl list-units --state=failed --plain --no-legend") == ""

@@ -263,6 +263,7 @@ def test_another_boot_keeps_keys_and_everything_comes_up_again(appliance: Contai
     (appliance.root / "home/admin/.ssh/authorized_keys").unlink()  # a new system disk has none
     appliance.boot(timeout_s=120)
     assert appliance.run("cat /run/pacs-access/*.pub; cat /srv/pacs/state/volume.json") == before
+    assert appliance.from_outside(sys.executable, "-c", HANDSHAKE, "2762").stdout == "TLSv1.3\n"
     assert ssh(appliance, "admin", "true").returncode == 0
     assert appliance.run("systemctl list-units --state=failed --plain --no-legend") == ""
 
