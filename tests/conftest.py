@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fix_share",
     "tests.sftp_server",
     "tests.fix_cluster",
+    "tests.fix_twins",
 ]
 
 # With these pytest prints whole values where an assertion fails, and the name of the test scrolls out of a CI's record.

@@ -82,7 +82,7 @@ class ApplianceServer:
 
     def as_service(self) -> AbstractContextManager[None]:
         """The user `pacs`."""
-        return acting_as_owner(_of_service(self.data))
+        return as_service(self.data)
 
     def start(self) -> None:
         """Start the database."""

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from pacs.errors import DatabaseUnavailable, SettingsError
+from pacs.errors import DatabaseUnavailable, PacsError, SettingsError
 from pacs.index.database import CONNECT_TIMEOUT_S, Connection, Database
 from pacs.index.rights import STATEMENTS
 
@@ -56,7 +56,7 @@ class Archiver:
 
 def server_place(conninfo: str) -> ServerPlace:
     """Where the server of a connection string is. Raise DatabaseUnavailable."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         row = connection.execute("SELECT current_setting('data_directory') AS folder").fetchone()
         assert row is not None
         info = connection.info
@@ -68,7 +68,7 @@ def name_position(conninfo: str, name: str) -> LogPosition:
 
     All that was committed before is in the log up to there.
     """
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         row = connection.execute(
             "WITH named AS MATERIALIZED (SELECT pg_create_restore_point(%s) AS lsn)"
             " SELECT lsn::text AS lsn, pg_walfile_name(lsn) AS segment FROM named",
@@ -98,8 +98,16 @@ def archiver(database: Database) -> Archiver:
     return Archiver(row["failed_at"], row["last_archived_wal"])
 
 
+def _denied() -> SettingsError:
+    return SettingsError(
+        "The database does not let us name places in its log. As its owner, in database postgres: "
+        f"{'; '.join(STATEMENTS)}."
+    )
+
+
 @contextmanager
-def _connected(conninfo: str) -> Iterator[Connection]:
+def connected(conninfo: str, denied: PacsError) -> Iterator[Connection]:
+    """A connection of its own to the server. Raise `denied` where the role may not, DatabaseUnavailable."""
     try:
         with psycopg.connect(
             make_conninfo(conninfo, dbname="postgres", connect_timeout=CONNECT_TIMEOUT_S),
@@ -107,10 +115,7 @@ def _connected(conninfo: str) -> Iterator[Connection]:
         ) as connection:  # fmt: skip
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:
-        raise SettingsError(
-            "The database does not let us name places in its log. As its owner, in database postgres: "
-            f"{'; '.join(STATEMENTS)}."
-        ) from error
+        raise denied from error
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(
             f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."

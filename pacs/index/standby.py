@@ -8,16 +8,14 @@ none yet.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
-from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
 
-from pacs.errors import DatabaseUnavailable, StandbyError
-from pacs.index.database import CONNECT_TIMEOUT_S, Connection, Database, Row
+from pacs.errors import StandbyError
+from pacs.index.database import Connection, Database, Row
+from pacs.index.server import connected
 from pacs.index.volumes import REPOSITORY_TIER, STANDBY_TIER, KnownVolume
 
 #: The replication slot of the one standby.
@@ -53,14 +51,14 @@ class Receiving:
 
 def make_slot(conninfo: str) -> None:
     """Have the log kept for the standby from now on."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         if not connection.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", (SLOT,)).fetchone():
             connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", (SLOT,))
 
 
 def drop_slot(conninfo: str) -> None:
     """Keep no log for a standby any more. Raise StandbyError while one takes it."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         try:
             connection.execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (SLOT,)
@@ -77,7 +75,7 @@ def make_slot_anew(conninfo: str) -> None:
 
 def stream(conninfo: str) -> Stream | None:
     """How the log goes to the standby; None if there is no slot for one. Raise DatabaseUnavailable."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         row = connection.execute(
             "SELECT r.pid IS NOT NULL AND r.state = 'streaming' AS is_streaming, s.wal_status,"
             " pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)::bigint AS behind_bytes,"
@@ -122,7 +120,7 @@ def has_log(database: Database, position: str) -> bool:
 
 def receiving(conninfo: str) -> Receiving | None:
     """How the log comes to this standby; None if this server is none. Raise DatabaseUnavailable."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         row = connection.execute(
             "SELECT pg_is_in_recovery() AS is_standby, w.status = 'streaming' AS is_streaming,"
             " extract(epoch FROM now() - w.last_msg_receipt_time)::float8 AS heard_s,"
@@ -137,7 +135,7 @@ def receiving(conninfo: str) -> Receiving | None:
 
 def server_version(conninfo: str) -> int:
     """A server's version as a number, as 170006. Raise DatabaseUnavailable."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         row = connection.execute("SELECT current_setting('server_version_num')::int AS number").fetchone()
     assert row is not None
     return int(row["number"])
@@ -145,7 +143,7 @@ def server_version(conninfo: str) -> int:
 
 def end_recovery(conninfo: str, patience_s: int = 45) -> None:
     """Have a standby's server take changes from now on, on a timeline of its own. Done before: nothing happens."""
-    with _connected(conninfo) as connection:
+    with connected(conninfo, _denied()) as connection:
         row = connection.execute(
             "SELECT NOT pg_is_in_recovery() OR pg_promote(true, %s) AS is_done", (patience_s,)
         ).fetchone()
@@ -206,20 +204,8 @@ def local_volumes(volumes: Sequence[KnownVolume]) -> list[KnownVolume]:
     return [each for each in volumes if each.kind == "local" and each.tier < REPOSITORY_TIER]
 
 
-@contextmanager
-def _connected(conninfo: str) -> Iterator[Connection]:
-    try:
-        with psycopg.connect(
-            make_conninfo(conninfo, dbname="postgres", connect_timeout=CONNECT_TIMEOUT_S),
-            autocommit=True, row_factory=dict_row,
-        ) as connection:  # fmt: skip
-            yield connection
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise StandbyError(
-            "The database does not let us replicate. As its owner, in database postgres: ALTER ROLE pacs REPLICATION;"
-            " GRANT pg_monitor TO pacs; GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO pacs."
-        ) from error
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(
-            f"The database does not answer ({type(error).__name__}). See `systemctl status postgresql@17-main`."
-        ) from error
+def _denied() -> StandbyError:
+    return StandbyError(
+        "The database does not let us replicate. As its owner, in database postgres: ALTER ROLE pacs REPLICATION;"
+        " GRANT pg_monitor TO pacs; GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO pacs."
+    )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,26 +10,15 @@ from tests import peer
 from tests.faults.process import wait_for
 from tests.faults.sender import Account, Senders, fetch
 from tests.restoring import rows
-from tests.sftp_server import SSHD
 from tests.twins import Twins
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 QUICK = {"PACS_SETTLE_S": "0", "PACS_TIER_INTERVAL_S": "2", "PACS_ORPHAN_AGE_S": "1"}
 
 
-@pytest.fixture
-def folder(short_folder: Path) -> Iterator[Path]:
-    if not SSHD.exists():
-        pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
-    made = short_folder / f"twins{uuid.uuid4().hex[:6]}"
-    made.mkdir()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
-
-
-def test_what_was_shipped_is_there_byte_for_byte_and_what_was_not_is_listed_and_comes_back(folder: Path) -> None:
+def test_what_was_shipped_is_there_byte_for_byte_and_what_was_not_is_listed_and_comes_back(twin_folder: Path) -> None:
     account = Account()
-    with Twins.paired(folder, **QUICK) as twins:
+    with Twins.paired(twin_folder, **QUICK) as twins:
         first, second = twins.archive, twins.standby
         with Senders(first.dev.dicom_port, account, [1, 2]):
             wait_for(lambda: _shipped(twins) > 100, "nothing is shipped", timeout_s=240)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,6 @@ from tests import peer
 from tests.faults.process import wait_for
 from tests.peer import RawObject
 from tests.restoring import check_of, given_back
-from tests.sftp_server import SSHD
 from tests.synthetic import ct_study
 from tests.twins import Node, Twins
 
@@ -36,18 +32,8 @@ def _stored(node: Node, seed: int) -> dict[str, bytes]:
     return {each.sop_instance_uid: each.dataset for each in raw}
 
 
-@pytest.fixture
-def folder(short_folder: Path) -> Iterator[Path]:
-    if not SSHD.exists():
-        pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
-    made = short_folder / f"twins{uuid.uuid4().hex[:6]}"
-    made.mkdir()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
-
-
-def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_over_again(folder: Path) -> None:
-    with Twins.paired(folder, **QUICK) as twins:
+def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_over_again(twin_folder: Path) -> None:
+    with Twins.paired(twin_folder, **QUICK) as twins:
         first, second = twins.archive, twins.standby
         known = _stored(first, 1)
         first.pacs("device", "add", "CT room 2", "--ae-title", "CT2", "--host", "127.0.0.1", "--port", "104")
@@ -100,9 +86,9 @@ def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_ove
         assert given_back(first.dev, [*_raw(1), *_raw(2), *_raw(5)]).keys() >= known.keys()
 
 
-def test_a_hand_over_that_was_taken_back_while_it_waited_hands_nothing_over(folder: Path) -> None:
+def test_a_hand_over_that_was_taken_back_while_it_waited_hands_nothing_over(twin_folder: Path) -> None:
     """As one is left waiting by a workstation that died."""
-    with Twins.paired(folder, **QUICK) as twins:
+    with Twins.paired(twin_folder, **QUICK) as twins:
         first, second = twins.archive, twins.standby
         _stored(first, 6)
         wait_for(twins.is_level, "the standby does not get all", timeout_s=90)

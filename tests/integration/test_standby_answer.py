@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ from tests import peer
 from tests.faults.process import wait_for
 from tests.peer import RawObject
 from tests.restoring import check_of, rows
-from tests.sftp_server import SSHD
 from tests.synthetic import ct_study
 from tests.twins import Twins
 
@@ -35,18 +31,10 @@ def _at_standby(twins: Twins) -> dict[str, int]:
     return found
 
 
-@pytest.fixture
-def folder(short_folder: Path) -> Iterator[Path]:
-    if not SSHD.exists():
-        pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
-    made = short_folder / f"twins{uuid.uuid4().hex[:6]}"
-    made.mkdir()
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
-
-
-def test_what_is_acknowledged_is_at_the_standby_and_the_setting_says_what_happens_without_it(folder: Path) -> None:
-    with Twins.paired(folder, **QUICK) as twins:
+def test_what_is_acknowledged_is_at_the_standby_and_the_setting_says_what_happens_without_it(
+    twin_folder: Path,
+) -> None:
+    with Twins.paired(twin_folder, **QUICK) as twins:
         wait_for(twins.is_level, "the standby does not follow", timeout_s=120)
         twins.archive.dev.stop()
         twins.archive.dev.environment["PACS_STANDBY_ANSWER"] = "wait-or-refuse"
