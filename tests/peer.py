@@ -83,7 +83,12 @@ def rejection_in(received: Iterable[Any]) -> tuple[int, int, int]:
 
 @contextmanager
 def associated(
-    port: int, contexts: Iterable[tuple[str, str]], calling: str = "TESTER", taken: dict[str, RawObject] | None = None
+    port: int,
+    contexts: Iterable[tuple[str, str]],
+    calling: str = "TESTER",
+    taken: dict[str, RawObject] | None = None,
+    host: str = "127.0.0.1",
+    patience_s: float = 10,
 ) -> Iterator[Association]:
     """An association with (abstract syntax, transfer syntax) contexts. Objects that come by C-GET go into `taken`."""
 
@@ -99,13 +104,15 @@ def associated(
 
     ae = AE(calling)
     ae.maximum_pdu_size = 0
-    ae.dimse_timeout = 10  # an aborted association answers nothing
+    ae.dimse_timeout = patience_s  # an aborted association answers nothing
+    if host != "127.0.0.1":
+        ae.connection_timeout = ae.acse_timeout = patience_s  # a machine without power neither
     requested = [build_context(abstract, syntax) for abstract, syntax in contexts]
     roles = (
         [] if taken is None else [build_role(uid, scp_role=True) for uid in {str(c.abstract_syntax) for c in requested}]
     )
     assoc = ae.associate(
-        "127.0.0.1", port, contexts=requested, ae_title="PACS", ext_neg=roles,
+        host, port, contexts=requested, ae_title="PACS", ext_neg=roles,
         evt_handlers=[(evt.EVT_C_STORE, on_store)] if taken is not None else [],
     )  # fmt: skip
     try:
@@ -164,12 +171,17 @@ def store(port: int, objects: Iterable[RawObject], calling: str = "TESTER") -> l
 
 
 def get(
-    port: int, study_instance_uids: Iterable[str], offered: Iterable[tuple[str, str]], calling: str = "TESTER"
+    port: int,
+    study_instance_uids: Iterable[str],
+    offered: Iterable[tuple[str, str]],
+    calling: str = "TESTER",
+    host: str = "127.0.0.1",
+    patience_s: float = 10,
 ) -> dict[str, RawObject]:
     """C-GET studies, offering these (SOP class, transfer syntax) pairs; return what came, by SOP Instance UID."""
     taken: dict[str, RawObject] = {}
     contexts = [(STUDY_ROOT_GET, "1.2.840.10008.1.2.1"), *dict.fromkeys(offered)]
-    with associated(port, contexts, calling, taken=taken) as assoc:
+    with associated(port, contexts, calling, taken, host, patience_s) as assoc:
         for uid in study_instance_uids:
             query = Dataset()
             query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", uid

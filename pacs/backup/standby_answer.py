@@ -4,7 +4,8 @@ the standby too. Off unless a setting says so; then nothing here is called.
     stored here, as ever → copied to the standby, read back, its row committed → the log up to there on its disk
 
 Where the standby does not have it in time, the setting says what happens: the device is told to send again later, or
-the object is acknowledged, and `pacs check` says that it was without the standby.
+the object is acknowledged, and `pacs check` says that it was without the standby. A node that was promoted has no standby
+before the other one follows: until then it acknowledges by itself, and `pacs check` says that, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pacs import clock
 from pacs.archive.transfer import Transfer
 from pacs.archive.volumes import Volumes
 from pacs.backup.shipping import largest_with_room, plain_item
+from pacs.backup.standby_files import StandbyFiles
 from pacs.backup.standby_volumes import Standby, standby_of
 from pacs.errors import PacsError, TryAgainLater
 from pacs.index import shipping as rows
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.005
 #: How long after a failure the standby is taken for away, so that not each object waits for its whole time [s].
 _AWAY_S = 10.0
+#: After a promotion: how often it is looked whether the other node follows [s].
+_ALONE_S = 2.0
 #: In the folder of sockets: since when answers were given without the standby.
 _DEGRADED = "standby-answers-degraded"
 
@@ -42,11 +46,14 @@ class StandbyAnswer:
     def __init__(self, settings: Settings, database: Database, volumes: Volumes) -> None:
         self.settings, self.database, self.volumes = settings, database, volumes
         self._mark = settings.runtime_folder / _DEGRADED
-        self._away_until_s = 0.0
+        self._files = StandbyFiles(settings.data)
+        self._away_until_s = self._alone_until_s = 0.0
         self._local = threading.local()
 
     def __call__(self, sop_instance_uid: str) -> None:
         """Return when the standby has the objects with this UID. Raise TryAgainLater where it must, and has not."""
+        if self._is_alone():
+            return
         try:
             self._try(sop_instance_uid)
         except PacsError as error:
@@ -55,6 +62,20 @@ class StandbyAnswer:
             self._note_degraded(error)
         else:
             self._note_whole()
+
+    def _is_alone(self) -> bool:
+        """Whether the other node has not followed since this one was promoted."""
+        if clock.monotonic_s() < self._alone_until_s:
+            return True
+        if not self._files.is_alone():
+            return False
+        log_way = standby_rows.stream(self.settings.conninfo)
+        if log_way is not None and log_way.is_streaming:
+            self._files.note_alone(False)
+            log.warning("the standby follows: objects wait for it from now on")
+            return False
+        self._alone_until_s = clock.monotonic_s() + _ALONE_S
+        return True
 
     def _try(self, sop_instance_uid: str) -> None:
         if clock.monotonic_s() < self._away_until_s:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 BUNDLE, HANDED_OVER = "standby/configuration.tar", "standby/handed-over.json"
 #: What of the state goes to the standby ...
 _PARTS = ("config", "identity", "journal")
+#: ... beside folders that the service may go through and not list (pacs/machine/claim.py).
+_FOLDERS = (*_PARTS, "identity/dicom-tls")
 #: ... and what of it is one node's only, or made again.
 _LEFT_OUT = (
     "config/standby", "config/pgbackrest", "config/pgbackrest.conf", "config/restore-unfinished",
@@ -124,12 +126,11 @@ def _put(data: Path, name: str, content: bytes, mode: int) -> bool:
 
 
 def _files(data: Path) -> Iterator[Path]:
-    for part in _PARTS:
-        for path in sorted((data / part).rglob("*")):
-            name = str(path.relative_to(data))
-            with contextlib.suppress(PermissionError):
-                if not name.startswith(_LEFT_OUT) and path.is_file() and not path.name.endswith(".lock"):
-                    yield path
+    for path in dict.fromkeys(each for part in _FOLDERS for each in sorted((data / part).rglob("*"))):
+        name = str(path.relative_to(data))
+        with contextlib.suppress(PermissionError):
+            if not name.startswith(_LEFT_OUT) and path.is_file() and not path.name.endswith(".lock"):
+                yield path
 
 
 def _signature(data: Path, volume_id: str) -> str:

@@ -6,6 +6,7 @@
     DATA/config/standby/credentials.toml     our key as a volume on an SFTP server wants it
     DATA/standby/authorized_keys             the twin's key, and what it may: SFTP, and the way to our database; not in
                                              config/, to which sshd's StrictModes objects
+    DATA/config/standby/alone                there since a promotion, until the other node follows
     DATA/config/standby/following.json       there while this node is a standby: nothing but replication runs
 
 The two exchange these by a text that a person carries, so that no password is ever typed. Nothing of it is in a backup
@@ -111,6 +112,7 @@ class StandbyFiles:
         self.key, self.credentials = self.folder / "key", self.folder / "credentials.toml"
         self.known_hosts = self.folder / "known_hosts"
         self._twin, self._following = self.folder / "twin.json", self.folder / "following.json"
+        self._alone = self.folder / "alone"
         self._authorized, self._database = data / "standby" / "authorized_keys", self.folder / "database"
 
     def public_key(self) -> str:
@@ -157,7 +159,7 @@ class StandbyFiles:
 
     def forget(self) -> None:
         """Know no twin any more: it is not let in."""
-        for path in (self._authorized, self._twin, self.credentials, self.known_hosts):
+        for path in (self._authorized, self._twin, self._alone, self.credentials, self.known_hosts):
             path.unlink(missing_ok=True)
         if self.folder.exists():
             durable.fsync_folder(self.folder)
@@ -177,11 +179,22 @@ class StandbyFiles:
         self._following.unlink(missing_ok=True)
         durable.fsync_folder(self.folder)
 
+    def is_alone(self) -> bool:
+        """Whether this node was promoted, and the other has not followed since."""
+        return self._alone.exists()
+
+    def note_alone(self, is_alone: bool) -> None:
+        """Note that it is, or that the other follows."""
+        if is_alone:
+            durable.replace_file(self._alone, b"")
+        else:
+            self._alone.unlink(missing_ok=True)
+
     def ssh(self, twin: Twin, *options: str) -> list[str]:
         """The words of an ssh to the twin, by our key, that asks nobody anything."""
         fixed = (
             f"UserKnownHostsFile={self.known_hosts}", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes",
-            "IdentitiesOnly=yes", "BatchMode=yes", "ServerAliveInterval=5", "ServerAliveCountMax=3", "ConnectTimeout=5",
+            "IdentitiesOnly=yes", "BatchMode=yes", "ServerAliveInterval=3", "ServerAliveCountMax=3", "ConnectTimeout=5",
             *options,
         )  # fmt: skip
         return ["ssh", "-F", "/dev/null", "-i", str(self.key), "-p", str(twin.port), *(f"-o{each}" for each in fixed),

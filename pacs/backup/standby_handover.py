@@ -48,7 +48,7 @@ class HandOver:
         why = self._fence.fenced()
         if why is not None and not why.startswith(WHY):
             raise StandbyError(f"This node is fenced: {why}. `pacs lineage show`.")
-        self._fence.fence(WHY)
+        self._fence.fence(WHY, may_be_read=True)
         try:
             tell("nothing more is taken; the standby gets the rest")
             self._wait(patience_s)

@@ -11,6 +11,7 @@ seconds, and this node writes its mark on that one's volumes as soon as it reach
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ from pacs.storage.volume import IDENTITY_FILE, read_identity, succeed
 log = logging.getLogger(__name__)
 
 _LISTED_MAX = 100_000
+#: An archive that lost its power closes no connection: so long it may take until the way to its database ends [s].
+_FALLS_SILENT_S = 40.0
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,19 @@ class Promotion:
         found = rows.receiving(self.settings.conninfo)
         if found is None:  # it has ended its recovery: a promotion that was ended itself goes on
             return
-        if found.is_streaming or answers(self.twin):
-            raise StandbyError(
-                f"{self.twin.name} at {self.twin.host} answers. Hand it over there (`pacs standby hand-over`), or shut "
-                "it down for good and give --primary-is-off."
-            )
+        ends_s = clock.monotonic_s() + _FALLS_SILENT_S
+        while not answers(self.twin):
+            if found is None or not found.is_streaming:
+                return
+            if clock.monotonic_s() > ends_s:
+                break
+            self.tell(f"waiting: {self.twin.name} does not answer any more, and its log came a moment ago")
+            time.sleep(1)
+            found = rows.receiving(self.settings.conninfo)
+        raise StandbyError(
+            f"{self.twin.name} at {self.twin.host} answers. Hand it over there (`pacs standby hand-over`), or shut "
+            "it down for good and give --primary-is-off."
+        )
 
     def run(self) -> Promoted:
         """Do it. Raise StandbyError, DatabaseUnavailable or VolumeError; then give the command again."""
@@ -98,6 +109,7 @@ class Promotion:
             found = Promoted(mark, totals(database), rows.not_here(database, _LISTED_MAX), kept)
         finally:
             database.close()
+        self.files.note_alone(True)
         begin_log(self.data)
         outbound.hold(self.data)
         for volume in own:

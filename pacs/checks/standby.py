@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pacs.backup.standby_answer import degraded_since
+from pacs.backup.standby_files import StandbyFiles
 from pacs.backup.standby_status import AtArchive, at_archive
 from pacs.backup.standby_volumes import Standby, standby_of
 from pacs.checks.check import ORDER, Result, Severity, Subject
@@ -17,6 +18,11 @@ _HINT = "`pacs standby status` says more; docs/operate/standby.md."
 
 def run(subject: Subject) -> Result:
     """Look at the standby, if there is one."""
+    if subject.settings.standby_answer != "off" and StandbyFiles(subject.settings.data).is_alone():
+        return Result(
+            "standby", "critical", "since the promotion of this node objects are acknowledged without a standby",
+            "On the other node `pacs standby follow`, or set standby_answer to off; docs/operate/standby.md.",
+        )  # fmt: skip
     if outbound.is_held(subject.settings.data):
         return Result(
             "standby", "warning", "since the promotion of this node nothing is sent by itself",

@@ -128,8 +128,8 @@ def is_appliance(settings: Settings) -> bool:
 
 
 def start_services() -> None:
-    """Start what works on an instance, on the appliance."""
-    _systemctl("start", *_START, "pacs-storage.target")
+    """Start what works on an instance, on the appliance, its timers too."""
+    _systemctl("start", *_START, "pacs-storage.target", "timers.target")
     _systemctl("try-reload-or-restart", *_RELOAD)
 
 

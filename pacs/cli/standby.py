@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import sys
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -30,6 +31,8 @@ from pacs.storage import outbound
 from pacs.storage.lineage import LineageFiles
 
 standby = typer.Typer(no_args_is_help=True, help="A second node that has all of this one, and can take over.")
+
+log = logging.getLogger(__name__)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Host = Annotated[str, typer.Option(help="This node's name or address, as the other node reaches it.")]
@@ -96,11 +99,14 @@ def standby_run(context: typer.Context) -> None:
     """Keep the way to the archive's database open: what systemd and `pacs dev` start on a standby."""
     settings = load(data_of(context))
     files, stop = StandbyFiles(settings.data), systemd.stop_on_signals()
-    tunnel = Tunnel(settings.data, settings, twin_of(settings))
+    tunnel, told = Tunnel(settings.data, settings, twin_of(settings)), ""
     systemd.notify("READY=1")
     while not stop.is_set() and files.following() is not None:
         if not tunnel.is_running():
-            tunnel.close()
+            why = tunnel.close()
+            if why and why != told:  # once an outage
+                log.error("the way to the archive's database ended: %s", why)
+            told = why
             tunnel.start()
         stop.wait(1.0)
     systemd.notify("STOPPING=1")

@@ -186,10 +186,10 @@ class Negotiation:
 
     def admit(self, caller: Caller) -> Admission:
         """Whether a caller may have an association. On a fenced node only this machine, where an administrator may read
-        what is here: nothing is stored (archive/store.py)."""
+        what is here, or whoever reads until it was handed over: nothing is stored (archive/store.py)."""
         try:
             if not is_loopback(caller.address):
-                self._fence.require_not_fenced()
+                self._fence.require_readable()
             elif self._is_selftest(caller) and is_made(self.database):
                 return Admission(device=SELFTEST)
             device = self._device(caller)

@@ -28,6 +28,7 @@ from pacs.net.outbox import Outbox, Outgoing
 from pacs.net.requestor import AssociationRefused, associate, release
 from pacs.settings import Settings
 from pacs.storage import outbound
+from pacs.storage.lineage import LineageFiles
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Reporting:
 
     def __init__(self, settings: Settings, database: Database, verifier: Verifier) -> None:
         self.settings, self.database, self.verifier = settings, database, verifier
+        self._fence = LineageFiles(settings.data)
         self._accepted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._followed: dict[int, tuple[Outbox, PresentationContext]] = {}
         self._lock = threading.Lock()
@@ -78,7 +80,9 @@ class Reporting:
     def accept(
         self, assoc: Association, context: PresentationContext, transaction_uid: str, referenced: list[Reference]
     ) -> None:
-        """Write a request down; when this returns it is on the disk. Raise DatabaseUnavailable."""
+        """Write a request down; when this returns it is on the disk. Raise DatabaseUnavailable; Fenced, as what is
+        written down on a node that is handed over may not come to the other one."""
+        self._fence.require_not_fenced()
         key = rows.accept(
             self.database, transaction_uid, assoc.calling_ae, assoc.peer, referenced, others_s=_HEAD_START_S
         )
@@ -189,6 +193,7 @@ class Reporting:
             log.warning("storage commitment waits: %s", error)  # due again when its lease is over
 
     def _report_anew(self, commitment: Commitment, reasons: list[int]) -> None:
+        self._fence.require_not_fenced()  # the node that took over reports
         if outbound.is_held(self.settings.data):
             raise TryAgainLater("Nothing is sent since the promotion of this node: `pacs standby release`.")
         device = device_by_ae_title(self.database, commitment.calling_ae)

@@ -59,6 +59,7 @@ class LineageFiles:
         )
         self._looked_until_s = 0.0
         self._why: str | None = None
+        self._is_paused = False
 
     def state(self) -> State | None:
         """What the state knows; None if it was never written. Raise VolumeError if it cannot be read."""
@@ -77,9 +78,15 @@ class LineageFiles:
         found = _read(self._fenced)
         return None if found is None else str(found.get("why", "Another node has taken over."))
 
-    def fence(self, why: str, epoch: int = 0) -> None:
-        """Fence this node. epoch: the higher one that was met."""
-        self._put(self._fenced, {"why": why, "epoch": epoch, "since": clock.now().isoformat(timespec="seconds")})
+    def fence(self, why: str, epoch: int = 0, may_be_read: bool = False) -> None:
+        """Fence this node. epoch: the higher one that was met. may_be_read: nobody has taken over yet, and what is here
+        is all there is."""
+        since = clock.now().isoformat(timespec="seconds")
+        self._put(self._fenced, {"why": why, "epoch": epoch, "since": since, "may_be_read": may_be_read})
+
+    def is_paused(self) -> bool:
+        """Whether this node is fenced, and may yet be read."""
+        return bool((_read(self._fenced) or {}).get("may_be_read", False))
 
     def highest_epoch(self) -> int:
         """The highest epoch that was met and fences this node; 0 if none does."""
@@ -92,14 +99,24 @@ class LineageFiles:
 
     def require_not_fenced(self) -> None:
         """Raise Fenced if another node has taken over. Cheap enough to be asked at each object."""
-        if clock.monotonic_s() >= self._looked_until_s:
-            try:
-                self._why = self.fenced()
-            except VolumeError as error:  # it is there, whatever it says
-                self._why = str(error)
-            self._looked_until_s = clock.monotonic_s() + _LOOK_S
+        self._look()
         if self._why is not None:
             raise Fenced(f"This node is fenced: {self._why}. `pacs lineage show` (docs/operate/going-back-in-time.md).")
+
+    def require_readable(self) -> None:
+        """The same of reading: a node that is paused, to be handed over, is read as ever."""
+        self._look()
+        if not self._is_paused:
+            self.require_not_fenced()
+
+    def _look(self) -> None:
+        if clock.monotonic_s() < self._looked_until_s:
+            return
+        try:
+            self._is_paused, self._why = self.is_paused(), self.fenced()
+        except VolumeError as error:  # it is there, whatever it says
+            self._is_paused, self._why = False, str(error)
+        self._looked_until_s = clock.monotonic_s() + _LOOK_S
 
     def require_settled(self) -> None:
         """Raise Fenced, or TryAgainLater while what went back in time is not put right: a comparison of files and rows

@@ -23,7 +23,7 @@ def act_on(files: LineageFiles, findings: Iterable[Finding]) -> None:
     findings = list(findings)
     notice = files.reverted()
     for each in findings:
-        if each.kind == "higher epoch" and files.fenced() is None:
+        if each.kind == "higher epoch" and (files.fenced() is None or files.is_paused()):
             log.critical("this node is fenced and takes no associations: %s", each.message)
             files.fence(each.message, each.epoch)
     new = [each for each in findings if each.kind != "higher epoch"]

@@ -25,7 +25,7 @@ class Container:
         self.folder = folder
         self.root = folder / "root"
         self._nspawn: subprocess.Popen[bytes] | None = None
-        self._init = 0
+        self.init = 0
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(self.root)], check=True)
         self._let_ansible_in()
@@ -64,10 +64,10 @@ class Container:
             stderr=log,
         )
         deadline = time.monotonic() + timeout_s
-        self._init = 0
+        self.init = 0
         while time.monotonic() < deadline:
-            self._init = self._init or _init_below(self._nspawn.pid)
-            if self._init and self.state() in ("running", "degraded"):
+            self.init = self.init or _init_below(self._nspawn.pid)
+            if self.init and self.state() in ("running", "degraded"):
                 return
             time.sleep(0.3)
         raise TimeoutError(f"The container did not finish booting: {self.state()}\n{self.run('systemctl list-jobs')}")
@@ -83,7 +83,7 @@ class Container:
         user have ended, and waits for them.
         """
         if self._nspawn is not None:
-            os.kill(self._init, signal.SIGKILL)
+            os.kill(self.init, signal.SIGKILL)
             self._nspawn.wait(60)
             self._nspawn = None
 
@@ -103,7 +103,7 @@ class Container:
             [
                 "nsenter",
                 "-t",
-                str(self._init),
+                str(self.init),
                 "-a",
                 "--",
                 "env",
@@ -123,7 +123,7 @@ class Container:
     def from_outside(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a program of the host in the container's network: how a client would see it."""
         return subprocess.run(
-            ["nsenter", "-t", str(self._init), "-n", "--", *command],
+            ["nsenter", "-t", str(self.init), "-n", "--", *command],
             capture_output=True,
             text=True,
             check=False,
@@ -144,7 +144,7 @@ class Container:
             [
                 "nsenter",
                 "-t",
-                str(self._init),
+                str(self.init),
                 "-n",
                 "--",
                 REPOSITORY / ".venv/bin/ansible-playbook",
