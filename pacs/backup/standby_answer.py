@@ -4,7 +4,7 @@ the standby too. Off unless a setting says so; then nothing here is called.
     stored here, as ever → copied to the standby, read back, its row committed → the log up to there on its disk
 
 Where the standby does not have it in time, the setting says what happens: the device is told to send again later, or
-the object is acknowledged, and `pacs check` says that it was without the standby. A node that was promoted has no standby
+the object is acknowledged, and `pacs check` says that it was without the standby. A node that was promoted has none
 before the other one follows: until then it acknowledges by itself, and `pacs check` says that, too.
 """
 

@@ -13,6 +13,11 @@ def run(subject: Subject) -> Result:
     """Look at the fence, and at what was noted of disks that were put back to an earlier moment."""
     files = LineageFiles(subject.settings.data)
     why = files.fenced()
+    if files.is_paused():
+        return Result(
+            "lineage", "critical", f"this node takes no images, and can be read: {why}",
+            "`pacs standby promote` on the other one, or here `pacs standby hand-over --cancel`.",
+        )  # fmt: skip
     if why is not None:
         return Result(
             "lineage", "critical", f"this node takes no associations and changes nothing: {why}",

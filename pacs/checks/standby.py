@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pacs.backup.standby_answer import degraded_since
 from pacs.backup.standby_files import StandbyFiles
-from pacs.backup.standby_status import AtArchive, at_archive
+from pacs.backup.standby_status import AtArchive, AtStandby, at_archive, at_standby
 from pacs.backup.standby_volumes import Standby, standby_of
 from pacs.checks.check import ORDER, Result, Severity, Subject
+from pacs.errors import PacsError
+from pacs.settings import Settings
 from pacs.storage import outbound
 
 #: A standby that lacks an object for longer than the first is late; beyond the second a person looks [s].
@@ -60,6 +62,30 @@ def judged(known: Standby, found: AtArchive, absent: str) -> tuple[Severity, str
         severity = max(severity, "warning", key=ORDER.index)
         line = f"{line}. {objects.last_error}"
     return severity, f"{line}; its database is {(log.behind_bytes or 0) >> 10} KiB behind"
+
+
+def run_at_standby(settings: Settings) -> Result:
+    """Look at this node, which is a standby: nothing else of it is at work."""
+    try:
+        severity, line = judged_at_standby(at_standby(settings))
+    except PacsError as error:
+        severity, line = "critical", str(error)
+    return Result("standby", severity, line, "" if severity == "ok" else _HINT)
+
+
+def judged_at_standby(found: AtStandby) -> tuple[Severity, str]:
+    """What is to be said by a standby of itself."""
+    if found.step != "follows" or found.log is None:
+        return "critical", "this node is a standby, and the archive's database has not come over whole"
+    if not found.log.is_streaming:
+        return "critical", "this node is a standby, and the archive's log does not come"
+    if found.objects is None:
+        return "warning", "this node is a standby; it cannot be told yet which objects it lacks"
+    more = "" if found.objects.is_counted else " or more"
+    line = "has all" if not found.objects.objects else f"lacks {found.objects.objects}{more} objects"
+    oldest_s = found.objects.oldest_s or 0.0
+    severity: Severity = "critical" if oldest_s > TOO_LATE_S else "warning" if oldest_s > LATE_S else "ok"
+    return severity, f"this node is a standby, follows and {line}"
 
 
 def _absent(subject: Subject, known: Standby) -> str:

@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 
+from pacs.backup.standby_files import StandbyFiles
 from pacs.checks.check import Result, Subject, run_all, worst
 from pacs.checks.metrics import metrics, render
 from pacs.checks.registry import CHECKS
+from pacs.checks.standby import run_at_standby
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.errors import PacsError
+from pacs.settings import load
 
 EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2}  # as Nagios' plug-ins have them
 
@@ -46,6 +49,9 @@ def results_of(data: Path) -> list[Result]:
 
 
 def _looked(data: Path, as_metrics: bool = False) -> tuple[list[Result], str]:
+    if StandbyFiles(data).following() is not None:
+        results = [run_at_standby(load(data))]
+        return results, render(metrics(None, results)) if as_metrics else ""
     try:
         with open_instance(data) as instance:
             subject = Subject(instance.settings, instance.database, instance.volumes)

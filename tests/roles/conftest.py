@@ -111,14 +111,23 @@ def spare(
         container.remove()
 
 
+@pytest.fixture(scope="session")
+def pristine(image: Image, image_findings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root of the image, never booted: appliances are made of it."""
+    root = tmp_path_factory.mktemp("pristine") / "root"
+    subprocess.run(["cp", "-a", "--reflink=auto", image.root, root], check=True)
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
 @pytest.fixture
 def appliance(first_boot: FirstBoot) -> Container:
     return first_boot.container
 
 
 @pytest.fixture(scope="session")
-def first_boot(image: Image, spare: Container) -> FirstBoot:
-    """With a seed, in folders on its own disk. spare: copied before."""
+def first_boot(image: Image, spare: Container, pristine: Path) -> FirstBoot:
+    """With a seed, in folders on its own disk. spare, pristine: copied before."""
     container = image.container
     boot_first(container, "pacs-roles")
     (container.root / "root/what.py").write_text(_WHAT_IS_STORED)

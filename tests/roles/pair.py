@@ -1,11 +1,8 @@
-"""Two booted appliances and whoever is in the same network: a modality, and an operator at either."""
+"""Two booted appliances and a modality in the same network."""
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.process import wait_for
+from tests.modality import Modality, name_of
 from tests.roles.conftest import boot_first
 from tests.roles.container import Container
 from tests.roles.lan import OTHERS, Lan
-from tests.roles.modality import name_of, read_log
-from tests.roles.rootfs import REPOSITORY
 
 _SHIPPED = "SELECT count(DISTINCT object_key) FROM copy JOIN volume USING (volume_id) WHERE tier = 5"
 
@@ -85,47 +81,6 @@ class Node:
 
 
 @dataclass
-class Modality:
-    """Sends one object after the other, to whichever of the hosts takes them, in the order given."""
-
-    lan: Lan
-    log: Path
-    seed: int
-    process: subprocess.Popen[bytes] | None = None
-
-    def begin(self, *hosts: str) -> None:
-        """Send from now on, in a process of its own."""
-        words = [sys.executable, "-m", "tests.roles.modality", "send", self.log, str(self.seed), *hosts]
-        self.process = subprocess.Popen(self.lan.inside(*words), cwd=REPOSITORY, stdin=subprocess.DEVNULL)
-
-    def end(self) -> None:
-        """Stop sending."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-            self.process = None
-
-    def taken_by(self, host: str) -> list[dict[str, Any]]:
-        """What a host has acknowledged."""
-        return [each for each in read_log(self.log) if each["status"] == 0 and each["host"] == host]
-
-    def statuses_of(self, host: str) -> set[int | None]:
-        """What a host has answered with."""
-        return {each["status"] for each in read_log(self.log) if each["host"] == host}
-
-    def compared(self, host: str) -> dict[str, Any]:
-        """What came back from a host, against all that was acknowledged."""
-        words = (sys.executable, "-m", "tests.roles.modality", "compare", self.log, str(self.seed), host)
-        found: dict[str, Any] = json.loads(self.lan.run(*words))
-        return found
-
-    def wait_for_more(self, host: str, count: int = 5, limit_s: float = 120) -> None:
-        """Wait until a host has acknowledged some more."""
-        before = len(self.taken_by(host))
-        wait_for(lambda: len(self.taken_by(host)) >= before + count, f"{host} takes nothing", limit_s)
-
-
-@dataclass
 class Site:
     """Two appliances, the first of them with the modality as a device."""
 
@@ -140,7 +95,7 @@ class Site:
         """Two appliances of an image that was never booted; ended after the block."""
         nodes: list[Node] = []
         with Lan.made() as lan:
-            modality = Modality(lan, folder / "sent.jsonl", 7)
+            modality = Modality(folder / "sent.jsonl", 7, lan.inside)
             try:
                 for number, name in enumerate(("first", "second"), start=11):
                     container = Container(image, folder / name)

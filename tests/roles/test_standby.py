@@ -32,6 +32,7 @@ def test_a_standby_takes_over_under_load_and_the_first_one_takes_over_again(site
     assert first.complaints() == []
     assert second.complaints() == []
     assert second.json("standby status")["is"] == "the standby"
+    wait_for(lambda: second.container.succeeds("pacs check"), "a standby that has all is not well", 60)
     assert "answers" in second.refusal("standby promote --yes")
     modality.wait_for_more(first.address, 50)
     wait_for(lambda: first.shipped() > 50, "nothing is shipped", 120)
