@@ -151,3 +151,9 @@ class StandbyError(PacsError):
     """This cannot be done with a standby as it is now. `pacs standby status` says how it is."""
 
     exit_code = 15
+
+
+class AtWork(PacsError):
+    """Another command is at work on this node's data. Wait for it."""
+
+    exit_code = 16

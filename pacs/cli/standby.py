@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import logging
+import os
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -24,10 +27,11 @@ from pacs.cli.context import data_of
 from pacs.cli.instance import open_database, open_instance
 from pacs.cli.restore_server import as_service, is_appliance, start_services, stopped
 from pacs.cli.table import print_facts, print_table
-from pacs.errors import PacsError
+from pacs.errors import AtWork, PacsError, StandbyError
 from pacs.model.restore_progress import format_duration
 from pacs.settings import Settings, load
 from pacs.storage import outbound
+from pacs.storage.holding import holding
 from pacs.storage.lineage import LineageFiles
 
 standby = typer.Typer(no_args_is_help=True, help="A second node that has all of this one, and can take over.")
@@ -80,14 +84,15 @@ def standby_follow(
     settings = load(data_of(context))
     if not yes and sys.stdin.isatty():
         typer.confirm("Make this node a standby? The database of its own is lost.", abort=True)
-    began_s = clock.monotonic_s()
-    try:
-        with stopped(settings) as server:
-            twin = Following(settings, server, _tell).run(_given(text) if text is not None else None)
-    except PacsError:
-        if is_appliance(settings):  # what it was it is yet: unless the copy was begun, when nothing starts
-            start_services()
-        raise
+    given, began_s = _given(text) if text is not None else None, clock.monotonic_s()
+    with _alone(settings):
+        try:
+            with stopped(settings) as server:
+                twin = Following(settings, server, _tell).run(given)
+        except PacsError:
+            if is_appliance(settings):  # what it was it is yet: unless the copy was begun, when nothing starts
+                start_services()
+            raise
     took = format_duration(clock.monotonic_s() - began_s)
     typer.echo(f"This node follows {twin.name} now; the copy took {took}. `pacs standby status` shows how far it is.")
     if not is_appliance(settings):
@@ -152,6 +157,10 @@ def standby_promote(
     """On the standby: make it the archive. The other node is fenced when it comes back."""
     settings = load(data_of(context))
     began_s = clock.monotonic_s()
+    if _is_promoted(settings):
+        start_services()
+        raise StandbyError("This node is the archive already. Its services were started.")
+    _give_settings(settings)
     with as_service(settings.data):
         work = Promotion(settings, (lambda _words: None) if as_json else _tell)
         work.require_possible(primary_is_off)
@@ -189,7 +198,29 @@ def standby_leave(
 
 
 def _tell(what: str) -> None:
-    typer.echo(f"{clock.now():%H:%M:%S}  {what} ...")
+    with contextlib.suppress(OSError):  # whoever listened may have gone: it goes on
+        typer.echo(f"{clock.now():%H:%M:%S}  {what} ...")
+
+
+def _alone(settings: Settings) -> AbstractContextManager[None]:
+    """Against another that copies or restores. Of `pacs dev` `stopped` sees to it."""
+    if not is_appliance(settings):
+        return contextlib.nullcontext()
+    return holding(settings.data / "config", AtWork("Another command copies or restores this node. Wait for it."))
+
+
+def _is_promoted(settings: Settings) -> bool:
+    """Whether a promotion here came to its end, but for the start of the services."""
+    files = StandbyFiles(settings.data)
+    return is_appliance(settings) and files.is_alone() and files.following() is None
+
+
+def _give_settings(settings: Settings) -> None:
+    """Of an appliance's settings that root wrote, the archive's are to take the place: they are the service's."""
+    file = settings.data / "config" / "pacs.toml"
+    if is_appliance(settings) and file.exists():
+        owner = (settings.data / "journal").stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def _given(text: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pacs import clock
-from pacs.errors import PacsError, UsageError
+from pacs.errors import AtWork, PacsError, UsageError
 from pacs.fleet.compare import compare, read
 from pacs.fleet.inventory import Appliance
 from pacs.fleet.node import Node, NodeFailed, plain
@@ -48,10 +48,15 @@ class Move:
 
     def run(self) -> None:
         """Do what is left to be done. Raise what is in its way: NodeFailed, Unreachable, DigestMismatch, UsageError."""
-        if not self._is_over():
+        if self._is_over():
+            self.new.pacs(
+                "standby", "promote", "--yes", "--json"
+            )  # ended before its services were started: they are now
+        else:
             if self._role(self.new)["is"] != _STANDBY:
                 self._require_possible()
                 self._pair()
+            self._follow_on()
             self._require_pair()
             self._copy()
             self._hand_over()
@@ -109,6 +114,15 @@ class Move:
         done = self.new.pacs("standby", "follow", "-", "--yes", timeout_s=_FOLLOW_S, given=answer)
         if done.exit_code:
             raise NodeFailed(f"`pacs standby follow` ended with {done.exit_code}: {done.said}")
+
+    def _follow_on(self) -> None:
+        """Have a copy of the database that was cut short made anew; one that is at work yet is waited for."""
+        while self._role(self.new).get("step") == "copying":
+            self.tell(_name(self.new), "copies the database")
+            done = self.new.pacs("standby", "follow", "--yes", timeout_s=_FOLLOW_S)
+            if done.exit_code not in (0, AtWork.exit_code):
+                raise NodeFailed(f"`pacs standby follow` ended with {done.exit_code}: {done.said}")
+            self.wait(_LOOK_S)
 
     def _require_pair(self) -> None:
         old, new = self._role(self.old), self._role(self.new)
