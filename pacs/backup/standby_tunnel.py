@@ -54,14 +54,18 @@ class Tunnel:
 
     def __enter__(self) -> Tunnel:
         self.start()
-        ends_s = clock.monotonic_s() + _PATIENCE_S
+        ends_s, why = clock.monotonic_s() + _PATIENCE_S, ""
         while not self.is_up():
-            if clock.monotonic_s() > ends_s or not self.is_running():
-                why = self.close()
-                raise StandbyError(
-                    f"{self._twin.user}@{self._twin.host}:{self._twin.port} lets nobody through to its database "
-                    f"({why or 'it does not answer'}). Is it on, and was the pairing text of this node given there?"
-                )
+            is_over = clock.monotonic_s() > ends_s
+            if is_over or not self.is_running():
+                why = self.close() or why
+                if is_over:
+                    raise StandbyError(
+                        f"{self._twin.user}@{self._twin.host}:{self._twin.port} lets nobody through to its database "
+                        f"({why or 'it does not answer'}). Is it on, and was the pairing text of this node given there?"
+                    )
+                time.sleep(1)  # the firewalls of both have learnt a moment ago that there is a twin
+                self.start()
             time.sleep(0.05)
         return self
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from tests.roles.container import Container
 from tests.roles.rootfs import REPOSITORY
 
-#: The address of whoever is not an appliance (TEST-NET-1, RFC 5737).
-OTHERS = "192.0.2.1"
+#: The network's addresses, and that of whoever is not an appliance. Private ones: an administrator's are.
+ADDRESSES = "10.77.0.{}"
+OTHERS = ADDRESSES.format(1)
 _INTERFACE = "lan0"
 _NETWORK = """[Match]
 Name={interface}

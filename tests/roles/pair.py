@@ -13,7 +13,7 @@ from tests.faults.process import wait_for
 from tests.modality import Modality, name_of
 from tests.roles.conftest import boot_first
 from tests.roles.container import Container
-from tests.roles.lan import OTHERS, Lan
+from tests.roles.lan import ADDRESSES, OTHERS, Lan
 
 _SHIPPED = "SELECT count(DISTINCT object_key) FROM copy JOIN volume USING (volume_id) WHERE tier = 5"
 
@@ -99,7 +99,7 @@ class Site:
             try:
                 for number, name in enumerate(("first", "second"), start=11):
                     container = Container(image, folder / name)
-                    nodes.append(Node(container, f"192.0.2.{number}", lan))
+                    nodes.append(Node(container, ADDRESSES.format(number), lan))
                     boot_first(container, f"pacs-{name}")
                     lan.plug_in(container, nodes[-1].address)
                 site = cls(lan, nodes[0], nodes[1], modality)
