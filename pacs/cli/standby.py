@@ -212,7 +212,8 @@ def _alone(settings: Settings) -> AbstractContextManager[None]:
 def _is_promoted(settings: Settings) -> bool:
     """Whether a promotion here came to its end, but for the start of the services."""
     files = StandbyFiles(settings.data)
-    return is_appliance(settings) and files.is_alone() and files.following() is None
+    is_archive = files.following() is None and LineageFiles(settings.data).fenced() is None
+    return is_appliance(settings) and files.is_alone() and is_archive
 
 
 def _give_settings(settings: Settings) -> None:
