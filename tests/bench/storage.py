@@ -141,7 +141,8 @@ class Bench:
             self._add(f"move from tier {source} to tier {target}", count, "cp -r; sync; sha256sum", theirs, ours)
 
     def _move_down(self, source: int, target: int, objects: int) -> None:
-        from pacs.archive.move import Mover, Pass
+        from pacs.archive.move import Mover
+        from pacs.archive.move_group import Pass
         from pacs.model.tier_rules import Look, Rule
 
         size_bytes = self.size_bytes * objects // self.objects
