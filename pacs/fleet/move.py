@@ -99,7 +99,7 @@ class Move:
             found.append(f"{_name(self.new)} has {there['objects']} objects of its own: it must be an empty one")
         if free_bytes < here["size_bytes"] * _SPARE:
             found.append(f"{_name(self.new)} has room for {free_bytes} bytes, {here['size_bytes']} are to come")
-        if self._role(self.old).get("twin") is not None:
+        if self._role(self.old).get("twin") not in (None, _name(self.new)):  # paired by a move that was ended
             found.append(f"{_name(self.old)} has a standby already: `pacs standby status` there")
         return found
 

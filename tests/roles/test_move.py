@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,14 @@ class Workstation:
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SSH_AUTH_SOCK": ""},
         )  # fmt: skip
 
-    def killed_at(self, words: str) -> None:
-        """Begin, and die when it says some words."""
+    def killed_at(self, words: str, is_so: Callable[[], bool] = lambda: True) -> None:
+        """Begin, and die when it says some words, and something is so."""
         moving, said = self.begin(), ""
         assert moving.stdout is not None
         for line in moving.stdout:
             said += line
             if words in line:
+                wait_for(is_so, f"it does not come further than {line}", 120)
                 moving.kill()
                 moving.wait()
                 moving.stdout.close()
@@ -86,6 +87,8 @@ def test_an_archive_moves_under_load_resumed_called_off_and_done(site: Site, tmp
     workstation.set_up()
     modality.begin(first.address, second.address)
     modality.wait_for_more(first.address)
+    following = "test -e /srv/pacs/state/config/standby/following.json"
+    workstation.killed_at("copies the database", lambda: second.container.succeeds(following))
     workstation.killed_at("reading its disks")
     modality.wait_for_more(first.address)
 
