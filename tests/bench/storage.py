@@ -202,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.storage")
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--moved", type=int, help="how many of them are moved; default: a fifth")
-    parser.add_argument("--large", type=int, default=4000, help="how many objects of 526 kB; 0: none")
+    parser.add_argument("--large", type=int, default=10_000, help="how many objects of 526 kB; 0: none")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="a folder on the disk that is measured")
     parser.add_argument("--write", type=Path, help="write the table here")
     options = parser.parse_args()
