@@ -32,6 +32,7 @@ _ORDER = (
     "test_backup",
     "test_uefi",
     "test_upgrade",
+    "test_system_disk",
     "test_refusals",
 )
 
