@@ -53,8 +53,8 @@ def read_about(volume: Volume) -> About:
         found = json.loads(volume.read_small(ABOUT_FILE))
         if found["format"] > FORMAT:
             raise DataTooNew.of_format(f"The repository at {volume.location}", found, FORMAT)
-        ids = (str(found[name]) for name in ("appliance_id", "volume_id", "ring_id"))
-        return About(*ids, found["format"], str(found.get("version", "")))
+        appliance_id, volume_id, ring_id = (str(found[name]) for name in ("appliance_id", "volume_id", "ring_id"))
+        return About(appliance_id, volume_id, ring_id, found["format"], str(found.get("version", "")))
     except (ValueError, KeyError, TypeError) as error:
         raise BackupError(
             f"{ABOUT_FILE} at {volume.location} is damaged. `pacs backup keys rotate` writes it anew."
