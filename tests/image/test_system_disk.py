@@ -27,7 +27,7 @@ from tests.image.upgrades import (
     wait_until_put_right,
 )
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(5400)]
 
 _DOES_NOT_START = "THIS VERSION DOES NOT START. No images are taken."
 # What only the database and the archive write to.

@@ -10,8 +10,8 @@ from typing import Any
 from tests.image.exchange import ExchangeError, make_study, send
 from tests.image.installation import Installation
 
-TRIAL_LIMIT_S = 900.0
-_LIMIT_S = 300.0
+TRIAL_LIMIT_S = 1800.0
+_LIMIT_S = 900.0
 
 
 def status(site: Installation) -> dict[str, Any]:
