@@ -1,4 +1,4 @@
-"""Systems of a later version, made of the built one: nothing is built, booted or mounted for them.
+"""Systems of later versions, made of the built one: nothing is built, booted or mounted for them.
 
 Such a version is another one by its name, knows a migration more, and has the built one's selftest, or one that fails.
 debugfs writes it straight into the root file system, a file of its own or inside of a disk's.
@@ -16,7 +16,7 @@ from pacs.model.upgrade import System
 from tests.image.filesystem import RootFilesystem, root_filesystem
 from tests.image.ova import Imported
 
-VERSION, _SCHEMA = "99.0.0", 9999
+VERSION, BROKEN_VERSION, _SCHEMA = "99.1.0", "99.0.0", 9999
 #: What the selftest of a broken one says.
 WHY = "this version is broken"
 _ENVIRONMENT = "/etc/pacs/appliance.env"
@@ -44,7 +44,7 @@ def broken_upgrade(upgrade: Path, folder: Path) -> tuple[Path, Path]:
     _change(RootFilesystem(root, 0), folder, is_broken=True)
     key, target = ReleaseKey(folder / "key", b"3" * 32), folder / "broken.upgrade"
     target.with_suffix(".pub").write_text(key.public + "\n")
-    pack(root, target, System(VERSION, _SCHEMA, opened.manifest.postgresql), 0, key)
+    pack(root, target, System(BROKEN_VERSION, _SCHEMA, opened.manifest.postgresql), 0, key)
     root.unlink()
     return target, target.with_suffix(".pub")
 
@@ -53,7 +53,7 @@ def _change(root: RootFilesystem, folder: Path, is_broken: bool) -> None:
     settings = root.read(_ENVIRONMENT).decode().splitlines()
     kept = [line for line in settings if not line.startswith("PACS_APPLIANCE_VERSION=")]
     files = {
-        _ENVIRONMENT: "\n".join([*kept, f"PACS_APPLIANCE_VERSION={VERSION}"]),
+        _ENVIRONMENT: "\n".join([*kept, f"PACS_APPLIANCE_VERSION={BROKEN_VERSION if is_broken else VERSION}"]),
         f"{_PACKAGE}/index/migrations/{_SCHEMA}_later.sql": "ALTER TABLE object ADD COLUMN later integer;",
     }
     if is_broken:  # what was compiled of it before is of another size, and not used

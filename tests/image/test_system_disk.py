@@ -14,7 +14,7 @@ import pytest
 from packer.accelerator import Accelerator
 from tests.image.hardware import Firmware
 from tests.image.installation import Installation, install, remove
-from tests.image.later import VERSION, WHY, later_disk
+from tests.image.later import BROKEN_VERSION, VERSION, WHY, later_disk
 from tests.image.ova import Imported
 from tests.image.screen import shows, wait_for_screen
 from tests.image.upgrades import (
@@ -85,11 +85,11 @@ def test_a_system_disk_that_fails_puts_the_data_back_and_names_the_one_to_attach
     send_patiently(site, tmp_path / "trial", 62)
     print(f"on trial, and taking images, after {time.monotonic() - began:.0f} s")
     site.machine.wait_for_restart(on_trial, 2 * TRIAL_LIMIT_S)
-    found = wait_for_end(site)
+    found = wait_for_end(site, BROKEN_VERSION)
     assert found["record"]["outcome"] == "rolled back", found
     assert WHY in found["record"]["why"], found
     print(f"put back after {time.monotonic() - began:.0f} s")
-    _refused(site, f"Version {VERSION} did not pass", f"Attach the system disk of version {version}")
+    _refused(site, f"Version {BROKEN_VERSION} did not pass", f"Attach the system disk of version {version}")
     _put_back(site, old)
     print(f"the old one goes on after {time.monotonic() - began:.0f} s")
     wait_until_put_right(site)
@@ -104,7 +104,7 @@ def test_data_that_a_later_system_disk_has_used_are_left_alone_by_an_earlier(
     send_study(site, tmp_path / "before", 63)
     began = time.monotonic()
     earlier = _replace(site, later_disk(imported, tmp_path / "disk", is_broken=False))
-    found = wait_for_end(site)
+    found = wait_for_end(site, VERSION)
     assert found["record"]["outcome"] == "passed", found
     assert found["running"]["version"] == VERSION, found
     print(f"the later one has passed after {time.monotonic() - began:.0f} s")

@@ -12,7 +12,7 @@ import pytest
 from packer.accelerator import Accelerator
 from tests.image.hardware import Firmware
 from tests.image.installation import Installation, install, remove
-from tests.image.later import VERSION, WHY, broken_upgrade
+from tests.image.later import BROKEN_VERSION, WHY, broken_upgrade
 from tests.image.ova import Imported
 from tests.image.playing import inventory, playing
 from tests.image.upgrades import (
@@ -67,7 +67,7 @@ def test_an_upgrade_goes_into_the_other_slot_and_stays(uefi_site: Installation, 
     _apply(site, "--again")
     print(f"written after {time.monotonic() - began:.0f} s")
     site.machine.wait_for_restart(before, 2 * TRIAL_LIMIT_S)
-    found = wait_for_end(site)
+    found = wait_for_end(site, status(site)["running"]["version"])
     print(f"passed after {time.monotonic() - began:.0f} s")
     record = found["record"]
     assert (record["outcome"], found["slot"]) == ("passed", "b"), record["why"]
@@ -114,11 +114,11 @@ def test_an_upgrade_that_fails_comes_back_and_keeps_what_was_stored(
         on_trial = site.machine.wait_for_restart(before, 3 * TRIAL_LIMIT_S)
         print(f"on trial after {time.monotonic() - began:.0f} s")
         trial = status(site)
-        assert (trial["slot"], trial["running"]["version"]) == ("b", VERSION), trial
+        assert (trial["slot"], trial["running"]["version"]) == ("b", BROKEN_VERSION), trial
         assert trial["record"]["outcome"] == "", trial
         send_patiently(site, tmp_path / "trial", 52)
         site.machine.wait_for_restart(on_trial, 2 * TRIAL_LIMIT_S)
-        found = wait_for_end(site)
+        found = wait_for_end(site, BROKEN_VERSION)
         print(f"rolled back after {time.monotonic() - began:.0f} s")
         code, told = play.wait(TRIAL_LIMIT_S)
     assert (found["record"]["outcome"], found["slot"]) == ("rolled back", "a"), found

@@ -19,13 +19,18 @@ def status(site: Installation) -> dict[str, Any]:
     return dict(json.loads(site.machine.ssh("sudo pacs upgrade status --json").stdout))
 
 
-def wait_for_end(site: Installation) -> dict[str, Any]:
-    """Wait until the upgrade has ended, over restarts; the status then."""
+def wait_for_end(site: Installation, version: str) -> dict[str, Any]:
+    """Wait until the upgrade to that version has ended, over restarts; the status then.
+
+    A login may come before a replaced system disk has looked at the data: then the last upgrade is still another one.
+    """
     deadline = time.monotonic() + TRIAL_LIMIT_S
     while True:
         answer = site.machine.ssh("sudo pacs upgrade status --json", check=False)
-        if answer.returncode == 0 and (found := json.loads(answer.stdout))["record"]["outcome"]:
-            return dict(found)
+        found = dict(json.loads(answer.stdout)) if answer.returncode == 0 else {}
+        record = found.get("record") or {}
+        if record.get("outcome") and record["target"]["version"] == version:
+            return found
         if answer.returncode == 255:  # ssh's own: it restarts
             site.machine.wait_for_ssh()
         if time.monotonic() > deadline:
