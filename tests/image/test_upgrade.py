@@ -57,7 +57,8 @@ def _apply(site: Installation, *words: str) -> None:
 def test_an_upgrade_goes_into_the_other_slot_and_stays(uefi_site: Installation, upgrade: Path, tmp_path: Path) -> None:
     site, began = uefi_site, time.monotonic()
     send_study(site, tmp_path / "before", 41)
-    assert status(site)["slot"] == "a"
+    found = status(site)
+    assert found["slot"] == "a"
     site.machine.copy_in(upgrade, _FILE)
     print(f"copied after {time.monotonic() - began:.0f} s")
     site.machine.ssh(f"head -c 100000000 {_FILE} >/var/tmp/cut.upgrade")
@@ -67,7 +68,7 @@ def test_an_upgrade_goes_into_the_other_slot_and_stays(uefi_site: Installation, 
     _apply(site, "--again")
     print(f"written after {time.monotonic() - began:.0f} s")
     site.machine.wait_for_restart(before, 2 * TRIAL_LIMIT_S)
-    found = wait_for_end(site, status(site)["running"]["version"])
+    found = wait_for_end(site, found["running"]["version"])
     print(f"passed after {time.monotonic() - began:.0f} s")
     record = found["record"]
     assert (record["outcome"], found["slot"]) == ("passed", "b"), record["why"]
