@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class PacsError(Exception):
     """Something went wrong that nobody foresaw. Send the log to the maintainers."""
@@ -101,6 +103,18 @@ class DataTooNew(PacsError):
     """The data was written by a newer version. Nothing was touched. Boot the image that wrote it, or a newer one."""
 
     exit_code = 6
+
+    @classmethod
+    def of_format(cls, what: str, found: Mapping[str, object], known: int) -> DataTooNew:
+        """That what stands in a file is of a format that is not known here. `found`: with `format`, and the `version`
+        that wrote it, if it says so."""
+        version = found.get("version")
+        image = f"Use the image of version {version}" if version else "Boot the image that wrote it"
+        by = f", of version {version}" if version else ""
+        return cls(
+            f"{what} has format {found.get('format')}{by}; this version knows {known}. Nothing was touched. "
+            f"{image}, or a newer one."
+        )
 
 
 class BackupError(PacsError):

@@ -185,13 +185,14 @@ def _whole(
     members = {member.volume_id: member for member in (*remembered, *(record.members if record else ()))}
     here = {disk.fs_uuid: disk for disk in wanted.disks}
     missing = [member for member in members.values() if member.fs_uuid not in here]
-    problems = [_is_missing(member, wanted.appliance_id) for member in missing]
-    if record is None and not any("state" in member.roles for member in missing):
+    attached = {disk.fs_uuid for disk in disks if disk.problem}  # and told of below, in words of its own
+    problems = [_is_missing(member, wanted.appliance_id) for member in missing if member.fs_uuid not in attached]
+    if record is None and not attached and not any("state" in member.roles for member in missing):
         problems.append(
             f"The state volume of appliance {wanted.appliance_id} is missing; only "
             f"{', '.join(sorted(disk.path for disk in wanted.disks))} is here. Attach its disk and start again."
         )
-    if problems:
+    if missing or record is None:
         return Refuse((*problems, *_unreadable(disks)), tuple(blank))
     return Adopt(wanted.appliance_id, tuple(members.values()), here, tuple(blank), notes)
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pacs import __version__
 from pacs.errors import DataTooNew, VolumeError
 from pacs.storage import durable
 
@@ -31,11 +32,12 @@ class Member:
 
 @dataclass(frozen=True)
 class SetRecord:
-    """The volumes of one appliance, the state volume among them."""
+    """The volumes of one appliance, the state volume among them. version: that wrote it."""
 
     appliance_id: str
     members: tuple[Member, ...]
     format: int = FORMAT
+    version: str = __version__
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def read_set(root: Path) -> SetRecord:
     if found is None:
         raise VolumeError(f"{path} is missing: the state volume does not say what belongs to it. Restore the backup.")
     try:
-        return SetRecord(str(found["appliance_id"]), _members(found["members"]), int(found["format"]))
+        members = _members(found["members"])
+        return SetRecord(str(found["appliance_id"]), members, int(found["format"]), str(found.get("version", "")))
     except (KeyError, TypeError, ValueError) as error:
         raise VolumeError(f"{path} cannot be understood ({error!r}). Restore the backup.") from error
 
@@ -111,8 +114,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VolumeError(f"{path} cannot be read ({error}). Look at its disk.") from error
     if newer:
-        raise DataTooNew(
-            f"{path} has format {found['format']}; this version knows {FORMAT}. Nothing was touched. "
-            "Boot the image that wrote it, or a newer one."
-        )
+        raise DataTooNew.of_format(str(path), found, FORMAT)
     return found

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pacs.errors import VolumeError
 from pacs.machine import access
 from pacs.machine.commands import MachineError, output, run
 from pacs.machine.storage import Answer
 from pacs.storage import durable
 from pacs.storage.trial import trial_at
+from pacs.storage.upgrade_record import UpgradeFiles
 
 ISSUE = Path("/run/issue.d/pacs.issue")
 TRIAL_NOTE = Path("/run/pacs-screen/trial")
@@ -52,6 +54,8 @@ class Facts:
     trial: str = ""
     #: Why this version does not use the data that are here.
     refusal: str = ""
+    #: Where an upgrade stands that has not ended.
+    upgrade: str = ""
 
 
 def compose(facts: Facts) -> str:
@@ -65,7 +69,7 @@ def compose(facts: Facts) -> str:
     elif not facts.storage.ready:
         lines += ["", "THE STORAGE IS NOT READY. No images are taken.", *_points(facts.storage.problems)]
     else:
-        lines += ["", *_health(facts)]
+        lines += ["", *_points((facts.upgrade,) if facts.upgrade else ()), *_health(facts)]
         lines += _points(facts.storage.notes)
     if facts.storage and facts.storage.offered:
         lines += ["", "Blank disks that are not used (to have more room, enlarge a volume's own disk):"]
@@ -127,7 +131,16 @@ def gather(version: str, storage: Answer | None, pacs: str, state: Path) -> Fact
         failed_units=_failed_units() if ready else (),
         trial=trial.words if trial else "",
         refusal=REFUSAL.read_text("utf-8").strip() if REFUSAL.exists() else "",
+        upgrade=_upgrade(state) if ready else "",
     )
+
+
+def _upgrade(state: Path) -> str:
+    try:
+        record = UpgradeFiles(state).record()
+    except VolumeError as error:
+        return str(error)
+    return record.stage if record else ""
 
 
 def addresses(interfaces: list[dict[str, Any]]) -> tuple[str, ...]:

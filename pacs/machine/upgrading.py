@@ -179,10 +179,8 @@ def describe(record: Record | None, here: System, slots: Slots | None, files: Up
     lines.append(f"last upgrade: {record.origin.version} -> {record.target.version}, prepared {record.armed_at}")
     if not record.is_open:
         lines.append(f"  {record.outcome} {record.ended_at}{f': {record.why}' if record.why else ''}")
-    elif record.back_at:
-        lines.append("  going back: the next start puts version " + record.origin.version + " back")
     else:
-        lines.append("  on trial: the selftest decides" if record.began_at else "  waits for a restart")
+        lines.append(f"  {record.stage}")
     kept = files.kept()
     if kept is not None:
         lines.append(f"  the database of {kept.at} is kept for the way back, for a week: {files.cluster}")

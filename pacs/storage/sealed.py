@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from pacs import __version__
 from pacs.errors import BackupError, DataTooNew, NotFound, PacsError, PathTaken, WrongKey
 from pacs.storage import crypt
 from pacs.storage.keyring import Keyring
@@ -39,6 +40,7 @@ class About:
     #: Which keys seal its contents.
     ring_id: str
     format: int = FORMAT
+    version: str = __version__
 
     def content(self) -> bytes:
         """What the file holds."""
@@ -50,10 +52,9 @@ def read_about(volume: Volume) -> About:
     try:
         found = json.loads(volume.read_small(ABOUT_FILE))
         if found["format"] > FORMAT:
-            raise DataTooNew(
-                f"The repository at {volume.location} is of a newer version. Boot the image that wrote it."
-            )
-        return About(str(found["appliance_id"]), str(found["volume_id"]), str(found["ring_id"]), found["format"])
+            raise DataTooNew.of_format(f"The repository at {volume.location}", found, FORMAT)
+        appliance_id, volume_id, ring_id = (str(found[name]) for name in ("appliance_id", "volume_id", "ring_id"))
+        return About(appliance_id, volume_id, ring_id, found["format"], str(found.get("version", "")))
     except (ValueError, KeyError, TypeError) as error:
         raise BackupError(
             f"{ABOUT_FILE} at {volume.location} is damaged. `pacs backup keys rotate` writes it anew."

@@ -50,6 +50,18 @@ class Record:
         """Whether the whole system disk was replaced."""
         return not self.to_slot
 
+    @property
+    def stage(self) -> str:
+        """Where it stands and what comes next, in words for whoever waits; empty when it has ended."""
+        if not self.is_open:
+            return ""
+        if self.back_at:
+            return f"The upgrade is called back: version {self.origin.version} is put back."
+        if not self.began_at:
+            return f"Version {self.target.version} waits for a restart."
+        otherwise = "the data are put back" if self.is_disk else f"version {self.origin.version} comes back by itself"
+        return f"Version {self.target.version} is on trial: when its selftest passes it stays, else {otherwise}."
+
 
 @dataclass(frozen=True)
 class Kept:

@@ -4,7 +4,8 @@ A volume is a folder with `volume.json` in it, almost always the root of a file 
 written below it the identity file is read: a mount that is gone, came back empty or came back as another disk has
 another file or none. The file is written once, durably, and never changed.
 
-    {"format": 1, "appliance_id": "<uuid>", "volume_id": "<uuid>", "roles": ["tier1"], "created": "<ISO 8601>"}
+    {"format": 1, "appliance_id": "<uuid>", "volume_id": "<uuid>", "roles": ["tier1"], "created": "<ISO 8601>",
+     "version": "<that wrote it: whoever does not know its format names it>"}
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pacs import clock
+from pacs import __version__, clock
 from pacs.errors import DataTooNew, VolumeError, VolumeMissing
 from pacs.storage import durable
 
@@ -33,6 +34,7 @@ class VolumeIdentity:
     volume_id: str
     roles: tuple[str, ...]
     created: str
+    version: str = ""
 
 
 def read_identity(root: Path) -> VolumeIdentity:
@@ -66,10 +68,7 @@ def parse_identity(content: bytes, location: str) -> VolumeIdentity:
     if not isinstance(number, int) or number < 1:
         raise VolumeError(f"{where} is not a volume's identity. Restore it from the backup.")
     if number > FORMAT:
-        raise DataTooNew(
-            f"The volume at {location} has format {number}; this version knows {FORMAT}. "
-            "Nothing was touched. Boot the image that wrote it, or a newer one."
-        )
+        raise DataTooNew.of_format(f"The volume at {location}", found, FORMAT)
     try:
         roles = found["roles"]
         if not isinstance(roles, list) or not roles or not all(isinstance(role, str) for role in roles):
@@ -80,6 +79,7 @@ def parse_identity(content: bytes, location: str) -> VolumeIdentity:
             volume_id=str(uuid.UUID(str(found["volume_id"]))),
             roles=tuple(roles),
             created=str(found["created"]),
+            version=str(found.get("version", "")),
         )
     except (KeyError, ValueError) as error:
         raise VolumeError(f"{where} is not a volume's identity ({error!r}). Restore it from the backup.") from error
@@ -95,6 +95,7 @@ def new_identity(
         volume_id=volume_id or str(uuid.uuid4()),
         roles=roles,
         created=clock.now().isoformat(timespec="seconds"),
+        version=__version__,
     )
 
 

@@ -33,6 +33,7 @@ _ORDER = (
     "test_standby",
     "test_uefi",
     "test_upgrade",
+    "test_system_disk",
     "test_refusals",
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class NotThereError(Exception):
 
 @dataclass(frozen=True)
 class RootFilesystem:
-    """The first root slot of a raw disk."""
+    """The first root slot of a raw disk, or a whole one without partitions, which then begins at 0."""
 
     disk: Path
     offset_bytes: int
@@ -49,9 +50,27 @@ class RootFilesystem:
         self._ask(f"rdump {folder} {target}")
         return target / Path(folder).name
 
+    def replace(self, files: Mapping[str, bytes], folder: Path) -> None:
+        """Write files, root's and for all to read, in the place of those that are there. `folder`: for scratch."""
+        commands = []
+        for number, (path, content) in enumerate(files.items()):
+            source = folder / f"replacing-{number}"
+            source.write_bytes(content)
+            source.chmod(0o644)
+            commands += [f"rm {path}", f"write {source} {path}"]
+        script = folder / "replacing"
+        script.write_text("\n".join(commands) + "\n")
+        subprocess.run(["debugfs", "-w", "-f", script, self._where], check=True, capture_output=True)
+        for path, content in files.items():  # debugfs ends with 0 whatever became of a command
+            if self.read(path) != content:
+                raise NotThereError(path)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.disk}?offset={self.offset_bytes}"
+
     def _ask(self, command: str) -> bytes:
-        where = f"{self.disk}?offset={self.offset_bytes}"
-        return subprocess.run(["debugfs", "-R", command, where], check=True, capture_output=True).stdout
+        return subprocess.run(["debugfs", "-R", command, self._where], check=True, capture_output=True).stdout
 
 
 def root_filesystem(disk: Path) -> RootFilesystem:

@@ -74,14 +74,29 @@ class Installation:
             if check["severity"] != "ok" and check["name"] not in ("backup", "drill")
         ]
 
+    def selftest(self) -> str:
+        """Run the selftest by its own unit, as there is one at a time; what it said, on every port."""
+        self.machine.ssh("sudo systemctl start --wait pacs-selftest.service", timeout_s=900)
+        said = "sudo journalctl --boot --quiet --output=cat _SYSTEMD_UNIT=pacs-selftest.service"
+        return self.machine.ssh(said).stdout
+
     def rewire(self, *data_disks: Path) -> None:
         """Plug other data disks in; the machine must be off."""
         self.machine.hardware = self.machine.hardware.with_disks(*data_disks)
 
-    def swap_system_disk(self) -> None:
-        """Put a fresh system disk in, as imported and never booted; the machine must be off."""
-        fresh = self.imported.system_overlay(self.machine.folder / f"system{next(self._system_disks)}.qcow2")
-        self.machine.hardware = replace(self.machine.hardware, system_disk=fresh)
+    def swap_system_disk(self, imported: Imported | None = None) -> Path:
+        """Put a fresh system disk in, of this image or of another, never booted; the machine must be off.
+
+        Return the one that was there.
+        """
+        before = self.machine.hardware.system_disk
+        fresh = self.machine.folder / f"system{next(self._system_disks)}.qcow2"
+        self.plug_in_system_disk((imported or self.imported).system_overlay(fresh))
+        return before
+
+    def plug_in_system_disk(self, disk: Path) -> None:
+        """Put a system disk in in place of the one that is there; the machine must be off."""
+        self.machine.hardware = replace(self.machine.hardware, system_disk=disk)
 
     def plug_in_blank_disk(self, size_bytes: int) -> Path:
         """Plug in one disk more, all zeros; the machine must be off."""

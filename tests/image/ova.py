@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,20 +105,32 @@ def _read_disk(folder: Path, disk: ET.Element, hrefs: dict[str | None, str | Non
 
 
 def is_blank(disk: Path) -> bool:
-    """Whether a raw disk holds nothing but zeros. Holes are not read, so it is quick."""
+    """Whether a raw disk holds nothing but zeros."""
+    return next(_parts(disk), None) is None
+
+
+def digest_of(disk: Path) -> str:
+    """A digest of what a raw disk holds: the same for the same bytes, whatever of them are holes."""
+    digest = hashlib.sha256()
+    for position, part in _parts(disk):
+        digest.update(position.to_bytes(8))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(disk: Path) -> Iterator[tuple[int, bytes]]:
+    """The MiBs of a raw disk that are not all zeros, and where they are. Holes are not read, so it is quick."""
     with disk.open("rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        position = 0
+        end, position = os.fstat(file.fileno()).st_size, 0
         while position < end:
             try:
-                position = os.lseek(file.fileno(), position, os.SEEK_DATA)
+                position = os.lseek(file.fileno(), position, os.SEEK_DATA) // _READ_BYTES * _READ_BYTES
             except OSError:  # ENXIO: no data behind here
-                return True
+                return
             part = os.pread(file.fileno(), _READ_BYTES, position)
             if any(part):
-                return False
+                yield position, part
             position += len(part)
-    return True
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.image.exchange import make_study, send
+from tests.image.filesystem import RootFilesystem
 from tests.image.hardware import Firmware
 from tests.image.installation import Installation
+from tests.image.ova import digest_of
 from tests.image.screen import shows, wait_for_screen
 
 
@@ -60,6 +64,25 @@ def test_a_missing_disk_stops_the_start(rewired: Installation, tmp_path: Path) -
     wanted = ("THE STORAGE IS NOT READY", "The volume tier1 of appliance", "is missing", "Attach its disk")
     screen = _screen_of_a_refusal(rewired, *wanted)
     assert [text for text in wanted if not shows(screen, text)] == [], screen
+
+
+@pytest.mark.long
+def test_a_volume_of_a_newer_version_stops_the_start_and_is_not_touched(rewired: Installation, tmp_path: Path) -> None:
+    _have_data(rewired, tmp_path, 9)
+    state, tier1, *others = rewired.data_disks
+    newer = rewired.machine.folder / "newer.raw"
+    subprocess.run(["cp", "--sparse=always", tier1, newer], check=True)
+    volume = RootFilesystem(newer, 0)
+    identity = {**json.loads(volume.read("/volume.json")), "format": 99, "version": "99.0.0"}
+    volume.replace({"/volume.json": json.dumps(identity).encode()}, tmp_path)
+    rewired.rewire(state, newer, *others)
+    before = [digest_of(disk) for disk in rewired.data_disks]
+    wanted = ("THE STORAGE IS NOT READY", "has format 99, of version 99.0.0", "Use the image of version 99.0.0")
+    screen = _screen_of_a_refusal(rewired, *wanted)
+    assert [text for text in wanted if not shows(screen, text)] == [], screen
+    assert "is missing" not in screen, screen
+    rewired.machine.shut_down()
+    assert [digest_of(disk) for disk in rewired.data_disks] == before
 
 
 def test_two_sets_with_data_stop_the_start(

@@ -57,6 +57,8 @@ def test_what_was_acknowledged_outlives_a_power_cut(known_site: Installation, tm
     known_site.running()
     comparison = known_site.compare()
     assert comparison.is_clean, str(comparison)
+    said = known_site.selftest()  # on a second boot, which is the first to find what the first boot made
+    assert "2762 (TLS)" in said, said
     host = known_site.host()
     assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
     assert known_site.complaints() == []

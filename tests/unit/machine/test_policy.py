@@ -224,6 +224,16 @@ def test_a_copy_of_a_volume_stops_the_start() -> None:
     assert "more than once" in refusal([*disks, replace(disks[2], path="/dev/sdx")], remembers("A"))
 
 
+@pytest.mark.parametrize("known", [None, remembers("A")])
+@pytest.mark.parametrize("role", range(3))
+def test_a_volume_that_is_attached_and_too_new_is_not_called_missing(role: int, known: SystemRecord | None) -> None:
+    disks = a_set("A")
+    disks[role] = replace(disks[role], volume=None, problem="use the image of version 99.0.0")
+    said = refusal(disks, known)
+    assert f"{disks[role].path}: use the image of version 99.0.0" in said
+    assert "is missing" not in said
+
+
 def test_a_volume_that_cannot_be_read_stops_a_claim() -> None:
     broken = Disk("/dev/sdb", 10 * GIB, fs_uuid="u", problem="damaged")
     assert "/dev/sdb: damaged" in refusal([broken, blank("c"), blank("d")])

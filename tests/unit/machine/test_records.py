@@ -48,7 +48,7 @@ def test_what_cannot_be_understood_is_not_taken_for_nothing(tmp_path: Path, cont
 
 
 def test_newer_is_refused(tmp_path: Path) -> None:
-    (tmp_path / SET_FILE).write_text(json.dumps({"format": 2, "something": "else"}))
+    (tmp_path / SET_FILE).write_text(json.dumps({"format": 2, "something": "else", "version": "2.1.0"}))
     for read in (lambda: read_set(tmp_path), lambda: read_system(tmp_path / SET_FILE)):
-        with pytest.raises(DataTooNew, match="Nothing was touched"):
+        with pytest.raises(DataTooNew, match=r"Nothing was touched\. Use the image of version 2\.1\.0"):
             read()

@@ -9,6 +9,8 @@ import pytest
 
 from pacs.machine.screen import Check, Facts, addresses, compose, note_trial
 from pacs.machine.storage import Answer
+from pacs.model.upgrade import System
+from pacs.storage.upgrade_record import PASSED, Record
 
 READY = Answer(ready=True)
 FACTS = Facts("1.2.3", "pacs", ("192.0.2.7",), "SHA256:abc", READY, (Check("database", "ok", "answers"),))
@@ -101,6 +103,28 @@ def test_no_text_of_ours_is_beyond_ascii() -> None:
     """The display's font may have nothing else."""
     for path in Path(__file__).parents[3].glob("pacs/machine/*.py"):
         path.read_text("utf-8").encode("ascii")
+
+
+def _record(**values: str) -> Record:
+    return Record("1", "a", "b", System("1.2.3", 1, 17), System("1.3.0", 2, 17), "2026-11-22T10:00:00+00:00", **values)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (_record(), "Version 1.3.0 waits for a restart."),
+        (_record(began_at="x"), "1.3.0 is on trial: when its selftest passes it stays, else version 1.2.3 comes back"),
+        (replace(_record(began_at="x"), to_slot=""), "1.3.0 is on trial: when its selftest passes it stays, else the"),
+        (_record(began_at="x", back_at="x"), "version 1.2.3 is put back"),
+        (_record(began_at="x", outcome=PASSED), ""),
+    ],
+)
+def test_it_says_where_an_upgrade_stands(record: Record, words: str) -> None:
+    assert (words in record.stage) if words else record.stage == ""
+    said = " ".join(compose(replace(FACTS, upgrade=record.stage)).split())
+    assert words in said
+    assert "Healthy: all 1 checks" in said
+    assert ("trial" in said) == ("trial" in words)
 
 
 def test_a_trial_copy_says_so_first_and_at_the_prompt(tmp_path: Path) -> None:

@@ -89,12 +89,14 @@ def test_one_who_was_ended_goes_on_and_leaves_no_file_system_before(packed: Path
     assert slot.read_bytes() == root.read_bytes()
 
 
-def test_what_does_not_come_back_from_the_disk_is_noticed(packed: Path, slot: Path) -> None:
+@pytest.mark.parametrize("piece", [4, 8])
+def test_what_does_not_come_back_from_the_disk_is_noticed(packed: Path, slot: Path, piece: int) -> None:
+    """Whether the piece holds something or, as the second, zeros."""
     opened = _open(packed)
     slot_writing.write(slot, opened)
     with slot.open("r+b") as file:
-        file.seek(8 * PIECE_BYTES + 5)  # where zeros should be
-        file.write(b"x")
+        file.seek(piece * PIECE_BYTES + 5)
+        file.write(b"\xff\x00")
     with pytest.raises(MachineError, match="does not come back"):
         slot_writing.compare(slot, opened)
 

@@ -99,9 +99,9 @@ def test_a_replaced_disk_is_tried_again_by_a_persons_word(work: Upgrading) -> No
 def test_what_is_told(work: Upgrading) -> None:
     assert describe(None, _OLD, work.slots, work.files)[-1] == "no upgrade yet"
     record = replace(_RECORD)
-    assert describe(record, _OLD, None, work.files)[-1] == "  waits for a restart"
+    assert describe(record, _OLD, None, work.files)[-1] == "  Version 2.0.0 waits for a restart."
     record.began_at = "then"
-    assert describe(record, _NEW, None, work.files)[-1] == "  on trial: the selftest decides"
+    assert describe(record, _NEW, None, work.files)[-1].startswith("  Version 2.0.0 is on trial: when its selftest")
     record.outcome, record.ended_at, record.why = ROLLED_BACK, "2026-01-01T01:00:00+00:00", "it hung"
     assert describe(record, _OLD, None, work.files)[-1] == "  rolled back 2026-01-01T01:00:00+00:00: it hung"
 

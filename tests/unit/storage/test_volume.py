@@ -51,13 +51,15 @@ def test_no_volume_is_not_a_damaged_one(tmp_path: Path) -> None:
         read_identity(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("more", [{}, {"encryption": "luks2"}, {"roles": 5, "volume_id": None}])
+@pytest.mark.parametrize("more", [{}, {"version": "2.1.0"}, {"encryption": "luks2"}, {"roles": 5, "volume_id": None}])
 def test_a_newer_format_is_refused_whatever_else_is_in_it(tmp_path: Path, more: dict[str, object]) -> None:
     write(tmp_path, {**GOOD, "format": FORMAT + 1, **more})
     before = (tmp_path / IDENTITY_FILE).read_bytes()
     with pytest.raises(DataTooNew) as caught:
         read_identity(tmp_path)
     assert caught.value.exit_code == 6
+    image = "Use the image of version 2.1.0" if "version" in more else "Boot the image that wrote it"
+    assert image in str(caught.value)
     assert (tmp_path / IDENTITY_FILE).read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
