@@ -77,7 +77,7 @@ class Terms:
 
     growth_percent: a year. copies: of each object within the archive; with two, tier 3 holds the second. compression:
     by what factor what arrives is smaller than the sizes that were given. fast_months: how long studies stay on tier 1.
-    points: recovery points that the backup keeps. away_days: how long a repository may be away before its log has a gap.
+    points: recovery points that the backup keeps. away_days: how long a repository may be away, its log waiting.
     """
 
     years: float
@@ -116,7 +116,11 @@ def make_plan(loads: list[Load], terms: Terms) -> Plan:
     per_day = sum(load.bytes_per_day for load in loads) / terms.compression
     archive, objects = per_day * days, sum(load.objects_per_day for load in loads) * days
     objects_per_day = sum(load.objects_per_day for load in loads) * rate
-    lines = [_state(objects, objects_per_day, terms), *_tiers(archive, per_day * rate, terms), _backup(archive, objects, terms)]
+    lines = [
+        _state(objects, objects_per_day, terms),
+        *_tiers(archive, per_day * rate, terms),
+        _backup(archive, objects, terms),
+    ]
     studies = sum(load.studies_per_day for load in loads) * days
     return Plan(round(objects), round(studies), round(archive), round(per_day * rate), tuple(lines))
 
@@ -136,7 +140,7 @@ def _state(objects: float, objects_per_day: float, terms: Terms) -> Line:
     how = (
         f"index {format_size(index)} ({objects:,.0f} objects at {format_size(INDEX_BYTES)}), as much again for the "
         f"restored copy of a drill; log {format_size(WAL_BYTES)}, and as much kept free for it; "
-        f"{format_size(2 * waiting)} so that the log of {terms.away_days:g} days can wait for a repository that is away; "
+        f"{format_size(2 * waiting)} so that the log of {terms.away_days:g} days can wait for a repository; "
         f"{format_size(OTHERS_BYTES + SMALL_BYTES)} for settings, keys, journal; {FILL:.0%} full at the end"
     )
     return Line("state", _disk((2 * index + others) / FILL), how)
