@@ -395,7 +395,7 @@ class Trials:
         seen = mount_of(where)
         require((seen.why_it_may_not_receive == "") == (self.kind == "nfs"), seen)
         require(self.kind == "nfs" or (where / "volume.json").stat().st_uid == SERVICE_UID)
-        named = open_volume(self.kind, str(where), "tier3", OPTIONS, Path())
+        named = open_volume(self.kind, str(where), "tier3", {"timeout_s": 60}, Path())
         path = object_path(1, datetime.now(UTC), "45", SHA256)
         require(named.put(path, [CONTENT], len(CONTENT)) == SHA256)
         require(named.digest_on_disk(path) == SHA256 and (self.server / path).read_bytes() == CONTENT)
