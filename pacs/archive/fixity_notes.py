@@ -54,7 +54,7 @@ def take_in(database: Database, volumes: Iterable[Volume]) -> int:
                 continue
             volume.require_present()
             found = _read(volume)
-        except (PacsError, ValueError, KeyError, TypeError) as error:
+        except (PacsError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("the notes of the last reading on %s cannot be used: %s", volume.location, error)
             continue
         if found is None:
@@ -74,4 +74,7 @@ def _read(volume: Volume) -> tuple[dict[str, datetime], list[LostCopy]] | None:
     now = clock.now()
     dates = {str(folder): datetime.fromisoformat(at) for folder, at in content["folders"].items()}
     lost = [LostCopy(**{**each, "sha256": bytes.fromhex(each["sha256"])}) for each in content["lost"]]
+    for each in lost:
+        if each.state not in ("missing", "bad") or ".." in each.path.split("/"):
+            raise ValueError("what it says of lost copies is nothing that a scrub writes")
     return {folder: at for folder, at in dates.items() if at <= now}, lost

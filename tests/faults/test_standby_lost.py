@@ -55,7 +55,7 @@ def test_a_standby_whose_log_is_kept_no_more_copies_anew(twin_folder: Path) -> N
                 connection.execute("DROP TABLE filler")
                 connection.execute("SELECT pg_switch_wal()")
             connection.execute("CHECKPOINT")
-        wait_for(lambda: check_of(first.dev, "standby")[0] == "critical", "nobody tells that the log is lost")
+        wait_for(lambda: check_of(first.dev, "standby")[0] == "critical", "nobody tells of the lost log", timeout_s=120)
         assert "`pacs standby follow` copies anew" in check_of(first.dev, "standby")[1]
         known += _stored(first, 3)
         second.pacs("standby", "follow", "--yes")

@@ -14,6 +14,7 @@ import pytest
 
 from pacs.archive import devices
 from pacs.archive.fixity import fixity
+from pacs.archive.fixity_notes import take_in
 from pacs.archive.rebuild_mark import MARK
 from pacs.archive.reconcile import reconcile
 from pacs.archive.repair import Repair
@@ -249,11 +250,22 @@ def test_what_was_known_of_reading_and_damage_is_known_again(closed: Closed) -> 
         assert [row["state"] for row in copies_out_of_service(instance.database)] == ["bad"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": 2}', b'{"format": 1, "folders": {"x": 1}, "lost": []}'])
-def test_notes_that_cannot_be_used_are_as_if_there_were_none(closed: Closed, content: bytes) -> None:
+_LOST = (
+    b'{"format": 1, "folders": {}, "lost": [{"sop_instance_uid": "1", "sha256": "00", "path": "%s", "state": "%s"}]}'
+)
+
+
+def test_notes_that_cannot_be_used_are_as_if_there_were_none(closed: Closed) -> None:
+    contents = (
+        b"", b"[]", b'{"format": 2}', b'{"format": 1, "folders": [], "lost": []}',
+        b'{"format": 1, "folders": {"x": 1}, "lost": []}', _LOST % (b"objects/x", b"gone"), _LOST % (b"../x", b"bad"),
+    )  # fmt: skip
     before = all_rows(closed.conninfo)
-    (closed.tier1 / "fixity.json").write_bytes(content)
-    assert rebuilt(closed.run, closed.data, "--trust-names")["known_lost"] == 0
+    with open_instance(closed.data) as instance:
+        for content in contents:
+            (closed.tier1 / "fixity.json").write_bytes(content)
+            assert take_in(instance.database, instance.volumes.own()) == 0
+        assert fixity(instance.database, instance.volumes, timedelta(days=90)).since is None
     assert all_rows(closed.conninfo) == before
 
 
