@@ -11,7 +11,8 @@ from pacs.index import fixity as rows
 from pacs.index.database import Database
 from pacs.index.locks import is_running
 from pacs.index.runs import newest_run
-from pacs.model.scrub_plan import AIM, Folder, finished_at, is_overdue, share_bytes
+from pacs.index.volumes import KnownVolume
+from pacs.model.scrub_plan import Folder, finished_at, is_due, is_overdue, share_bytes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class VolumeFixity:
     overdue_copies: int
     overdue_bytes: int
     since: datetime | None
+    #: How soon every copy there is read again [days], and whether that was said of this volume.
+    period_days: float
+    is_own_period: bool
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,7 @@ def fixity(database: Database, volumes: Volumes, period: timedelta) -> Fixity:
     for folder in folders:
         by_volume[folder.volume_id].append(folder)
     return Fixity(
-        tuple(
-            _of_volume(row.name, row.location, by_volume[row.volume_id], now, period) for row in volumes.rows
-        ),
+        tuple(_of_volume(row, by_volume[row.volume_id], now, period) for row in volumes.rows),
         is_running(database, "scrub"),
         share_bytes(folders, now, period),
         finished_at(folders, now, period),
@@ -82,13 +84,13 @@ def fixity(database: Database, volumes: Volumes, period: timedelta) -> Fixity:
     )  # fmt: skip
 
 
-def _of_volume(name: str, location: str, folders: list[Folder], now: datetime, period: timedelta) -> VolumeFixity:
+def _of_volume(row: KnownVolume, folders: list[Folder], now: datetime, period: timedelta) -> VolumeFixity:
     overdue = [folder for folder in folders if is_overdue(folder, now, period)]
-    due = [folder for folder in folders if now - folder.verified_at > period * AIM]
+    due = [folder for folder in folders if is_due(folder, now, period)]
     size_bytes, overdue_bytes = _sum(folders), _sum(overdue)
     return VolumeFixity(
-        name,
-        location,
+        row.name,
+        row.location,
         copies=sum(folder.copies for folder in folders),
         size_bytes=size_bytes,
         verified_bytes=size_bytes - overdue_bytes,
@@ -96,6 +98,8 @@ def _of_volume(name: str, location: str, folders: list[Folder], now: datetime, p
         overdue_copies=sum(folder.copies for folder in overdue),
         overdue_bytes=overdue_bytes,
         since=min((folder.verified_at for folder in folders), default=None),
+        period_days=row.scrub_days or period / timedelta(days=1),
+        is_own_period=row.scrub_days is not None,
     )
 
 

@@ -22,6 +22,7 @@ from pacs.index import damage, movement
 from pacs.index import store as store_rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.locks import only_one
+from pacs.index.runs import rebuilt_without
 from pacs.index.volumes import REPOSITORY_ROLE
 from pacs.model import part10
 from pacs.model.attributes import SCANNED_TAGS
@@ -63,10 +64,13 @@ def reconcile(database: Database, volumes: Iterable[Volume], orphan_age_s: float
     """Compare every file on the volumes with every row, and mend what can be. Raise AlreadyRunning."""
     findings = Findings()
     with only_one(database, "reconcile"):
+        left_out = rebuilt_without(database)
         for volume in volumes:
             try:
                 volume.require_present()
-                Comparison(database, volume, timedelta(seconds=orphan_age_s), findings).run()
+                compared = Comparison(database, volume, timedelta(seconds=orphan_age_s), findings)
+                compared.may_have_copies |= volume.volume_id in left_out
+                compared.run()
             except PacsError as error:
                 findings.failed.append(str(error))
                 log.error("a volume is not compared to its end: %s", error)
@@ -78,7 +82,9 @@ class Comparison:
 
     def __init__(self, database: Database, volume: Volume, orphan_age: timedelta, findings: Findings) -> None:
         self.database, self.volume, self.orphan_age, self.findings = database, volume, orphan_age, findings
-        self.is_repository = REPOSITORY_ROLE in volume.identity.roles
+        #: A file without a row may be a copy of an object that has one elsewhere: in a repository, which has every
+        #: object, and on a volume that was away when the index was rebuilt. Elsewhere it is what a move left behind.
+        self.may_have_copies = REPOSITORY_ROLE in volume.identity.roles
 
     def run(self) -> None:
         """Compare all of it. Raise VolumeMissing or VolumeFailed."""
@@ -220,8 +226,7 @@ class Comparison:
         if outcome == "other":
             outcome, key = store_rows.store(connection, record, transfer_syntax_uid, stored, None, keep_beside=True)
         if outcome != "stored":
-            # A repository has every object; on another volume it is what a move left behind.
-            return self.is_repository and bool(movement.add_copies(connection, volume_id, [(key, file.path)]))
+            return self.may_have_copies and bool(movement.add_copies(connection, volume_id, [(key, file.path)]))
         self.findings.indexed += 1
         log.warning("a file without a row was indexed", extra={"path": file.path})
         return True

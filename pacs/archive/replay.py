@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from pacs.errors import DataTooNew, NotFound
-from pacs.index import devices, replay, tiers
+from pacs.index import devices, replay, tiers, volumes
 from pacs.index.database import Connection
 from pacs.index.devices import Device
 from pacs.index.volumes import KnownVolume, State
@@ -40,6 +40,8 @@ class Standing:
     def write(self, connection: Connection) -> list[str]:
         """Write it into the index; return what could not be done, in words."""
         devices.insert_devices(connection, list(self.devices.values()))
+        for volume, _since in self.volumes.values():  # one of the settings' has its row already
+            volumes.set_scrub_days(connection, volume.volume_id, volume.scrub_days)
         replay.put_dismissed(connection, list(self.dismissed.values()))
         for rule, since in self.rules.values():
             tiers.put_rule(connection, rule, since)
@@ -74,14 +76,30 @@ def _restore(standing: Standing, line: Line) -> None:
         standing.volumes.pop(volume_id, None)
 
 
+def _known_volume(standing: Standing, line: Line) -> tuple[KnownVolume, datetime | None]:
+    known, since = standing.volumes.get(line["volume_id"], (None, None))
+    if known is None:  # the settings', which are called by their tier
+        known = KnownVolume(line["volume_id"], line["name"], int(line["name"].removeprefix("tier")), "")
+    return known, since
+
+
 def _change_volume(state: State) -> Callable[[Standing, Line], None]:
     def change(standing: Standing, line: Line) -> None:
-        known, since = standing.volumes.get(line["volume_id"], (None, None))
-        if known is None:  # the settings', which are called by their tier
-            known = KnownVolume(line["volume_id"], line["name"], int(line["name"].removeprefix("tier")), "")
+        known, since = _known_volume(standing, line)
         standing.volumes[line["volume_id"]] = (replace(known, state=state), since)
 
     return change
+
+
+def _set_volume(standing: Standing, line: Line) -> None:
+    unknown = line.keys() - {"at", "what", "volume_id", "name", "scrub_days"}
+    if unknown:
+        raise DataTooNew(
+            f"The journal tells of volumes what this version does not know ({', '.join(unknown)}). "
+            "Nothing was touched. Boot the image that wrote it, or a newer one."
+        )
+    known, since = _known_volume(standing, line)
+    standing.volumes[line["volume_id"]] = (replace(known, scrub_days=line["scrub_days"]), since)
 
 
 def _put_device(standing: Standing, line: Line) -> None:
@@ -152,6 +170,7 @@ EVENTS: dict[str, Event] = {
     "volume drain": Event(fold=_change_volume("draining")),
     "volume undrain": Event(fold=_change_volume("active")),
     "volume retire": Event(fold=_change_volume("retired")),
+    "volume set": Event(fold=_set_volume),
     "device add": Event(fold=_put_device),
     "device change": Event(fold=_put_device),
     "device remove": Event(fold=_remove_device),

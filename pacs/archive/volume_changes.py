@@ -97,6 +97,17 @@ class VolumeChanges:
         """Take a volume that was to be emptied into service again."""
         return self._change(self._own(name), "active", "volume undrain")
 
+    def set_scrub_days(self, name: str, days: float | None) -> KnownVolume:
+        """Say how soon every copy on a volume is read again [days]; None: as the settings say."""
+        volume = self._own(name)
+        with rows.changing(self.database, volume.volume_id) as (connection, now):
+            _require_in_use(now)
+            if now.scrub_days != days:
+                self.journal.append("volume set", volume_id=now.volume_id, name=now.name, scrub_days=days)
+                rows.set_scrub_days(connection, now.volume_id, days)
+        self.volumes.refresh()
+        return replace(now, scrub_days=days)
+
     def _own(self, name: str) -> KnownVolume:
         """A volume that a person may change in this way. Raise NotFound, or UsageError for a repository."""
         volume = rows.volume_named(self.database, name)

@@ -43,6 +43,8 @@ class Repository:
     bandwidth_bytes_per_s: int | None = None
     #: How many full backups of the database it keeps, with the log that belongs to them.
     keep_full: int = KEEP_FULL
+    #: How soon every object in it is read again [days]; None: as scrub_period_days says.
+    scrub_days: float | None = None
     #: The file of its secrets, where its kind has any.
     credentials: Path = Path()
 
@@ -64,7 +66,10 @@ class Repository:
     @property
     def row(self) -> KnownVolume:
         """It as a volume of the index."""
-        return KnownVolume(self.volume_id, self.name, REPOSITORY_TIER, self.place, self.kind, dict(self.options))
+        return KnownVolume(
+            self.volume_id, self.name, REPOSITORY_TIER, self.place, self.kind, dict(self.options),
+            scrub_days=self.scrub_days,
+        )  # fmt: skip
 
 
 def repositories(data: Path) -> list[Repository]:
@@ -120,6 +125,8 @@ def content_of(repository: Repository) -> bytes:
     ]
     if repository.bandwidth_bytes_per_s is not None:
         lines.append(f"bandwidth_bytes_per_s = {repository.bandwidth_bytes_per_s}")
+    if repository.scrub_days is not None:
+        lines.append(f"scrub_days = {repository.scrub_days!r}")
     lines += ["", "[options]", *(f"{name} = {_toml(value)}" for name, value in repository.options.items())]
     return ("\n".join(lines) + "\n").encode()
 

@@ -88,7 +88,8 @@ class RepositoryChanges:
             with kept_secrets(self.data, row, given):
                 repository = Repository(
                     name, row.location, row.kind, "", dict(row.options), wanted.windows,
-                    wanted.bandwidth_bytes_per_s, wanted.keep_full, self._file(name).with_suffix(".credentials"),
+                    wanted.bandwidth_bytes_per_s, wanted.keep_full,
+                    credentials=self._file(name).with_suffix(".credentials"),
                 )  # fmt: skip
                 repository, is_new = self._made(
                     repository, {each.volume_id for each in known if each.state != "retired"}
@@ -110,11 +111,14 @@ class RepositoryChanges:
         return Added(repository, findings, notes)
 
     def change(self, name: str, wanted: Callable[[Repository], Repository]) -> Repository:
-        """Change when and how fast a repository is written to, and what it keeps. Return it as it is now."""
+        """Change when and how fast a repository is written to, what it keeps, and how often it is read. Return it as
+        it is now."""
         changed = wanted(repository_named(self.data, name))
         for words in changed.windows:
             Window.of(words)
+        _require_renewed(changed)
         self._keep(changed)
+        self.register()
         return changed
 
     def remove(self, name: str) -> Holdings:
@@ -140,9 +144,15 @@ class RepositoryChanges:
         return left
 
     def register(self) -> int:
-        """Give each repository its row in the index, where it has none; return how many had none."""
-        known = {each.volume_id for each in rows.list_volumes(self.database)}
-        missing = [each for each in repositories(self.data) if each.volume_id not in known]
+        """Give each repository its row in the index, where it has none; return how many had none. A row that is there
+        follows its file."""
+        known = {each.volume_id: each.scrub_days for each in rows.list_volumes(self.database)}
+        found = repositories(self.data)
+        for each in found:
+            if known.get(each.volume_id, each.scrub_days) != each.scrub_days:
+                with self.database.transaction() as connection:
+                    rows.set_scrub_days(connection, each.volume_id, each.scrub_days)
+        missing = [each for each in found if each.volume_id not in known]
         for repository in missing:
             with rows.adding(self.database) as connection:
                 rows.insert_volume(connection, repository.row)
@@ -250,6 +260,16 @@ class RepositoryChanges:
 
     def _file(self, name: str) -> Path:
         return repositories_folder(self.data) / f"{name}.toml"
+
+
+def _require_renewed(repository: Repository) -> None:
+    """Raise UsageError if locks would end before they are renewed, which reading does (pacs/storage/s3_lock.py)."""
+    retention_days = repository.options.get("retention_days")
+    if retention_days and repository.scrub_days and repository.scrub_days >= retention_days:
+        raise UsageError(
+            f"What {repository.name} holds is locked for {retention_days} days from its last reading, so it must be "
+            f"read more often than every {repository.scrub_days:g} days. Give fewer."
+        )
 
 
 def _with_host_key(row: KnownVolume) -> tuple[KnownVolume, list[str]]:

@@ -39,6 +39,12 @@ Bandwidth = Annotated[float | None, typer.Option("--bandwidth", min=0, help="At 
 Keep = Annotated[int | None, typer.Option("--keep", min=1, help="Full backups of the database that it keeps.")]
 
 
+ScrubDays = Annotated[
+    float | None,
+    typer.Option("--scrub-days", min=0, help="How soon every object in it is read again; 0: as scrub_period_days."),
+]
+
+
 def _changes(instance: Instance) -> RepositoryChanges:
     return RepositoryChanges(instance.database, instance.settings.data, instance.volumes)
 
@@ -97,9 +103,17 @@ def repository_add(
 
 @repository.command("set")
 def repository_set(
-    context: typer.Context, name: Name, window: Windows = None, bandwidth: Bandwidth = None, keep: Keep = None
+    context: typer.Context,
+    name: Name,
+    window: Windows = None,
+    bandwidth: Bandwidth = None,
+    keep: Keep = None,
+    scrub_days: ScrubDays = None,
 ) -> None:
-    """Change when and how fast a repository is written to, and what it keeps. --window always: at any time."""
+    """Change when and how fast a repository is written to, what it keeps, and how often it is read.
+
+    --window always: at any time.
+    """
 
     def wanted(before: Repository) -> Repository:
         return replace(
@@ -107,6 +121,7 @@ def repository_set(
             windows=before.windows if window is None else tuple(each for each in window if each != "always"),
             bandwidth_bytes_per_s=before.bandwidth_bytes_per_s if bandwidth is None else _bytes_per_s(bandwidth),
             keep_full=keep or before.keep_full,
+            scrub_days=before.scrub_days if scrub_days is None else scrub_days or None,
         )
 
     with open_instance(data_of(context)) as instance:

@@ -44,11 +44,12 @@ def plan(
         float, typer.Option(min=0.1, max=100, help="By what factor arriving images are smaller than the sizes given.")
     ] = 1,
     points: Annotated[int, typer.Option(min=1, help="Backups of the database that a repository keeps.")] = 14,
+    away_days: Annotated[float, typer.Option(min=0, help="How long a repository may be away [days].")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Say which disks an archive needs, and how that was reckoned. Needs no instance."""
     loads = _loads(studies_per_day, mean_size, objects_per_study, modality or [])
-    terms = Terms(years, growth, copies, compression, fast_months, points)
+    terms = Terms(years, growth, copies, compression, fast_months, points, away_days)
     made = make_plan(loads, terms)
     if as_json:
         typer.echo(json.dumps({"loads": [asdict(load) for load in loads], "terms": asdict(terms), **asdict(made)}))

@@ -15,12 +15,14 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from pacs.archive.fixity_notes import take_in
 from pacs.archive.rebuild import Outcome, Progress, Tell
 from pacs.archive.rebuild_index import abandon, rebuild_index
 from pacs.archive.rebuild_mark import Begun
 from pacs.cli.cluster import Cluster
 from pacs.cli.context import acting_as_owner, data_of
 from pacs.cli.dev import unprivileged_user
+from pacs.cli.instance import open_instance
 from pacs.errors import DigestMismatch
 from pacs.index.databases import Databases
 from pacs.settings import Settings, load
@@ -63,10 +65,12 @@ def index_rebuild(
         count = (os.cpu_count() or 1) if processes is None else processes
         with _progress() as tell:
             outcome, kept = rebuild_index(settings, told, replace, journal, count, tell)
+        with open_instance(settings.data) as instance:
+            lost = take_in(instance.database, instance.volumes.own())
     if as_json:
-        typer.echo(json.dumps({**asdict(outcome), "kept": kept}))
+        typer.echo(json.dumps({**asdict(outcome), "kept": kept, "known_lost": lost}))
     else:
-        _print(outcome, kept)
+        _print(outcome, kept, lost)
     if outcome.missing or outcome.left_out:
         raise DigestMismatch("Files are damaged or missing: see above, and docs/operate/rebuild.md for what to do.")
 
@@ -87,7 +91,7 @@ def index_drop(
     typer.echo(f"{name} is gone.")
 
 
-def _print(outcome: Outcome, kept: str) -> None:
+def _print(outcome: Outcome, kept: str, lost: int) -> None:
     rate = outcome.files / outcome.seconds if outcome.seconds else 0
     typer.echo(
         f"{outcome.studies} studies, {outcome.objects} objects, {outcome.copies} copies; "
@@ -112,6 +116,8 @@ def _print(outcome: Outcome, kept: str) -> None:
     ):
         if count > shown:
             typer.echo(f"{count} {what}, of which {shown} are shown.")
+    if lost:
+        typer.echo(f"{lost} copies were known to be lost, and still are: `pacs repair list`. The worker repairs them.")
     for problem in outcome.problems:
         typer.echo(f"journal: {problem}")
     if kept:

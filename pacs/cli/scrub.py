@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from pacs import clock
 from pacs.archive import scrub as scrubbing
 from pacs.archive.fixity import Fixity, fixity
+from pacs.archive.fixity_notes import take_in, write_notes
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
 from pacs.cli.priority import giving_way
@@ -52,7 +53,10 @@ def scrub_run(
             limit * 1e6 or None,
             lambda done: bar.update(task, description=done.location, completed=done.done_bytes, total=done.total_bytes),
         )
+        own = instance.volumes.own()
+        take_in(instance.database, own)
         findings = work.run(everything, _volume_id(instance, volume) if volume else None)
+        write_notes(instance.database, own)
         findings.failed += [str(reason) for reason in instance.volumes.absent.values() if not volume]
         record_run(instance.database, "scrub", started, findings.is_clean, asdict(findings))
     if as_json:
@@ -81,7 +85,7 @@ def scrub_status(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"since": found.since, "period_days": period_days}, default=str))
         return
-    _print_status(found, period_days, limit)
+    _print_status(found, limit)
 
 
 @scrub.command("bad")
@@ -94,10 +98,10 @@ def scrub_bad(
     repair_list(context, limit, as_json)
 
 
-def _print_status(found: Fixity, period_days: float, limit_mb_s: float) -> None:
+def _print_status(found: Fixity, limit_mb_s: float) -> None:
     part = found.verified_bytes / found.size_bytes if found.size_bytes else 1.0
     Console().print(
-        f"read within {period_days:g} days ", ProgressBar(total=1.0, completed=part, width=40), f" {part:.1%}", sep="",
+        "read in time ", ProgressBar(total=1.0, completed=part, width=40), f" {part:.1%}", sep="",
         end="\n",
     )  # fmt: skip
     typer.echo(f"last full pass: {f'{found.since:%Y-%m-%d %H:%M}' if found.since else 'there is no copy yet'} UTC")
@@ -106,10 +110,11 @@ def _print_status(found: Fixity, period_days: float, limit_mb_s: float) -> None:
     typer.echo(f"limit:          {limit}{_needed(found, limit_mb_s)}")
     typer.echo(f"now:            {'running' if found.is_running else 'at rest'}; {_last(found)}")
     print_table(
-        ("volume", "copies", "GB", "due GB", "overdue", "all read since", "where"),
+        ("volume", "copies", "GB", "read every", "due GB", "overdue", "all read since", "where"),
         [
             (
-                each.name, str(each.copies), f"{each.size_bytes / 1e9:.2f}", f"{each.due_bytes / 1e9:.2f}",
+                each.name, str(each.copies), f"{each.size_bytes / 1e9:.2f}", f"{each.period_days:g} days",
+                f"{each.due_bytes / 1e9:.2f}",
                 str(each.overdue_copies), f"{each.since:%Y-%m-%d}" if each.since else "", each.location,
             )
             for each in found.volumes

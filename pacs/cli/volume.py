@@ -85,15 +85,16 @@ def volume_list(
     """Show the volumes, how full they are, and whether they are here."""
     with open_instance(data_of(context)) as instance:
         found = [_described(instance, row) for row in rows.list_volumes(instance.database, with_retired)]
+        days = instance.settings.scrub_period_days
     if as_json:
         typer.echo(json.dumps(found))
         return
     print_table(
-        ("name", "tier", "kind", "state", "used", "free", "location", "problem"),
+        ("name", "tier", "kind", "state", "used", "free", "read every", "location", "problem"),
         [
             (
                 each["name"], str(each["tier"]), each["kind"], each["state"], _percent(each["room"]),
-                _gigabytes(each["room"]), each["location"], each["problem"],
+                _gigabytes(each["room"]), f"{each['scrub_days'] or days:g} days", each["location"], each["problem"],
             )
             for each in found
         ],
@@ -111,6 +112,21 @@ def volume_show(context: typer.Context, name: Name, as_json: AsJson = False) -> 
         here = instance.volumes.by_id.get(row.volume_id)
         shown["promise"] = asdict(here.promise) if here else None
     print_facts(shown, as_json)
+
+
+@volume.command("set")
+def volume_set(
+    context: typer.Context,
+    name: Name,
+    scrub_days: Annotated[
+        float, typer.Option(min=0, help="How soon every copy there is read again; 0: as scrub_period_days.")
+    ],
+) -> None:
+    """Say how often a volume is read through: what is read from a bucket may cost money."""
+    with open_instance(data_of(context)) as instance:
+        _changes(instance).set_scrub_days(name, scrub_days or None)
+        days = scrub_days or instance.settings.scrub_period_days
+    typer.echo(f"Every copy on {name} is read within {days:g} days from now on.")
 
 
 @volume.command("drain")

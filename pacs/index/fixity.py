@@ -70,7 +70,8 @@ def folders(database: Database, volume_ids: Collection[str]) -> list[Folder]:
     with database.transaction() as connection:
         found = connection.execute(
             "SELECT volume_id::text, folder, copies, size_bytes, greatest(verified_at, oldest_at) AS verified_at,"
-            " begun_at IS NOT NULL AS is_begun FROM fixity WHERE volume_id = ANY (%s::uuid[])",
+            " begun_at IS NOT NULL AS is_begun, scrub_days * interval '1 day' AS period"
+            " FROM fixity JOIN volume USING (volume_id) WHERE volume_id = ANY (%s::uuid[])",
             (list(volume_ids),),
         ).fetchall()
     return [Folder(**row) for row in found]

@@ -34,6 +34,17 @@ def newest_run(database: Database, kind: str) -> Row | None:
         ).fetchone()
 
 
+def rebuilt_without(database: Database) -> set[str]:
+    """The ids of the volumes that were left out when the index was last rebuilt."""
+    run = newest_run(database, "rebuild")
+    told = run["result"].get("without_volumes", []) if run else []
+    with database.transaction() as connection:
+        found = connection.execute(
+            "SELECT volume_id::text FROM volume WHERE name = ANY (%s) OR volume_id::text = ANY (%s)", (told, told)
+        ).fetchall()
+    return {row["volume_id"] for row in found}
+
+
 def newest_success(database: Database, kind: str) -> Row | None:
     """The newest run of a kind that succeeded, as newest_run has it."""
     with database.transaction() as connection:

@@ -35,6 +35,8 @@ class KnownVolume:
     options: Mapping[str, Any] = field(default_factory=dict)
     #: draining: nothing new is placed there; retired: it is no longer looked for.
     state: State = "active"
+    #: How soon every copy there is read again [days]; None: as scrub_period_days says.
+    scrub_days: float | None = None
 
     @property
     def role(self) -> str:
@@ -42,7 +44,7 @@ class KnownVolume:
         return f"tier{self.options.get('home_tier', 1) if self.tier == STANDBY_TIER else self.tier}"
 
 
-_COLUMNS = "volume_id::text, name, tier, location, kind, options, state"
+_COLUMNS = "volume_id::text, name, tier, location, kind, options, state, scrub_days"
 
 
 def list_volumes(database: Database, with_retired: bool = False) -> list[KnownVolume]:
@@ -66,12 +68,13 @@ def register_volume(database: Database, volume: KnownVolume) -> None:
 def insert_volume(connection: Connection, volume: KnownVolume) -> None:
     """The same in a transaction of the caller's."""
     connection.execute(
-        "INSERT INTO volume (volume_id, name, tier, location, kind, options, state) VALUES (%s, %s, %s, %s, %s, %s, %s)"
+        "INSERT INTO volume (volume_id, name, tier, location, kind, options, state, scrub_days)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
         " ON CONFLICT (volume_id) DO UPDATE SET location = excluded.location"
         " WHERE volume.location <> excluded.location",
         (
             volume.volume_id, volume.name, volume.tier, volume.location, volume.kind,
-            json.dumps(dict(volume.options)), volume.state,
+            json.dumps(dict(volume.options)), volume.state, volume.scrub_days,
         ),
     )  # fmt: skip
 
@@ -79,8 +82,21 @@ def insert_volume(connection: Connection, volume: KnownVolume) -> None:
 def take_up(connection: Connection, volume: KnownVolume) -> None:
     """Take a volume that is known into service as it is now: its name, place and options are these."""
     connection.execute(
-        "UPDATE volume SET name = %s, location = %s, options = %s, kind = %s, state = 'active' WHERE volume_id = %s",
-        (volume.name, volume.location, json.dumps(dict(volume.options)), volume.kind, volume.volume_id),
+        "UPDATE volume SET name = %s, location = %s, options = %s, kind = %s, scrub_days = %s, state = 'active'"
+        " WHERE volume_id = %s",
+        (
+            volume.name, volume.location, json.dumps(dict(volume.options)), volume.kind, volume.scrub_days,
+            volume.volume_id,
+        ),
+    )  # fmt: skip
+
+
+def set_scrub_days(connection: Connection, volume_id: str, days: float | None) -> None:
+    """Say how soon every copy on a volume is read again [days]; None: as the settings say."""
+    connection.execute(
+        "UPDATE volume SET scrub_days = %(days)s WHERE volume_id = %(volume_id)s"
+        " AND scrub_days IS DISTINCT FROM %(days)s::double precision",
+        {"days": days, "volume_id": volume_id},
     )
 
 

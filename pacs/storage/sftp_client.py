@@ -30,6 +30,11 @@ TIMEOUT_S = 30.0
 #: How many sessions there are at once: OpenSSH lets ten be in a connection.
 SESSIONS_MAX = 6
 _OPTIONS: dict[str, type | tuple[type, ...]] = {"host_key": str, "timeout_s": (int, float), "home_tier": int}
+#: Host keys in the order in which libssh2 asks for them, which pgBackRest does (hostkey_methods in libssh2's hostkey.c)
+#: and cannot be told otherwise: the one that is known must be the one that it will be shown.
+_HOST_KEYS = (
+    "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
 _KEYS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
@@ -106,6 +111,7 @@ def host_key_of(location: str, options: Mapping[str, Any]) -> tuple[str, str]:
     with _translated(server):
         transport = _reached(server, options)
         try:
+            transport.get_security_options().key_types = _HOST_KEYS
             transport.start_client(timeout=options.get("timeout_s", TIMEOUT_S))
             key = transport.get_remote_server_key()
         finally:

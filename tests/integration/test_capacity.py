@@ -110,7 +110,7 @@ def test_forecast_and_plan_on_the_command_line(
     plan = ["capacity", "plan", "--years", "9"]
     outcome = run(*plan, "--studies-per-day", "20", "--mean-size", "30MB")
     assert outcome.code == 0, outcome.err
-    for words in ("65,700 studies", "2,040 GiB", "restored copy of a drill", "each object once"):
+    for words in ("65,700 studies", "2,040 GiB", "restored copy of a drill", "the log of 3 days", "each object once"):
         assert words in outcome.out, words
     made = json.loads(run(*plan, "--studies-per-day", "20", "--mean-size", "30MB", "--json").out)
     assert made["lines"][0]["name"] == "state"

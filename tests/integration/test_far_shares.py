@@ -25,6 +25,7 @@ TRIALS = (
     "a_share_that_is_read_only",
     "a_share_that_is_gone_and_another_in_its_place",
     "a_mount_that_would_lose_writes_is_refused",
+    "a_share_that_is_named_once_is_mounted_as_it_must_be",
 )
 
 

@@ -18,6 +18,7 @@ from pacs.archive.move import Mover
 from pacs.archive.move_group import Pass
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.store import Announced, StoreSession
+from pacs.archive.volume_changes import VolumeChanges
 from pacs.cli.instance import Instance, open_instance
 from pacs.index import conflicts as conflict_rows
 from pacs.index import store as store_rows
@@ -103,6 +104,7 @@ def changed(seed: int, number: int = 1, series: int = 1, **values: object) -> Da
 def live(archive: Archive) -> None:
     """Everything that makes a row: all kinds of conflicts and decisions, repetitions, quirks, devices, two tiers."""
     instance, journal = archive.instance, archive.instance.journal
+    VolumeChanges(instance.database, journal, archive.data, instance.volumes).set_scrub_days("tier2", 365)
     devices.add_device(instance.database, journal, Device("ct", "CT1", "192.0.2.7", 104))
     devices.add_device(
         instance.database, journal, Device("old", "OLD", "192.0.2.8", 104, networks=("198.51.100.0/24",))

@@ -6,14 +6,22 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from pacs.archive import devices
+from pacs.archive.fixity import fixity
+from pacs.archive.fixity_notes import take_in
 from pacs.archive.rebuild_mark import MARK
+from pacs.archive.reconcile import reconcile
+from pacs.archive.repair import Repair
+from pacs.checks import fixity as fixity_check
+from pacs.checks.check import Subject
 from pacs.cli.instance import open_instance
+from pacs.index.damage import copies_out_of_service
 from pacs.index.databases import Databases
 from pacs.index.devices import Device
 from pacs.storage.volume import IDENTITY_FILE
@@ -211,6 +219,71 @@ def test_trusted_names_are_not_compared(closed: Closed) -> None:
     told = rebuilt(closed.run, closed.data, "--trust-names")
     assert told["trusted_names"] is True
     assert all_rows(closed.conninfo) == before
+
+
+def test_what_was_known_of_reading_and_damage_is_known_again(closed: Closed) -> None:
+    """Names are trusted, and yet what is bad stays bad; what is gone and has another copy is made anew."""
+    gone = closed.files(closed.tier2)[0]
+    beside = closed.tier1 / gone.relative_to(closed.tier2)
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(gone, beside)
+    assert rebuilt(closed.run, closed.data)["copies"] == 7
+    flipped = next(path for path in closed.files(closed.tier1) if path != beside)
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
+    gone.unlink()
+    assert closed.run("--data", closed.data, "scrub", "run", "--all").code == 10
+    with open_instance(closed.data) as instance:
+        before = fixity(instance.database, instance.volumes, timedelta(days=90))
+        lost = sorted((row["volume"], row["state"]) for row in copies_out_of_service(instance.database))
+    assert lost == [("tier1", "bad"), ("tier2", "missing")]
+    assert rebuilt(closed.run, closed.data, "--trust-names")["known_lost"] == 2
+    with open_instance(closed.data) as instance:
+        after = fixity(instance.database, instance.volumes, timedelta(days=90))
+        assert [each.since for each in after.volumes] == [each.since for each in before.volumes]
+        assert sorted((row["volume"], row["state"]) for row in copies_out_of_service(instance.database)) == lost
+        assert fixity_check.run(Subject(instance.settings, instance.database, instance.volumes)).severity == "ok"
+        assert Repair(instance.database, instance.volumes.by_id).run().repaired == 1
+        assert [row["state"] for row in copies_out_of_service(instance.database)] == ["bad"]
+    # What the index knows counts more than a note on the volume, which is older.
+    assert closed.run("--data", closed.data, "scrub", "run", "--all").code == 0
+    with open_instance(closed.data) as instance:
+        assert [row["state"] for row in copies_out_of_service(instance.database)] == ["bad"]
+
+
+_LOST = (
+    b'{"format": 1, "folders": {}, "lost": [{"sop_instance_uid": "1", "sha256": "00", "path": "%s", "state": "%s"}]}'
+)
+
+
+def test_notes_that_cannot_be_used_are_as_if_there_were_none(closed: Closed) -> None:
+    contents = (
+        b"", b"[]", b'{"format": 2}', b'{"format": 1, "folders": [], "lost": []}',
+        b'{"format": 1, "folders": {"x": 1}, "lost": []}', _LOST % (b"objects/x", b"gone"), _LOST % (b"../x", b"bad"),
+    )  # fmt: skip
+    before = all_rows(closed.conninfo)
+    with open_instance(closed.data) as instance:
+        for content in contents:
+            (closed.tier1 / "fixity.json").write_bytes(content)
+            assert take_in(instance.database, instance.volumes.own()) == 0
+        assert fixity(instance.database, instance.volumes, timedelta(days=90)).since is None
+    assert all_rows(closed.conninfo) == before
+
+
+def test_a_volume_that_was_left_out_and_is_back_keeps_its_second_copies(closed: Closed) -> None:
+    for path in closed.files(closed.tier1):
+        beside = closed.tier2 / path.relative_to(closed.tier1)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, beside)
+    assert rebuilt(closed.run, closed.data)["copies"] == 9
+    before = all_rows(closed.conninfo)["copy"]
+    away = closed.data / "away"
+    closed.tier2.rename(away)
+    assert closed.rebuild("--replace", "--without", "tier2").code == 10
+    away.rename(closed.tier2)
+    with open_instance(closed.data) as instance:
+        found = reconcile(instance.database, instance.volumes.all(), 0)
+    assert (found.indexed, found.quarantined, found.missing) == (3, 0, 0)
+    assert all_rows(closed.conninfo)["copy"] == before
 
 
 # --- journal and receipts ---------------------------------------------------------------------------------------------

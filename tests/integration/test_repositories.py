@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -447,6 +448,24 @@ def test_a_repository_has_its_row_again_in_another_index(instance: Instance, fol
     assert changes(instance).register() == 1
     assert changes(instance).register() == 0
     assert folder.repository.volume_id in instance.volumes.by_id
+
+
+def test_how_often_a_repository_is_read_is_said_of_it_and_its_row_follows_its_file(
+    instance: Instance, folder: InRepository
+) -> None:
+    def known() -> float | None:
+        return volume_rows.volume_named(instance.database, folder.repository.name).scrub_days
+
+    changed = changes(instance).change(folder.repository.name, lambda before: replace(before, scrub_days=365.5))
+    assert (repository_named(instance.settings.data, changed.name).scrub_days, known()) == (365.5, 365.5)
+    with instance.database.transaction() as connection:  # as a restored or rebuilt index has it
+        volume_rows.set_scrub_days(connection, changed.volume_id, None)
+    changes(instance).register()
+    assert known() == 365.5
+    with pytest.raises(UsageError, match="locked for 180 days"):
+        changes(instance).change(changed.name, lambda before: replace(before, options={"retention_days": 180}))
+    changes(instance).change(changed.name, lambda before: replace(before, scrub_days=None))
+    assert known() is None
 
 
 # --- without us ----------------------------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ def test_a_restore_that_is_killed_again_and_again(end: End, new_dev: Callable[..
     for seed in range(12):
         new = new_dev(**QUICK)
         inside += _kill_and_run_again(end, new, 8, seed)
-        new.start()
+        new.start(timeout_s=240)
         assert contents(new) == end.contents
         new.stop()
     print(f"killed {inside} times at work")

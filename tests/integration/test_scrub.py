@@ -11,7 +11,7 @@ import pytest
 
 from pacs import clock
 from pacs.archive import scrub as scrubbing
-from pacs.archive.fixity import fixity
+from pacs.archive.fixity import VolumeFixity, fixity
 from pacs.archive.scrub import Findings, Progress, Scrub
 from pacs.checks import fixity as fixity_check
 from pacs.checks import metrics
@@ -19,6 +19,7 @@ from pacs.checks.check import Subject, run_all
 from pacs.checks.registry import CHECKS
 from pacs.cli.instance import Instance
 from pacs.index import fixity as rows
+from pacs.index import volumes as volume_rows
 from pacs.index.damage import copies_out_of_service
 from pacs.index.locks import AlreadyRunning, only_one
 from pacs.index.runs import record_run
@@ -54,6 +55,10 @@ def store_on_days(instance: Instance, days: dict[int, int]) -> None:
                     connection.execute(
                         "UPDATE copy SET path = %s, created_at = %s WHERE copy_key = %s", (path, when, row["copy_key"])
                     )
+
+
+def fixity_of(instance: Instance) -> tuple[VolumeFixity, ...]:
+    return fixity(instance.database, instance.volumes, PERIOD).volumes
 
 
 def subject(instance: Instance) -> Subject:
@@ -184,6 +189,30 @@ def test_a_volume_that_is_gone_is_told_of_and_the_others_are_read(instance: Inst
     findings = scrub(instance, everything=True)
     assert findings.copies == 3 and len(findings.failed) == 1
     assert copies_out_of_service(instance.database) == []
+
+
+def test_a_volume_can_have_a_period_of_its_own(instance: Instance) -> None:
+    store(instance, ct_study(1, 3))
+    double(instance, tier(instance, 2).volume)
+    with instance.database.transaction() as connection:
+        volume_rows.set_scrub_days(connection, tier(instance, 2).volume.volume_id, 365)
+    instance.volumes.refresh()
+    assert scrub(instance, everything=True).copies == 6
+    record_run(instance.database, "scrub", clock.now(), True, {})
+    with instance.database.transaction() as connection:  # 80 days go by
+        connection.execute("UPDATE fixity SET verified_at = verified_at - interval '80 days'")
+        connection.execute("UPDATE fixity SET oldest_at = oldest_at - interval '80 days'")
+        connection.execute("UPDATE copy SET created_at = created_at - interval '80 days'")
+    result = fixity_check.run(subject(instance))
+    assert result.severity == "ok" and result.message.endswith("; tier2 every 365 days")
+    found = {each.name: (each.due_bytes > 0, each.period_days) for each in fixity_of(instance)}
+    assert found == {"tier1": (True, 90), "tier2": (False, 365)}
+    with instance.database.transaction() as connection:
+        connection.execute("UPDATE fixity SET verified_at = verified_at - interval '20 days'")
+        connection.execute("UPDATE fixity SET oldest_at = oldest_at - interval '20 days'")
+    result = fixity_check.run(subject(instance))
+    assert (result.severity, result.message) == ("warning", "3 copies were not read in their time: on tier1 (90 days)")
+    assert scrub(instance).copies == 3, "tier 1 alone"
 
 
 def test_folders_that_are_empty_now_are_forgotten(instance: Instance) -> None:

@@ -487,6 +487,10 @@ def test_the_commands(run: Run, new_instance: Callable[[], Path], tmp_path: Path
     assert {name: each["tier"] for name, each in found.items()} == {"tier1": 1, "tier2": 2, "disk2": 2}
     assert found["disk2"]["room"]["free_bytes"] > 0
     assert "disk2" in pacs("list")
+    assert "within 365 days" in pacs("set", "disk2", "--scrub-days", 365)
+    assert [line.count("365 days") for line in pacs("list").splitlines() if "disk" in line or "tier1" in line] == [0, 1]
+    assert "within 90 days" in pacs("set", "disk2", "--scrub-days", 0)
+    assert "365" not in pacs("list")
     shown = json.loads(pacs("show", "disk2", "--json"))
     assert shown["promise"]["fsyncs"] is True
     assert shown["holdings"] == {"copies": 0, "size_bytes": 0, "only_here": 0, "nowhere_else": 0}

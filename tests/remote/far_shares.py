@@ -23,9 +23,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pacs.errors import ForeignVolume, PacsError, VolumeError, VolumeFailed, VolumeFull, VolumeMissing
+from pacs.machine.shares import checked, unit_of
+from pacs.machine.storage import Places
 from pacs.storage import share_pool
 from pacs.storage.files import LocalVolume
 from pacs.storage.kinds import Kind, ToPut
+from pacs.storage.mounts import mount_of
 from pacs.storage.names import object_path
 from pacs.storage.opening import open_volume
 from pacs.storage.share import ShareVolume
@@ -37,6 +40,7 @@ CONTENT = secrets.token_bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).digest()
 OPTIONS = {"timeout_s": 5}
 FAR = Path("/tmp/far")  # the servers' file system
+SERVICE_UID = 2100
 SMB_OPTIONS = "username=root,password=secret,cache=none,hard"
 
 
@@ -375,9 +379,44 @@ class Trials:
             open_volume(self.kind, str(folder), "tier3", OPTIONS, Path())
         run("umount", "-l", str(folder))
 
+    def trial_a_share_that_is_named_once_is_mounted_as_it_must_be(self) -> None:
+        """`pacs machine mount` writes a mount unit, of which systemd makes this very call of mount(8)."""
+        places = Places(Path("/tmp/srv"))
+        name, source = f"named-{self.kind}", {"nfs": "127.0.0.1:/nfs", "smb": "//127.0.0.1/pacs"}[self.kind]
+        where, keys = places.volumes / name, places.state / "mounts" / f"{name}.smb"
+        for folder in (where, keys.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        keys.write_text("username=root\npassword=secret\n")
+        unit = dict(
+            line.split("=", 1) for line in unit_of(checked(name, source, []), places).splitlines() if "=" in line
+        )
+        require((unit["Where"], unit["Type"]) == (str(where), {"nfs": "nfs4", "smb": "cifs"}[self.kind]))
+        run("mount", "-t", unit["Type"], "-o", unit["Options"], unit["What"], str(where))
+        seen = mount_of(where)
+        require((seen.why_it_may_not_receive == "") == (self.kind == "nfs"), seen)
+        require(self.kind == "nfs" or (where / "volume.json").stat().st_uid == SERVICE_UID)
+        named = open_volume(self.kind, str(where), "tier3", {"timeout_s": 60}, Path())
+        path = object_path(1, datetime.now(UTC), "45", SHA256)
+        require(named.put(path, [CONTENT], len(CONTENT)) == SHA256)
+        require(named.digest_on_disk(path) == SHA256 and (self.server / path).read_bytes() == CONTENT)
+        named.remove(path)
+        named.close()
+        run("umount", str(where))
+
+
+def make_service_user() -> None:
+    for name, line in (
+        ("passwd", f"pacs:x:{SERVICE_UID}:{SERVICE_UID}::/:/bin/sh\n"),
+        ("group", f"pacs:x:{SERVICE_UID}:\n"),
+    ):
+        copied = Path("/tmp", name)
+        copied.write_text(Path("/etc", name).read_text() + line)
+        run("mount", "--bind", str(copied), f"/etc/{name}")
+
 
 def main() -> None:
     share_pool.BACK_OFF_S = (0.5, 2.0)
+    make_service_user()
     make_file_system()
     start_nfs()
     start_smb()

@@ -1,4 +1,4 @@
-"""A Debian 13 root with what the volumes' tests need of real servers: kernel NFS, Samba, Swift, User Mode Linux.
+"""A Debian 13 root with what tests need of it: kernel NFS, Samba, Swift, User Mode Linux, its pgBackRest.
 
 Made by mmdebstrap from the host's mirror (under a minute) and kept in the cache by the archive's content. Programs run
 in it by chroot, in a mount namespace of their own; no service is started by installing it.
@@ -20,6 +20,7 @@ from tests.bench.peers import CACHE
 _PACKAGES = (
     "python3", "mount", "kmod", "iproute2", "e2fsprogs", "nftables", "user-mode-linux",
     "nfs-common", "nfs-kernel-server", "samba", "cifs-utils",
+    "pgbackrest",
     "memcached", "swift-proxy", "swift-account", "swift-container", "swift-object",
 )  # fmt: skip
 

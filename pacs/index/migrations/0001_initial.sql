@@ -25,6 +25,8 @@ CREATE TABLE volume (
     serving_id   uuid UNIQUE GENERATED ALWAYS AS (CASE WHEN state <> 'retired' THEN volume_id END) STORED,
     -- Since when the worker has not found it: what is on it only is offline.
     absent_since timestamptz,
+    -- How soon every copy there is read again, where a person said so; else as the settings say.
+    scrub_days   double precision CHECK (scrub_days > 0),
     -- Of a repository that a restore came from: there may be objects that are nowhere else yet.
     is_source    boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT now()

@@ -70,12 +70,16 @@ def test_what_stands_in_the_end() -> None:
             {"at": at(6), "what": "volume drain", "volume_id": "7c0e", "name": "big"},
             {"at": at(7), "what": "volume drain", "volume_id": "0001", "name": "tier1"},
             {"at": at(8), "what": "volume undrain", "volume_id": "0001", "name": "tier1"},
+            {"at": at(9), "what": "volume set", "volume_id": "7c0e", "name": "big", "scrub_days": 365.0},
+            {"at": at(9), "what": "volume set", "volume_id": "0001", "name": "tier1", "scrub_days": 30.0},
+            {"at": at(9), "what": "volume set", "volume_id": "0001", "name": "tier1", "scrub_days": None},
         ]
     )
     ((device, since),) = found.standing.devices.values()
     assert (device.name, device.aliases, since.second) == ("ct", ("CT2",), 1)
     states = {volume.name: (volume.tier, volume.state) for volume, _since in found.standing.volumes.values()}
     assert states == {"big": (2, "draining"), "tier1": (1, "active")}
+    assert [volume.scrub_days for volume, _since in found.standing.volumes.values()] == [365, None]
 
 
 def test_a_clock_that_was_set_back_does_not_change_the_order() -> None:
@@ -92,6 +96,7 @@ def test_a_clock_that_was_set_back_does_not_change_the_order() -> None:
     [
         {"what": "study teleport"},
         {"what": "device add", "name": "x", "warp_factor": 9},
+        {"what": "volume set", "volume_id": "7c0e", "name": "big", "warp_factor": 9},
         {},
     ],
 )

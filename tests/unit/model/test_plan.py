@@ -22,7 +22,8 @@ def test_twenty_studies_a_day_for_nine_years() -> None:
     assert list(sizes) == ["state", "tier 1", "tier 2", "backup"]
     assert sizes["tier 1"] == 64 * GIB  # 600 MB × 365 ÷ 4 = 54.75 GB, 80 % full: 68.4 GB
     assert sizes["tier 2"] == 2040 * GIB  # 1.971 TB, 90 % full: 2.19 TB
-    assert sizes["state"] == 22 * GIB  # 2 × 7.5 GB, 5.5 GiB beside: 20.9 GB, 90 % full: 23.2 GB
+    # 2 × 7.5 GB, 5.5 GiB beside, twice 3 days of (1,140 × 8 kB + 128 MiB): 21.8 GB, 90 % full: 24.2 GB
+    assert sizes["state"] == 23 * GIB
     assert sizes["backup"] > sizes["tier 2"]
     assert all(line.how for line in plan.lines)
 
@@ -46,6 +47,12 @@ def test_each_term_does_what_it_says() -> None:
     assert longer["tier 1"] == -(-int(600 * MB * 365 / 0.8) // GIB) * GIB, "no more than there is"
     more_points = make_plan(loads, Terms(years=9, points=28))
     assert _sizes(more_points)["backup"] > _sizes(make_plan(loads, Terms(years=9)))["backup"]
+
+
+def test_a_repository_that_is_away_for_long_needs_room_for_the_log() -> None:
+    loads = [make_load(100, 500 * MB, 1000)]
+    none, week = (_sizes(make_plan(loads, Terms(years=1, away_days=days)))["state"] for days in (0, 7))
+    assert week - none == pytest.approx(2 * 7 * (100_000 * 8000 + (128 << 20)) / 0.9, abs=GIB)
 
 
 def test_modalities_add_up_and_have_objects_of_their_own_size() -> None:

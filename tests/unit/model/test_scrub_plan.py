@@ -104,3 +104,24 @@ def test_the_share_is_enough_for_every_day_to_come(aged: list[tuple[float, int]]
 def test_when_all_is_read_once_more(size_bytes: int) -> None:
     folders = [folder(age, size_bytes) for age in range(60)]
     assert NOW <= finished_at(folders, NOW, PERIOD) <= NOW + PERIOD
+
+
+def test_a_volume_with_a_period_of_its_own_is_read_no_more_often_and_hurries_nobody() -> None:
+    """A bucket of ten times the size, once a year; beside it the disk is read as if it were alone."""
+    year = 365 * DAY
+    folders = [folder(age * 0.9, 1000, f"disk{age}") for age in range(100)]
+    alone = sum(live(folders, 365)[0])
+    folders += [replace(folder(age * 3.6, 10_000, f"bucket{age}"), volume_id="b", period=year) for age in range(100)]
+    read, now = {"v": 0, "b": 0}, NOW
+    for _day in range(365):
+        plan = make_plan(folders, now, PERIOD)
+        for each in plan.folders:
+            read[each.volume_id] += each.size_bytes
+        done = {each.folder for each in plan.folders}
+        folders = [replace(each, verified_at=now) if each.folder in done else each for each in folders]
+        assert not any(is_overdue(each, now, PERIOD) for each in folders)
+        now += DAY
+    assert 1.0 <= read["b"] / 1_000_000 <= 1.5
+    assert read["v"] == alone >= 4 * 100_000
+    assert share_bytes(folders, now, PERIOD) >= 100_000 / 90 + 1_000_000 / 365
+    assert finished_at(folders, now, PERIOD) - now < year
