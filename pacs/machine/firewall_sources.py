@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -61,8 +61,7 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
     data = settings.data
     return {
         "settings": lambda: of_setting(settings.outgoing),
-        "devices": lambda: _devices(settings),
-        "volumes": lambda: _volumes(settings),
+        "index": lambda: _index(settings),
         "repositories": lambda: _repositories(data),
         "mail": lambda: _mail(data),
         "standby": lambda: _twin(data),
@@ -129,28 +128,20 @@ def of_share(name: str, source: str, options: Iterable[str]) -> Destination:
     return Destination(f"share {name}", host, port)
 
 
-def _devices(settings: Settings) -> Named:
+def _index(settings: Settings) -> Named:
+    """Devices and volumes: one wait, where the database is away."""
     from pacs.index.database import Database
     from pacs.index.devices import list_devices
-
-    database = Database(settings.conninfo, 1, settings.database_timeout_s)
-    try:
-        return of_devices(list_devices(database))
-    finally:
-        database.close()
-
-
-def _volumes(settings: Settings) -> Named:
-    from pacs.index.database import Database
     from pacs.index.volumes import list_volumes
 
     database = Database(settings.conninfo, 1, settings.database_timeout_s)
     try:
+        devices = of_devices(list_devices(database))
         places = [of_place(f"volume {each.name}", each.kind, each.location, each.options)
                   for each in list_volumes(database)]  # fmt: skip
     finally:
         database.close()
-    return Named(tuple(call for place in places for call in place))
+    return replace(devices, calls=(*devices.calls, *(call for place in places for call in place)))
 
 
 def _repositories(data: Path) -> Named:

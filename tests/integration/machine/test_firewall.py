@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from pacs.archive.devices import add_device
+from pacs.cli.instance import Instance
+from pacs.index.devices import Device
+from pacs.machine.firewall_sources import Gathered, as_service
 from tests.walls import LISTENING, REPOSITORY, Namespace, add_address, join
 
 DEVICE, DEVICE_6 = "10.77.0.2", "fd77::2"
@@ -189,3 +193,17 @@ def test_what_was_in_force_last_is_loaded_at_the_next_start(wall: Wall) -> None:
     wall.appliance.run("nft", "-f", str(wall.folder / "kept/last.nft"))
     assert wall.open_to(wall.inside, TO_DEVICE) >= documented()["clinical networks"]
     assert wall.open_to(wall.outside, TO_STRANGER) == documented()["everywhere"]
+
+
+def test_the_index_says_who_is_called_and_while_it_is_away_nothing_changes(instance: Instance) -> None:
+    gathered = Gathered()
+    add_device(instance.database, instance.journal, Device("ct", "CT", "ct.example", 4104, networks=("10.4.0.0/16",)))
+    gathered.ask({"index": as_service(instance.settings)["index"]})
+    called = [(each.host, each.port) for each in gathered.named["index"].calls]
+    assert called == [("ct.example", 4104)]
+    assert gathered.named["index"].devices == ("ct.example", "10.4.0.0/16")
+    away = Gathered()
+    settings = instance.settings.model_copy(update={"database": "host=/nowhere dbname=none"})
+    away.ask({"index": as_service(settings)["index"]})
+    assert away.named == {}
+    assert "database" in away.problems["index"].lower()
