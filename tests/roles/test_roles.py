@@ -13,6 +13,7 @@ import pytest
 
 from tests.roles.conftest import Converged, FirstBoot
 from tests.roles.container import Container
+from tests.roles.rootfs import REPOSITORY
 from tests.walls import Namespace, join
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -239,6 +240,27 @@ def test_the_service_may_do_little(appliance: Container) -> None:
         assert int(status["CapBnd"], 16) == 0
         assert status["NoNewPrivs"] == "1"
         assert status["Seccomp"] == "2"
+
+
+def test_each_unit_of_ours_is_in_a_sandbox_but_those_that_the_page_names(appliance: Container) -> None:
+    page = (REPOSITORY / "docs/reference/hardening.md").read_text("utf-8").partition("## Units")[2].partition("## ")[0]
+    excepted = set(re.findall(r"^\\| `([a-z-]+\\.service)`", page, re.M))
+    units = appliance.run("cd /etc/systemd/system && ls -d pacs-*.service").split()
+    assert excepted < set(units)
+    loose = []
+    for unit in sorted(set(units) - excepted):
+        name = unit.replace("@.", "@1.")
+        if not appliance.succeeds(f"systemd-analyze security --no-pager --threshold=30 {name}"):
+            loose.append(appliance.run(f"systemd-analyze security --no-pager {name} | tail -1"))
+    assert loose == []
+
+
+def test_nothing_leaves_a_core_file(appliance: Container) -> None:
+    for unit in ("pacs-receiver@1", "pacs-worker", "postgresql@17-main", "nginx"):
+        pid = appliance.run(f"systemctl show -P MainPID {unit}").strip()
+        limits = appliance.run(f"grep 'Max core file size' /proc/{pid}/limits").split()
+        assert limits[4] == "0", unit
+    assert ssh(appliance, "admin", "ulimit -c; ulimit -Hc").stdout.split() == ["0", "0"]
 
 
 def test_the_database_logs_no_parameters(appliance: Container) -> None:
