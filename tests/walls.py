@@ -104,7 +104,7 @@ def _apply(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     problems = wanted.get("problems", {})
     gathered = Gathered({} if problems else named, problems)
     files = walls.FirewallFiles(folder / "kept", folder / "told.json", str(folder / "site/*.nft"))
-    answer = walls.apply(files, site, gathered, Users(service=4242), False, lambda _hosts: wanted["addresses"])
+    answer = walls.apply(files, site, gathered, Users(service=4242), (), lambda _hosts: wanted["addresses"])
     return {"changed": answer.changed, "problems": answer.problems}
 
 

@@ -32,11 +32,10 @@ def apply() -> None:
     """Open what settings and tables name, and nothing else. What cannot be asked now stays as it was."""
     places = Places()
     is_ready = (places.state / "volume.json").exists()
-    site, gathered, sessions = _asked(places) if is_ready else _unasked()
+    site, gathered, may_call = _asked(places) if is_ready else _unasked()
     users = walls.users(places.state.stat().st_uid if is_ready else None)
-    outcome = walls.apply(
-        walls.FirewallFiles(), site, gathered, users, sessions and walls.sessions_are_told_apart(), look_up
-    )
+    sessions = walls.sessions() if may_call else ()
+    outcome = walls.apply(walls.FirewallFiles(), site, gathered, users, sessions, look_up)
     for problem in outcome.problems:
         typer.echo(problem, err=True)
     if outcome.changed:

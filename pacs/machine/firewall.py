@@ -33,6 +33,7 @@ FORMAT = 1
 ADDRESS_KEPT = timedelta(days=1)
 #: Where DICOM comes in where systemd cannot be asked.
 DICOM_PORTS = (104, 2762, 11112)
+_CGROUPS = Path("/sys/fs/cgroup")
 _SOCKETS = ("pacs-dicom.socket", "pacs-dicom-tls.socket")
 
 #: Names' addresses; without those that cannot be looked up.
@@ -74,7 +75,7 @@ class Outcome:
 
 
 def apply(
-    files: FirewallFiles, site: Site, gathered: Gathered, users: Users, with_sessions: bool, look_up: LookUp
+    files: FirewallFiles, site: Site, gathered: Gathered, users: Users, sessions: Sequence[str], look_up: LookUp
 ) -> Outcome:
     """Put into force what settings and tables name. Raise MachineError if nft does not take it: then all stays."""
     known = read_known(files)
@@ -82,7 +83,7 @@ def apply(
     problems = [f"{name} cannot be asked, what it named last stays: {why}" for name, why in gathered.problems.items()]
     problems += refresh(known, look_up, clock.now())
     wanted = openings(site, known.named.values(), known.addresses)
-    text = ruleset.render(wanted, users, with_sessions)
+    text = ruleset.render(wanted, users, sessions)
     before = json.loads(files.told.read_text("utf-8")) if files.told.exists() else {}
     wanted_sha256 = hashlib.sha256(text.encode() + _site_content(files)).hexdigest()
     in_force = in_force_sha256()
@@ -92,7 +93,7 @@ def apply(
         problems += _load(text, files.site_files)
         told["in_force"] = in_force_sha256()
         durable.make_folders(files.kept)
-        # Sessions' slice is not there yet when this is loaded, and then none of it would be.
+        # Sessions' slices are not there yet when this is loaded, and then none of it would be.
         durable.replace_file(files.last, ruleset.render(wanted, users).encode(), 0o600)
     elif before.get("site_problem"):
         problems.append(before["site_problem"])
@@ -226,7 +227,11 @@ def _uid(name: str) -> int | None:
         return None
 
 
-def sessions_are_told_apart() -> bool:
-    """Whether what runs in administrators' sessions can be told from services: cgroups of version 2, and a session."""
-    cgroups = Path("/sys/fs/cgroup")
-    return (cgroups / "cgroup.controllers").exists() and (cgroups / "user.slice").is_dir()
+def sessions() -> tuple[str, ...]:
+    """The cgroups of administrators' sessions that there are now: by SSH, and on the display.
+
+    None where cgroups of version 2 are not: there sessions cannot be told from services.
+    """
+    if not (_CGROUPS / "cgroup.controllers").exists():
+        return ()
+    return tuple(each for each in ("user.slice", "system.slice/system-getty.slice") if (_CGROUPS / each).is_dir())

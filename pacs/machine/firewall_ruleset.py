@@ -6,7 +6,7 @@ before this one, from the first moment of a boot, is /etc/nftables.conf (role fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pacs.machine.firewall_policy import Openings
@@ -32,15 +32,15 @@ class Users:
     service: int | None = None
 
 
-def render(openings: Openings, users: Users, with_sessions: bool = False) -> str:
-    """The ruleset, for `nft -f`. with_sessions: let out what runs in administrators' sessions."""
+def render(openings: Openings, users: Users, sessions: Sequence[str] = ()) -> str:
+    """The ruleset, for `nft -f`. sessions: cgroups of administrators' sessions, which may call anywhere."""
     lines = [f"table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
     lines += _address_sets("clinical", openings.dicom_from) + _address_sets("administrators", openings.ssh_from)
     lines += _call_sets(openings)
     limits = {"dicom": (openings.connections_max, _DICOM_PER_S, _DICOM_AT_ONCE), "http": _HTTP, "ssh": _SSH}
     for name, (connections, per_second, burst) in limits.items():
         lines += _limited(name, connections, per_second, burst)
-    lines += [*_input(openings), *_output(openings, users, with_sessions)]
+    lines += [*_input(openings), *_output(openings, users, sessions)]
     lines += ["\tchain forward {", "\t\ttype filter hook forward priority filter; policy drop;", "\t}", "}"]
     return "\n".join(lines) + "\n"
 
@@ -112,7 +112,7 @@ def _input(openings: Openings) -> list[str]:
     return [*_chain("services", []), *_chain("input", rules)]
 
 
-def _output(openings: Openings, users: Users, with_sessions: bool) -> list[str]:
+def _output(openings: Openings, users: Users, sessions: Sequence[str]) -> list[str]:
     rules = [
         "type filter hook output priority filter; policy drop;",
         "oif lo accept",
@@ -131,8 +131,10 @@ def _output(openings: Openings, users: Users, with_sessions: bool) -> list[str]:
     if openings.anywhere:
         ports = ", ".join(map(str, openings.anywhere))
         rules += _by_user(users.service, f"tcp dport {{ {ports} }}", "places in the cloud")
-    if with_sessions:
-        rules.append('meta l4proto tcp socket cgroupv2 level 1 "user.slice" accept comment "administrators\' sessions"')
+    rules += [
+        f'meta l4proto tcp socket cgroupv2 level {cgroup.count("/") + 1} "{cgroup}" accept comment "sessions"'
+        for cgroup in sessions
+    ]
     rules += [
         "jump destinations",
         'limit rate 6/minute burst 6 packets log prefix "firewall, refused to call: " flags skuid',

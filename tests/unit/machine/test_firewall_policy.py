@@ -51,6 +51,12 @@ def test_a_place_in_the_cloud_opens_its_port_for_the_service_and_one_in_the_hous
     assert (house.anywhere, house.calls) == ((), (Call("10.0.0.8", 443, "tcp"),))
 
 
+def test_sessions_are_named_by_their_cgroups_and_are_not_in_what_is_loaded_at_the_start() -> None:
+    wanted = openings(SITE, [], {})
+    assert 'cgroupv2 level 2 "system.slice/x.slice" accept' in render(wanted, Users(), ("system.slice/x.slice",))
+    assert "cgroup" not in render(wanted, Users())
+
+
 def test_who_calls_as_settings_and_tables_name_them() -> None:
     device = Device("ct", "CT", "ct.example", 104, networks=("10.4.0.0/16",))
     assert firewall_sources.of_devices([device]) == Named(
@@ -74,7 +80,7 @@ def test_every_file_of_an_instance_says_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "config/mail.toml").write_text('host = "mail.example"\nsender = "a@b"\nto = ["c@d"]\ntls = "none"\n')
     gathered = firewall_sources.Gathered()
     sources = firewall_sources.as_service(load(tmp_path, outgoing=("192.0.2.1:80",)))
-    del sources["index"]  # test_firewall.py of the integration tests
+    del sources["index"]  # tests/integration/machine/test_walls.py
     gathered.ask(sources)
     called = {(each.host, each.port) for named in gathered.named.values() for each in named.calls}
     assert called == {("nas.example", 22), ("mail.example", 25), ("192.0.2.1", 80)}
