@@ -149,7 +149,10 @@ def _settled(found: Any) -> Any:
     moving: tuple[str, ...] = ("handle", "metainfo")
     if "table" in found and "name" in found and found["name"] not in ruleset.SETS:
         moving = (*moving, "elem")  # of a set that counts connections
-    return {name: _settled(value) for name, value in found.items() if name not in moving}
+    kept = {name: _settled(value) for name, value in found.items() if name not in moving}
+    if "table" in found and "elem" in kept:
+        kept["elem"] = sorted(kept["elem"], key=json.dumps)  # a set has no order
+    return kept
 
 
 def _load(text: str, site_files: str) -> list[str]:
