@@ -176,6 +176,7 @@ def main(verb: str, *words: str) -> None:
     if verb == "listen":
         _listen([int(word) for word in words])
     elif verb == "apply":
+        os.umask(0o077)  # as the unit's
         print(json.dumps(_apply(Path(words[0]), json.load(sys.stdin))))
     elif verb == "scan":  # ADDRESS WAIT_S PORT…, or "all"
         ports = list(range(1, 65536)) if words[2] == "all" else [int(word) for word in words[2:]]

@@ -13,6 +13,8 @@ from pacs.checks.check import Result, Subject
 TOLD = Path("/run/pacs-machine/firewall.json")
 #: It is applied every two minutes.
 LATE = timedelta(minutes=15)
+#: How long a database may be away, or a name server silent, before it is told of.
+PATIENCE = timedelta(minutes=5)
 
 
 def run(_subject: Subject) -> Result:
@@ -25,6 +27,7 @@ def judge(told: Path) -> Result:
     try:
         found = json.loads(told.read_text("utf-8"))
         at, problems = datetime.fromisoformat(found["at"]), [str(each) for each in found["problems"]]
+        since = datetime.fromisoformat(found["problems_since"]) if problems else at
     except FileNotFoundError:
         return Result("firewall", "ok", "none of ours is here")
     except (OSError, ValueError, KeyError, TypeError):
@@ -34,6 +37,6 @@ def judge(told: Path) -> Result:
             "firewall", "warning", f"it was not looked after since {at:%d %b %H:%M} UTC",
             "`systemctl status pacs-firewall.timer pacs-firewall.service` says why.",
         )  # fmt: skip
-    if problems:
+    if problems and clock.now() - since > PATIENCE:
         return Result("firewall", "warning", " ".join(problems), "docs/operate/firewall.md.")
     return Result("firewall", "ok", "closed but for what is set up")

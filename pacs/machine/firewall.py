@@ -99,9 +99,15 @@ def apply(
         problems.append(before["site_problem"])
     told["site_problem"] = next((each for each in problems if each.startswith("The site's")), "")
     _keep_known(files, known)
-    told |= {"problems": problems, "at": clock.now().isoformat()}
+    now = clock.now().isoformat()
+    told |= {
+        "problems": problems,
+        "at": now,
+        "problems_since": (before.get("problems_since") or now) if problems else "",
+    }
     files.told.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    durable.replace_file(files.told, (json.dumps(told) + "\n").encode(), 0o644)
+    durable.replace_file(files.told, (json.dumps(told) + "\n").encode())
+    files.told.chmod(0o644)  # whatever the umask: `pacs check` reads it as the service's user
     return Outcome(wanted, changed, tuple(problems))
 
 

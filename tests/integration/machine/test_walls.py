@@ -156,6 +156,7 @@ def test_a_device_may_open_many_connections_and_does_not_take_the_room_of_others
 def test_what_cannot_be_asked_keeps_what_it_had(wall: Wall) -> None:
     wall.inside.listen([4104])
     assert wall.apply()["changed"]
+    assert (wall.folder / "told.json").stat().st_mode & 0o777 == 0o644, "the service's user reads it"
     answer = wall.apply(problems={"devices": "The database is away."}, addresses={})
     assert not answer["changed"]
     assert "what it named last stays" in answer["problems"][0]
