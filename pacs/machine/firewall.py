@@ -205,7 +205,11 @@ def _keep_known(files: FirewallFiles, known: Known) -> None:
 
 def own_subnets() -> tuple[str, ...]:
     """The subnets this machine has an address in, with those of IPv6 that end at the next router."""
-    interfaces = json.loads(output("ip", "-json", "address", "show", "up"))
+    return subnets_of(json.loads(output("ip", "-json", "address", "show", "up")))
+
+
+def subnets_of(interfaces: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The subnets in what `ip -json address` says, but those of loopback and of tunnels."""
     return tuple(
         f"{one['local']}/{one['prefixlen']}"
         for each in interfaces
@@ -221,7 +225,12 @@ def dicom_ports() -> tuple[int, ...]:
         said = output("systemctl", "show", "--property=Listen", "--value", *_SOCKETS)
     except PacsError:
         return DICOM_PORTS
-    return tuple(sorted({int(port) for port in re.findall(r"(?:^|:)(\d+) \(Stream\)", said, re.M)})) or DICOM_PORTS
+    return ports_of(said) or DICOM_PORTS
+
+
+def ports_of(said: str) -> tuple[int, ...]:
+    """The TCP ports in what systemctl says of sockets."""
+    return tuple(sorted({int(port) for port in re.findall(r"(?:^|:)(\d+) \(Stream\)", said, re.M)}))
 
 
 def users(service_uid: int | None) -> Users:

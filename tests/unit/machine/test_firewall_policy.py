@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,3 +141,19 @@ def test_a_setting_that_is_no_network_or_destination_is_refused(
 
 def test_networks_are_kept_in_one_spelling(tmp_path: Path) -> None:
     assert load(tmp_path, clinical_networks=("own", "10.1.2.3/16")).clinical_networks == ("own", "10.1.0.0/16")
+
+
+def test_the_machine_says_its_subnets_and_the_ports_that_it_takes_dicom_on() -> None:
+    def card(flags: list[str], *addresses: tuple[str, int, str]) -> dict[str, Any]:
+        found = [{"local": local, "prefixlen": length, "scope": scope} for local, length, scope in addresses]
+        return {"flags": flags, "addr_info": found}
+
+    interfaces = [
+        card(["LOOPBACK", "UP"], ("127.0.0.1", 8, "host"), ("10.9.9.9", 32, "global")),
+        card(["UP"], ("192.0.2.17", 24, "global"), ("fe80::17", 64, "link")),
+        card(["POINTOPOINT", "UP"], ("10.8.0.2", 24, "global")),
+        {},
+    ]
+    assert firewall.subnets_of(interfaces) == ("192.0.2.17/24", "fe80::17/64")
+    assert firewall.ports_of("[::]:104 (Stream)\n[::]:11112 (Stream)\n\n[::]:2762 (Stream)\n") == (104, 2762, 11112)
+    assert firewall.ports_of("4104 (Stream)\n/run/pacs/x.sock (Stream)\n") == (4104,)
