@@ -92,7 +92,7 @@ def _asked(places: Places) -> tuple[Site, sources.Gathered, bool]:
     from pacs import settings as settings_table  # here, as the boot path needs none of it
 
     gathered = sources.Gathered()
-    gathered.ask(sources.as_root(places.volumes))
+    gathered.ask(sources.as_root(places.volumes, os.environ))
     with acting_as_owner(places.state):
         settings = settings_table.load(Path(os.environ.get("PACS_DATA", str(places.state))))
         gathered.ask(sources.as_service(settings))

@@ -68,9 +68,18 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
     }
 
 
-def as_root(volumes: Path) -> dict[str, Callable[[], Named]]:
-    """The sources that are root's. volumes: the folder of the mount points."""
-    return {"shares": lambda: _shares(volumes)}
+def as_root(volumes: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], Named]]:
+    """The sources that are root's. volumes: the folder of the mount points; environment: of the service."""
+    return {"shares": lambda: _shares(volumes), "proxy": lambda: of_environment(environment)}
+
+
+def of_environment(environment: Mapping[str, str]) -> Named:
+    """The proxies that programs are told of."""
+    urls = {environment.get(name, "") for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+    proxies = [urlsplit(url if "://" in url else f"http://{url}") for url in sorted(urls - {""})]
+    return Named(
+        tuple(Destination("proxy", each.hostname, each.port or _HTTP_PORT) for each in proxies if each.hostname)
+    )
 
 
 def of_setting(outgoing: Iterable[str]) -> Named:

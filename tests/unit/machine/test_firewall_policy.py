@@ -70,6 +70,14 @@ def test_who_calls_as_settings_and_tables_name_them() -> None:
     assert firewall_sources.of_share("n", "nas:/pacs", ()) == Destination("share n", "nas", 2049)
     assert firewall_sources.of_share("n", "[2001:db8::1]:/pacs", ()).host == "2001:db8::1"
     assert firewall_sources.of_share("n", "//nas/pacs", ("port=4455",)) == Destination("share n", "nas", 4455)
+    proxies = firewall_sources.of_environment(
+        {"HTTPS_PROXY": "http://proxy.example:3128", "http_proxy": "other.example"}
+    )
+    assert set(proxies.calls) == {
+        Destination("proxy", "proxy.example", 3128),
+        Destination("proxy", "other.example", 80),
+    }
+    assert firewall_sources.of_environment({}) == Named()
     setting = firewall_sources.of_setting(("proxy.example:3128", "[2001:db8::9]:514/udp"))
     assert setting.calls[0] == Destination("setting outgoing", "proxy.example", 3128)
     assert setting.calls[1] == Destination("setting outgoing", "2001:db8::9", 514, "udp")
