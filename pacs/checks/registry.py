@@ -10,6 +10,7 @@ from pacs.checks import (
     database,
     devices,
     drill,
+    firewall,
     fixity,
     lineage,
     log,
@@ -57,5 +58,6 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "mail": mail.run,
+    "firewall": firewall.run,
     "upgrade": upgrade.run,
 }

@@ -1,7 +1,7 @@
-"""`pacs machine`: the appliance's disks, keys and screen. Runs as root, early in the boot.
+"""`pacs machine`: the appliance's disks, keys, firewall and screen. Runs as root, early in the boot.
 
 Also a program of its own (`python -m pacs.cli.machine`): the units of the boot path call it so, and need nothing of
-the service's libraries. So this module imports pacs.machine and no more.
+the service's libraries. So this module, and cli/firewall, import pacs.machine and no more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, clock, log
+from pacs.cli.firewall import firewall
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
@@ -33,8 +34,9 @@ log_ = logging.getLogger(__name__)
 _TRIAL = Path("/") / slot_writing.TRIAL_FILE
 
 machine = typer.Typer(
-    help="The appliance's disks, keys and screen.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="The appliance's disks, keys, firewall and screen.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+machine.add_typer(firewall, name="firewall")
 
 
 @machine.command()

@@ -104,6 +104,7 @@ def add(places: Places, share: Share, credentials: bytes | None = None) -> Path:
         durable.replace_file(_record(places, share.name), (json.dumps(asdict(share)) + "\n").encode(), 0o600)
         unit = _write_unit(places, share)
         run("systemctl", "daemon-reload")
+        run("systemctl", "start", "pacs-firewall.service", accept=range(256))  # it lets us call the server
         _start(unit)
     except BaseException:
         _forget(places, share.name)

@@ -73,3 +73,5 @@ def test_the_firewall_drops_what_it_does_not_know(host: Any) -> None:
     policies = {chain["hook"]: chain["policy"] for chain in chains if "hook" in chain}
     assert policies["input"] == "drop"
     assert policies["forward"] == "drop"
+    assert policies["output"] == "drop"
+    host.check_output("pacs machine firewall check")

@@ -34,6 +34,7 @@ _RUNNING = [
 _TIMERS = [
     "fstrim.timer",
     "pacs-backup.timer",
+    "pacs-firewall.timer",
     "pacs-drill.timer",
     "pacs-mail.timer",
     "pacs-grow.timer",

@@ -72,6 +72,11 @@ class Container:
             time.sleep(0.3)
         raise TimeoutError(f"The container did not finish booting: {self.state()}\n{self.run('systemctl list-jobs')}")
 
+    @property
+    def pid(self) -> int:
+        """Its PID 1, as the host numbers it."""
+        return self._init
+
     def state(self) -> str:
         """What systemd says of itself: starting, running, degraded …"""
         return self._enter("systemctl is-system-running", check=False).stdout.strip()

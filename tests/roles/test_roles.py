@@ -6,11 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.roles.conftest import Converged, FirstBoot
 from tests.roles.container import Container
+from tests.roles.rootfs import REPOSITORY
+from tests.walls import Namespace, join
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -29,6 +33,8 @@ UNITS = (
     "nginx.service",
     "ssh.service",
     "nftables.service",
+    "pacs-firewall.path",
+    "pacs-firewall.timer",
     "pacs-backup-due.path",
     "pacs-backup.timer",
     "pacs-drill.timer",
@@ -142,14 +148,60 @@ def test_nothing_listens_but_what_should(appliance: Container) -> None:
     assert ports == {22, 80, 104, 443, 2762, 11112}
 
 
-def test_the_firewall_lets_only_these_in(appliance: Container) -> None:
-    rules = json.loads(appliance.run("nft -j list chain inet pacs services"))["nftables"]
-    ports: set[int] = set()
-    parts = [part for rule in rules if "rule" in rule for part in rule["rule"]["expr"] if "match" in part]
-    for right in (part["match"]["right"] for part in parts):
-        ports.update(right["set"] if isinstance(right, dict) else [right])
-    assert ports == {22, 80, 104, 443, 2762, 11112}
-    assert "policy drop" in appliance.run("nft list chain inet pacs input")
+@pytest.fixture
+def clinic(appliance: Container) -> Iterator[tuple[Namespace, Namespace]]:
+    """A clinical network and a stranger's, each with a cable to the appliance, whose settings name the first."""
+    unmanaged = "[Match]\\nName=clinic world\\n[Link]\\nUnmanaged=yes\\n"
+    appliance.run(f"mkdir -p /run/systemd/network && printf '{unmanaged}' >/run/systemd/network/05-test.network")
+    appliance.run("networkctl reload")
+    inside, outside, own = Namespace.made(), Namespace.made(), Namespace.of(appliance.pid)
+    settings = Path("/srv/pacs/state/config/pacs.toml")
+    try:
+        join(own, "10.77.0.1", inside, "10.77.0.2", "clinic")
+        join(own, "198.51.100.1", outside, "198.51.100.2", "world")
+        networks = 'clinical_networks = ["10.77.0.0/24"]\nadministrator_networks = ["10.77.0.0/24"]\n'
+        appliance.run(f"printf '{networks}' >{settings}")
+        yield inside, outside
+    finally:
+        appliance.run(f"rm -f {settings} /run/systemd/network/05-test.network")
+        for each in (own, inside, outside):
+            each.end()
+
+
+def test_a_scan_sees_what_the_table_says_and_a_device_that_is_added_comes_in(
+    appliance: Container, clinic: tuple[Namespace, Namespace]
+) -> None:
+    inside, outside = clinic
+    wait = "timeout 60 sh -c 'until nft list set inet pacs {} | grep -q {}; do sleep 0.2; done'"
+    ports = [str(port) for port in (*range(1, 1024), 2762, 5432, 8042, 11112)]
+    appliance.run(wait.format("clinical4", "10.77.0.0"))
+    assert set(inside.python("scan", "10.77.0.1", "1", *ports)["open"]) == {22, 80, 104, 443, 2762, 11112}
+    assert inside.python("scan", "10.77.0.1", "1", *ports)["closed"] == []
+    assert outside.python("scan", "198.51.100.1", "1", *ports) == {"open": [80, 443], "closed": []}
+    appliance.run("pacs device add far --ae-title FAR --host 198.51.100.2 --port 4104")
+    appliance.run(wait.format("calls4", "198.51.100.2"))
+    assert set(outside.python("scan", "198.51.100.1", "1", *ports)["open"]) == {80, 104, 443, 2762, 11112}
+    called = 'import socket; socket.create_connection(("198.51.100.2", {}), 20)'
+    outside.listen([4104, 4105])
+    appliance.run(f"/opt/pacs/venv/bin/python -c '{called.format(4104)}'")
+    refused = appliance.run(f"/opt/pacs/venv/bin/python -c '{called.format(4105)}' 2>&1 || true")
+    assert "No route to host" in refused
+    assert "ours" in appliance.run("pacs machine firewall check")
+    assert "device far" in appliance.run("pacs machine firewall show")
+    assert "closed but for what is set up" in appliance.run("pacs check || true")
+    appliance.run("pacs device remove far")
+    appliance.run("timeout 60 sh -c 'while nft list set inet pacs calls4 | grep -q 198.51; do sleep 0.2; done'")
+    assert set(outside.python("scan", "198.51.100.1", "1", *ports)["open"]) == {80, 443}
+
+
+def test_nothing_goes_out_or_comes_in_before_the_appliance_has_rules(appliance: Container) -> None:
+    for chain in ("input", "output", "forward"):
+        assert "policy drop" in appliance.run(f"nft list chain inet pacs {chain}")
+    appliance.run("systemctl restart nftables.service")  # as at the next start: what was last is loaded at once
+    assert "pacs-firewall" not in appliance.run("systemctl list-units --state=failed --plain --no-legend")
+    assert "clinical4" in appliance.run("nft list table inet pacs")
+    appliance.run("pacs machine firewall apply")
+    assert "ours" in appliance.run("pacs machine firewall check")
 
 
 def test_health_over_http_and_the_rest_over_tls_only(appliance: Container) -> None:
@@ -189,6 +241,27 @@ def test_the_service_may_do_little(appliance: Container) -> None:
         assert int(status["CapBnd"], 16) == 0
         assert status["NoNewPrivs"] == "1"
         assert status["Seccomp"] == "2"
+
+
+def test_each_unit_of_ours_is_in_a_sandbox_but_those_that_the_page_names(appliance: Container) -> None:
+    page = (REPOSITORY / "docs/reference/hardening.md").read_text("utf-8").partition("## Units")[2].partition("## ")[0]
+    excepted = set(re.findall(r"^\| `([a-z-]+\.service)`", page, re.M))
+    units = appliance.run("cd /etc/systemd/system && ls -d pacs-*.service").split()
+    assert excepted < set(units)
+    loose = []
+    for unit in sorted(set(units) - excepted):
+        name = unit.replace("@.", "@1.")
+        if not appliance.succeeds(f"systemd-analyze security --no-pager --threshold=30 {name}"):
+            loose.append(appliance.run(f"systemd-analyze security --no-pager {name} | tail -1"))
+    assert loose == []
+
+
+def test_nothing_leaves_a_core_file(appliance: Container) -> None:
+    for unit in ("pacs-receiver@1", "pacs-worker", "postgresql@17-main", "nginx"):
+        pid = appliance.run(f"systemctl show -P MainPID {unit}").strip()
+        limits = appliance.run(f"grep 'Max core file size' /proc/{pid}/limits").split()
+        assert limits[4] == "0", unit
+    assert ssh(appliance, "admin", "ulimit -c; ulimit -Hc").stdout.split() == ["0", "0"]
 
 
 def test_the_database_logs_no_parameters(appliance: Container) -> None:
