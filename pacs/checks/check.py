@@ -7,11 +7,12 @@ it, once. Checks of the machine take a Ground, and are made without the database
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
+from pacs import clock
 from pacs.archive.volumes import Volumes
 from pacs.errors import DatabaseUnavailable, PacsError
 from pacs.index.database import Database
@@ -19,6 +20,8 @@ from pacs.settings import Settings
 
 Severity = Literal["ok", "warning", "unknown", "critical"]
 ORDER: tuple[Severity, ...] = ("ok", "warning", "unknown", "critical")
+#: No check is waited for any longer [s].
+LIMIT_S = 240.0
 #: Where each check is explained, and what to do: a heading a check.
 PAGE = "docs/operate/alerts.md"
 
@@ -74,13 +77,32 @@ GroundCheck = Callable[[Ground], Result]
 _Looked = TypeVar("_Looked")
 
 
-def run_all(subject: _Looked, checks: Mapping[str, Callable[[_Looked], Result]]) -> list[Result]:
+def run_all(
+    subject: _Looked, checks: Mapping[str, Callable[[_Looked], Result]], limit_s: float = LIMIT_S
+) -> list[Result]:
     """Run every check; return the results in the checks' order.
 
-    They run side by side: when the database is gone each of them waits for it, and who asked must not wait for all.
+    They run side by side: when the database is gone each of them waits for it, and who asked must not wait for all. One
+    that has not ended after limit_s, as a disk hangs, is critical, and left behind: its thread is a daemon, so that it
+    keeps no process from ending.
     """
-    with ThreadPoolExecutor(max_workers=len(checks) or 1, thread_name_prefix="check") as pool:
-        return list(pool.map(lambda item: _run(subject, *item), checks.items()))
+    found: dict[str, Result] = {}
+
+    def run(name: str, check: Callable[[_Looked], Result]) -> None:
+        found[name] = _run(subject, name, check)
+
+    threads = [threading.Thread(target=run, args=item, name=f"check {item[0]}", daemon=True) for item in checks.items()]
+    ends = clock.monotonic_s() + limit_s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, ends - clock.monotonic_s()))
+    return [found[name] if name in found else _not_ended(name, limit_s) for name in checks]
+
+
+def _not_ended(name: str, limit_s: float) -> Result:
+    said = f"The check did not end in {limit_s:g} s: what it looks at hangs."
+    return Result(name, "critical", said, "Look at the disks and shares: `journalctl -k -p err`.")
 
 
 def not_looked(name: str) -> Result:

@@ -7,7 +7,6 @@ from pathlib import Path
 from pacs.checks.check import ORDER, Figure, Ground, Result, Severity
 
 BLOCK = Path("/sys/block")
-_PAGE = "docs/operate/raid.md"
 #: How many disks may be missing before an array has lost data.
 _SPARE_OF = {"raid1": None, "raid10": 1, "raid4": 1, "raid5": 1, "raid6": 2, "raid0": 0, "linear": 0}
 
@@ -18,7 +17,7 @@ def run(_ground: Ground) -> Result:
     if not found:
         return Result("raid", "ok", "there is none")
     severity = max((each[0] for each in found), key=ORDER.index)
-    hint = "" if severity == "ok" else f"`cat /proc/mdstat` and `mdadm --detail` say which disk; replace it ({_PAGE})."
+    hint = "" if severity == "ok" else "`cat /proc/mdstat` and `mdadm --detail` say which disk; replace it."
     figures = tuple(each[2] for each in found)
     return Result("raid", severity, "; ".join(each[1] for each in found), hint, figures)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pacs.checks.asking import ask
 from pacs.checks.check import ORDER, Figure, Ground, Result, Severity
 
-_PAGE = "docs/operate/ups.md"
-
 
 def run(ground: Ground) -> Result:
     """Ask each UPS that the settings name."""
@@ -14,7 +12,7 @@ def run(ground: Ground) -> Result:
         return Result("ups", "ok", "none is named")
     found = [_of(name) for name in ground.settings.ups]
     severity = max((each[0] for each in found), key=ORDER.index)
-    hint = "" if severity == "ok" else f"Look at the power and the battery ({_PAGE}); `upsc {ground.settings.ups[0]}`."
+    hint = "" if severity == "ok" else f"Look at the power and the battery: `upsc {ground.settings.ups[0]}`."
     figures = tuple(figure for each in found for figure in each[2])
     return Result("ups", severity, "; ".join(each[1] for each in found), hint, figures)
 

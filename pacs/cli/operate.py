@@ -18,6 +18,9 @@ from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.errors import NotFound, PacsError
 
+#: A database that takes longer for a statement hangs, and is told of [s].
+_PATIENCE_S = 100.0
+
 
 def check(
     context: typer.Context,
@@ -52,7 +55,7 @@ def results_of(data: Path) -> list[Result]:
 
 def _looked(data: Path, as_metrics: bool = False, only: Sequence[str] = ()) -> tuple[list[Result], str]:
     try:
-        with open_instance(data) as instance:
+        with open_instance(data, timeout_s=_PATIENCE_S) as instance:
             subject = Subject(instance.settings, instance.database, instance.volumes)
             results = look(subject, only)
             return results, text_of(subject, results) if as_metrics else ""

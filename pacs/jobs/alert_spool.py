@@ -29,6 +29,8 @@ from pacs.storage.holding import holding
 log = logging.getLogger(__name__)
 
 FOLDER = "alerts"
+#: What was sent and cannot be removed: names of files, in the folder of what need not outlive a restart.
+_GONE = "gone"
 KEPT_FOR, KEPT_MAX = timedelta(days=14), 200
 
 
@@ -101,7 +103,8 @@ class Spool:
 
     def waiting(self, way: str) -> list[Path]:
         """What waits for a way, oldest first."""
-        return sorted((path for each in self.folders for path in each.glob(f"*.{way}")), key=lambda path: path.name)
+        found = (path for each in self.folders for path in each.glob(f"*.{way}") if path.name not in self._gone())
+        return sorted(found, key=lambda path: path.name)
 
     def send(self, way: Way) -> int:
         """Send what waits; return how many went. One that is refused stays behind, and the others go.
@@ -129,8 +132,7 @@ class Spool:
             raise
         finally:
             for path in sent:
-                with suppress(OSError):  # of a disk that turned read-only meanwhile
-                    path.unlink()
+                self._forget(path)
         if refused:
             raise AlertFailed(refused)
         return len(sent)
@@ -158,8 +160,24 @@ class Spool:
 
     def _drop(self, path: Path) -> None:
         log.error("an alert that could not be sent is dropped", extra={"path": path.name})
+        self._forget(path)
+
+    def _forget(self, path: Path) -> None:
+        """Remove what was sent. On a disk that turned read-only it stays, and is noted as gone elsewhere."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            self._write_gone({*self._gone(), path.name})
+
+    def _gone(self) -> set[str]:
         with suppress(OSError):
-            path.unlink()
+            return set((self.folders[1] / _GONE).read_text("ascii").split())
+        return set()
+
+    def _write_gone(self, names: set[str]) -> None:
+        with suppress(OSError):
+            self.folders[1].mkdir(mode=0o700, exist_ok=True)
+            (self.folders[1] / _GONE).write_text("\n".join(sorted(names)), "ascii")
 
 
 def _read(path: Path) -> State | None:

@@ -10,9 +10,7 @@ from pacs.model.rhythm import judge, slot_of
 MONDAY = datetime(2026, 9, 7, tzinfo=UTC)
 
 
-def _sent(
-    hours: Iterable[int], days: Iterable[int] = range(5), weeks: int = WEEKS, but: Iterable[int] = ()
-) -> set[int]:
+def _sent(hours: Iterable[int], days: Iterable[int] = range(5), weeks: int = 8, but: Iterable[int] = ()) -> set[int]:
     """Slots of a device that sends at these hours of these days of the week; but: days since MONDAY without."""
     found = set()
     for week in range(weeks):
