@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import errno
 import json
 import re
 import socket
@@ -210,6 +211,21 @@ def test_a_state_disk_that_cannot_be_written_to_is_told_of_once(data: Path, at: 
         at(timedelta(minutes=20))
         look_and_send(data, [WRONG])
     assert len(box.mails) == 2 and (data / "alerts" / "state.json").exists()
+
+
+def test_what_was_sent_and_cannot_be_removed_is_not_sent_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_words: object) -> None:
+        raise OSError(errno.EROFS, f"{path.name}: the disk is read-only")
+
+    box = Box()
+    (data / "run").mkdir()
+    with mail_server(box) as port:
+        _settings(data, port)
+        with monkeypatch.context() as turned_read_only:
+            turned_read_only.setattr(Path, "unlink", refuse)
+            assert look_and_send(data, [WELL]) == [Sent("mail", 1)]
+        assert look_and_send(data, [WELL]) == [Sent("mail", 0)]
+    assert len(box.mails) == 1 and len(list((data / "alerts").glob("*.mail"))) == 1
 
 
 def test_what_is_held_is_not_told_until_then(data: Path, at: Callable[[timedelta], None]) -> None:
