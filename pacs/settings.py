@@ -161,6 +161,12 @@ class Settings(BaseSettings):
         "is away: the device is told to send again (0xA700), or it is acknowledged with an alarm.",
     )
     standby_answer_s: float = Field(default=10, gt=0, description="How long the standby may take for that [s].")
+    alert_reminder_s: float = Field(
+        default=86400, ge=300, description="How often the same matter is told of again, until it is over [s]."
+    )
+    ups: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(@[A-Za-z0-9.:_-]+)?$")], ...] = Field(
+        default=(), description="The UPS that `pacs check` asks, as NUT names them: ups@localhost."
+    )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     # The firewall (docs/operate/firewall.md).

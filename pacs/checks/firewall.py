@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pacs import clock
-from pacs.checks.check import Result, Subject
+from pacs.checks.check import Ground, Result
 
 #: What the firewall's last application left (pacs/machine/firewall.py); only an appliance has it.
 TOLD = Path("/run/pacs-machine/firewall.json")
@@ -17,7 +17,7 @@ LATE = timedelta(minutes=15)
 PATIENCE = timedelta(minutes=5)
 
 
-def run(_subject: Subject) -> Result:
+def run(_ground: Ground) -> Result:
     """Look at what the last application left."""
     return judge(TOLD)
 

@@ -48,6 +48,7 @@ COMMANDS = {
     "lineage": "lineage",
     "standby": "standby",
     "mail": "mail",
+    "alert": "alert",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",

@@ -25,6 +25,7 @@ from pacs.net.commitment import commitment_service
 from pacs.net.finding import find_service
 from pacs.net.listener import Listener
 from pacs.net.negotiation import MESSAGES, Negotiation
+from pacs.net.receive_times import ReceiveTimes
 from pacs.net.refusals import Refusals
 from pacs.net.reporting import Reporting
 from pacs.net.retrieving import get_service, move_service
@@ -61,6 +62,7 @@ class Receiver:
         self._session_lock = threading.Lock()
         self._refusals = Refusals(database)
         self._turnstile = Turnstile(_AT_ONCE)
+        self._times = ReceiveTimes(settings.runtime_folder)
         self._reporting = Reporting(settings, database, verifier)
         self._transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
         self._services = services(settings, database, retrieve, self._transcoding, self._reporting)
@@ -78,6 +80,7 @@ class Receiver:
         self._session_key()
         note_sockets(self.settings, plain, tls)
         self._reporting.start()
+        self._times.start()
         self._listener.start(plain, tls)
 
     def stop(self, patience_s: float = 10) -> None:
@@ -85,6 +88,7 @@ class Receiver:
         self._listener.stop(patience_s)
         self._reporting.stop(patience_s / 2)
         self._refusals.stop()
+        self._times.stop()
 
     def _session_key(self) -> int:
         """This receiver's session, opened again when the database had gone away: its lock says that we live."""
@@ -103,7 +107,7 @@ class Receiver:
         if assoc.device is SELFTEST:
             return self._begin_selftest(assoc)
         self._on_opened(assoc)
-        storing = Storing(self.store, assoc, self._refusals, self._turnstile)
+        storing = Storing(self.store, assoc, self._refusals, self._turnstile, self._times)
         return Serving(storing, self._services, lambda: self._on_closed(assoc))
 
     def _begin_selftest(self, assoc: Association) -> Serving:

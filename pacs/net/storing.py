@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from typing import cast
 
+from pacs import clock
 from pacs.archive.store import Announced, Arriving, Store, StoreSession
 from pacs.errors import PacsError
 from pacs.index.refusals import Refusal, RefusalKind
 from pacs.model.uids import name_of
 from pacs.net.association import Association, Sink, StoreRequest
+from pacs.net.receive_times import ReceiveTimes
 from pacs.net.refusals import Refusals
 from pacs.net.turnstile import Turnstile
 
@@ -21,7 +23,16 @@ SUCCESS = 0x0000
 class Storing:
     """The C-STORE service of one association."""
 
-    def __init__(self, store: Store, assoc: Association, refusals: Refusals, turnstile: Turnstile) -> None:
+    def __init__(
+        self,
+        store: Store,
+        assoc: Association,
+        refusals: Refusals,
+        turnstile: Turnstile,
+        times: ReceiveTimes | None = None,
+    ) -> None:
+        """times: where it is counted how long each object takes."""
+        self._times, self._began_s = times, 0.0
         self.store, self.assoc, self.refusals, self.turnstile = store, assoc, refusals, turnstile
         self._session = StoreSession()
         self._arriving: Arriving | None = None
@@ -29,6 +40,7 @@ class Storing:
 
     def open_sink(self, request: StoreRequest) -> Sink:
         """Begin to take a request's object in."""
+        self._began_s = clock.monotonic_s()
         announced = Announced(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
@@ -48,6 +60,8 @@ class Storing:
         if status != SUCCESS:
             self._note(request, status, comment)
         self.assoc.send_store_response(request, status, comment)
+        if self._times is not None:
+            self._times.note(clock.monotonic_s() - self._began_s, status == SUCCESS)
 
     def close(self) -> None:
         """The association is over: what was on its way and did not arrive is forgotten."""
