@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 
 from pacs.index import audit as rows
 from pacs.index.database import Database, Row
@@ -21,6 +22,7 @@ from pacs.storage.audit import AuditLog
 #: After a restore the log may be behind the database's mark: at the start so much is looked at again.
 _AGAIN = timedelta(hours=1)
 _TURNS_MAX = 10
+_LOOKED_BACK_MAX = 50_000
 
 
 @dataclass
@@ -71,7 +73,8 @@ class Arrivals:
         return is_more, until
 
     def _log_since(self, until: datetime) -> datetime:
-        newest = next((each for each in self.audit.newest_backwards() if each.get("e") == "received"), None)
+        lines = islice(self.audit.newest_backwards(), _LOOKED_BACK_MAX)
+        newest = next((each for each in lines if each.get("e") == "received"), None)
         return (min(until, datetime.fromisoformat(newest["at"])) if newest else until) - _AGAIN
 
     def _add(self, table: str, row: Row) -> None:

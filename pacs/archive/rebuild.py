@@ -24,9 +24,9 @@ from pacs.archive.rebuild_receipts import ReceiptLoader
 from pacs.archive.receipts import lines as receipt_lines
 from pacs.archive.replay import Journalled
 from pacs.archive.volumes import Volumes
+from pacs.index import audit as audit_rows
 from pacs.index import rebuild as rows
 from pacs.index import rebuilt
-from pacs.index import audit as audit_rows
 from pacs.index import receipts as receipt_rows
 from pacs.index.database import Connection, Database, Row
 from pacs.index.runs import insert_run

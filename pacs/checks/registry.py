@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pacs.checks import (
+    audit,
     backup,
     commitments,
     conflicts,
@@ -56,6 +57,7 @@ CHECKS: dict[str, Check] = {
     "log": _not_of_a_trial("log", log.run),
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
+    "audit": audit.run,
     "mail": mail.run,
     "upgrade": upgrade.run,
 }

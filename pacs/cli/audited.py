@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,4 +88,4 @@ def _append(data: Path, each: Event) -> None:
     try:
         AuditLog(data).append([each])
     except PacsError as error:
-        print(f"pacs: not in the audit log: {error}", file=sys.stderr)
+        log.error("this command is not in the audit log: %s", error)

@@ -46,10 +46,8 @@ def seen_until(connection: Connection, table: str, after: int, until: datetime) 
 def arrivals(connection: Connection, table: str, after: int, through: int) -> list[Row]:
     """What arrived with keys in (after, through], by association, study and SOP class: association_key, study_key,
     sop_class_uid, objects, first_key. What no association brought is left out."""
-    if table == "object":
-        source = "object o"
-    else:  # what was kept beside is an object of its own
-        source = "duplicate d JOIN object o USING (object_key)"
+    # What was kept beside is an object of its own.
+    source = "object o" if table == "object" else "duplicate d JOIN object o USING (object_key)"
     name, only = ("o", "") if table == "object" else ("d", " AND d.kind <> 'conflict'")
     key = f"{name}.{_TABLES[table]}"
     return connection.execute(
@@ -74,9 +72,9 @@ def first_since(connection: Connection, table: str, mark: int, since: datetime) 
 def associations(connection: Connection, keys: Collection[int]) -> list[Row]:
     """Associations by their keys: who called, opened_at, closed_at, and is_open: it is, and its receiver lives."""
     return connection.execute(
-        "SELECT a.association_key, a.calling_ae, a.peer, a.user_name, a.tls_certificate_sha256, a.opened_at, a.closed_at,"
-        " a.closed_at IS NULL AND EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted"
-        "   AND l.classid = %s AND l.objid = a.session_key"
+        "SELECT a.association_key, a.calling_ae, a.peer, a.user_name, a.tls_certificate_sha256, a.opened_at,"
+        " a.closed_at, a.closed_at IS NULL AND EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory'"
+        "   AND l.granted AND l.classid = %s AND l.objid = a.session_key"
         "   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS is_open"
         " FROM association a WHERE a.association_key = ANY (%s)",
         (SESSION_LOCK_CLASS, list(keys)),
@@ -92,4 +90,3 @@ def studies(database: Database, study_keys: Collection[int]) -> dict[int, Row]:
             (list(study_keys),),
         ).fetchall()
     return {row["study_key"]: row for row in rows}
-

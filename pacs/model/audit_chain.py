@@ -21,7 +21,6 @@ _START, _END = b'{"c":"', b'",'
 _REST_AT = len(_START) + 16 + len(_END)
 
 
-
 @dataclass(frozen=True)
 class Head:
     """The head after a batch: the number of the seal's line, and the digest of all up to there."""
@@ -120,25 +119,28 @@ class Chain:
     def run(self, lines: Iterable[tuple[str, bytes]]) -> Verified:
         """Look at all lines: (where it is, its bytes with the newline)."""
         waiting: tuple[str, bytes] | None = None
-        for each in _and_none(lines):
-            if waiting is not None:
-                self._next(waiting[0], waiting[1], each[1] if each else None)
-                if self.found.fault is not None:
-                    return self.found
-            waiting = each
-        self._end()
+        try:
+            for each in _and_none(lines):
+                if waiting is not None:
+                    self._next(waiting[0], waiting[1], each[1] if each else None)
+                waiting = each
+            self._end()
+        except _Found as found:
+            self.found.fault = found.fault
         return self.found
 
     def _next(self, where: str, line: bytes, after: bytes | None) -> None:
         values = parsed(line)
         if values is None:
-            return self._fail(self._expected, where, "is no line of the log: it was changed")
+            raise _Found(self._expected, where, "is no line of the log: it was changed")
         if not self.found.lines:
             self._begin(values)
         number = values["n"]
-        follows = line[len(_START) : len(_START) + 16].decode("ascii", "replace") == _check(self._check, line[_REST_AT:])
+        follows = line[len(_START) : len(_START) + 16].decode("ascii", "replace") == _check(
+            self._check, line[_REST_AT:]
+        )
         if number != self._expected or not follows:
-            return self._fail(*self._diagnose(where, number, after))
+            raise _Found(*self._diagnose(where, number, after))
         if values.get("e") == "seal":
             self._seal(where, values)
         else:
@@ -158,7 +160,9 @@ class Chain:
     def _diagnose(self, where: str, number: int, after: bytes | None) -> tuple[int, str, str]:
         expected, following = self._expected, parsed(after) if after is not None else None
         next_number = following["n"] if following else None
-        if next_number == expected and number != expected or (next_number == number == expected):
+        if number == expected - 1:
+            return number, where, f"is there twice: one of the two lines {number} was inserted"
+        if (next_number == expected and number != expected) or (next_number == number == expected):
             return number, where, f"was inserted before line {expected}"
         if number > expected:
             lost = f"line {expected} was" if number == expected + 1 else f"lines {expected} to {number - 1} were"
@@ -178,24 +182,24 @@ class Chain:
     def _seal(self, where: str, values: dict[str, Any]) -> None:
         number, first = values["n"], self._batch_first
         if self._batch is None or values.get("first") != first or values.get("last") != number - 1:
-            return self._fail(number, where, "is a seal that does not say which lines it seals: it was changed")
+            raise _Found(number, where, "is a seal that does not say which lines it seals: it was changed")
         digest = _finished(self._batch, values)
         if digest != values.get("head"):
-            return self._fail(
+            raise _Found(
                 first, where, f"to line {number - 1}: what stands there is not what was sealed in line {number}. They "
                 "were changed, and their check values made anew",
             )  # fmt: skip
         known = self._heads.get(number)
         if known is not None:
             if known.digest != digest:
-                return self._fail(
+                raise _Found(
                     first, where, f"or one before it was changed, and all made anew: the head that was kept elsewhere "
                     f"is {known}, this one {digest[:16]}...",
                 )  # fmt: skip
             self.found.met.append(known)
         if "sig" in values and self._is_signed_by_us is not None:
             if not self._is_signed_by_us(Head(number, digest), str(values["sig"])):
-                return self._fail(number, where, "is a seal that was not signed with this appliance's key")
+                raise _Found(number, where, "is a seal that was not signed with this appliance's key")
             self.found.signed += 1
         self._head, self._batch = digest, None
         self.found.head, self.found.unsealed = Head(number, digest), 0
@@ -205,23 +209,26 @@ class Chain:
         # A kill in the middle of an expiry leaves some segments of those that it names.
         is_known = max(self._expired, default=0) >= first - 1
         if first > 1 and (not is_known or self._expired.get(first - 1, self._starts_at_head) != self._starts_at_head):
-            return self._fail(
+            raise _Found(
                 1, "the beginning", f"to line {first - 1} are gone, and no line of the log says that they have expired",
             )  # fmt: skip
         later = sorted(number for number in self._heads if number > self.found.last)
         if later:
-            return self._fail(
+            raise _Found(
                 self._expected, "the end", f"and all after it were cut off: a head of line {later[-1]} was kept "
                 "elsewhere",
             )  # fmt: skip
-        unmet = [
-            each for each in self._heads.values() if each not in self.found.met and first <= each.number
-        ]
+        unmet = [each for each in self._heads.values() if each not in self.found.met and first <= each.number]
         if unmet:
-            self._fail(unmet[0].number, "the whole log", f"is no seal, and head {unmet[0]} was kept elsewhere")
+            raise _Found(unmet[0].number, "the whole log", f"is no seal, and head {unmet[0]} was kept elsewhere")
 
-    def _fail(self, number: int, where: str, problem: str) -> None:
-        self.found.fault = Fault(number, where, problem)
+
+class _Found(Exception):
+    """A fault was found."""
+
+    def __init__(self, number: int, where: str, problem: str) -> None:
+        super().__init__(problem)
+        self.fault = Fault(number, where, problem)
 
 
 def _and_none(lines: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes] | None]:

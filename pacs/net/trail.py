@@ -53,7 +53,14 @@ class Trail:
     """What one association did. For its own thread."""
 
     def __init__(
-        self, writer: AuditWriter, database: Database, calling_ae: str, address: str, user: str, certificate: str, ae: str
+        self,
+        writer: AuditWriter,
+        database: Database,
+        calling_ae: str,
+        address: str,
+        user: str,
+        certificate: str,
+        ae: str,
     ) -> None:
         self._writer, self._database, self._ae = writer, database, ae
         self._by = peer(calling_ae, address, user, certificate)
@@ -65,7 +72,9 @@ class Trail:
         """A query, before its first answer goes."""
         identifier = request.Identifier.getvalue() if request.Identifier is not None else b""
         text = {"class": str(request.AffectedSOPClassUID)}
-        self._writer.note(event("query", self._by, to={"ae": self._ae}, level=level, **text, **query_of(identifier, syntax)))
+        self._writer.note(
+            event("query", self._by, to={"ae": self._ae}, level=level, **text, **query_of(identifier, syntax))
+        )
 
     def sending(self, objects: Sequence[Wanted], destination: Device | None) -> Callable[[Wanted, bool], None]:
         """Objects are about to be sent, back or to a destination: written down when this returns.
@@ -105,11 +114,12 @@ class Trail:
     def _event(self, kind: str, sent: _Sent, study_key: int, **more: Any) -> Event:
         study = sent.study or {"study_instance_uid": f"(study_key {study_key})", "patient_id": ""}
         outcome = MINOR if kind == "sent" and sent.failed else SUCCESS
-        return event(
-            kind, self._by, outcome, to=sent.to, **{"from": {"ae": self._ae}}, begun=sent.begun if kind == "sent" else "",
-            study=study["study_instance_uid"], patient=study["patient_id"], issuer=study.get("issuer_of_patient_id", ""),
-            classes=dict(sent.classes), failed=sent.failed, **more,
-        )  # fmt: skip
+        values = {
+            "from": {"ae": self._ae}, "to": sent.to, "begun": sent.begun if kind == "sent" else "",
+            "study": study["study_instance_uid"], "patient": study["patient_id"],
+            "issuer": study.get("issuer_of_patient_id", ""), "classes": dict(sent.classes), "failed": sent.failed,
+        }  # fmt: skip
+        return event(kind, self._by, outcome, **values, **more)
 
     def _studies(self, keys: Sequence[int]) -> dict[int, Row]:
         try:

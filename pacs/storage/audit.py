@@ -5,8 +5,8 @@
     DATA/audit/state.json                                       what was sent where (pacs/jobs/auditing.py)
     DATA/audit/replaced/                                        what was here before a restore or a promotion
 
-Several processes write. A line counts when it is whole, with its newline: half a line, which a loss of power leaves, was
-never acknowledged, and the next one who writes takes it away. A segment ends with a seal, so no batch is in two.
+Several processes write. A line counts when it is whole, with its newline: half a line, which a loss of power leaves,
+was never acknowledged, and the next one who writes takes it away. A segment ends with a seal, so no batch is in two.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from pacs import clock
@@ -88,7 +89,7 @@ class AuditLog:
         """The segments' files, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(self.folder / name for name in os.listdir(self.folder) if _NAME.match(name))
+        return sorted(path for path in self.folder.iterdir() if _NAME.match(path.name))
 
     def lines(self) -> Iterator[tuple[str, bytes]]:
         """Every whole line, oldest first, with its newline, and where it is."""
@@ -147,7 +148,7 @@ class AuditLog:
         """Remove the segments all of whose lines are older; return how many. That they expired is written first."""
         segments = self.segments()
         old = []
-        for segment, after in zip(segments, segments[1:], strict=False):
+        for segment, after in pairwise(segments):
             header = parsed(_first_line(after))
             if header is None or str(header.get("at")) >= before.isoformat():
                 break
@@ -274,7 +275,6 @@ def whole(content: bytes) -> bytes:
 
 def _whole_lines(content: bytes) -> list[bytes]:
     return [line + b"\n" for line in content.split(b"\n")[:-1]]
-
 
 
 def _first_line(segment: Path) -> bytes:

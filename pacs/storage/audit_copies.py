@@ -1,8 +1,8 @@
 """Copies of the audit log on volumes, as the journal has them: beside the objects, sealed with them in a repository.
 
-    VOLUME/audit/<segment>.jsonl       the segments; the open one is written anew when it has grown
-    VOLUME/audit/heads/<number>-<digest>.json    in a repository: the heads, a file each, never written over
-    VOLUME/audit-replaced/             another copy that was there and is not the beginning of ours: nothing is lost
+VOLUME/audit/<segment>.jsonl       the segments; the open one is written anew when it has grown
+VOLUME/audit/heads/<number>-<digest>.json    in a repository: the heads, a file each, never written over
+VOLUME/audit-replaced/             another copy that was there and is not the beginning of ours: nothing is lost
 """
 
 from __future__ import annotations
@@ -157,4 +157,8 @@ def _length(segments: dict[str, bytes]) -> int:
 
 def _is_ours(ours: dict[str, bytes], theirs: dict[str, bytes]) -> bool:
     """Whether a copy says nothing that ours does not."""
-    return all(name not in ours or ours[name].startswith(whole(content)) for name, content in theirs.items())
+    first = min(map(first_of, ours), default=0)
+    return all(
+        first_of(name) < first or (name in ours and ours[name].startswith(whole(content)))
+        for name, content in theirs.items()
+    )

@@ -1,0 +1,283 @@
+"""The audit log on a running archive: DCMTK's tools as devices, commands, kills; its messages by syslog over TLS."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit_schema import valid
+from tests.certificates import Certificate, make_certificate
+from tests.dcmtk import dcmtk
+from tests.faults.process import kill
+from tests.faults.wire import CT, EXPLICIT, Wire
+from tests.fix_instance import Dev
+from tests.integration.test_receivers import receiver_pids
+from tests.synthetic import ct_dataset, ct_study, encode
+
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def run(tool: str, dev: Dev, *words: str) -> None:
+    subprocess.run(
+        [dcmtk(tool), "-aet", "WORKSTATION", "-aec", "PACS", *words[:-1], "127.0.0.1", str(dev.dicom_port), *words[-1:]]
+        if words
+        else [dcmtk(tool), "-aet", "WORKSTATION", "-aec", "PACS", "127.0.0.1", str(dev.dicom_port)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+def events(dev: Dev, *words: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in dev.pacs("audit", "search", "--json", *words).stdout.splitlines()]
+
+
+def wait_for_events(dev: Dev, count: int, *words: str, timeout_s: float = 60) -> list[dict[str, Any]]:
+    """The events that fit, when there are so many."""
+    path, ends = dev.data / "audit", time.monotonic() + timeout_s
+    found: list[dict[str, Any]] = []
+    while time.monotonic() < ends:
+        before = sum(each.stat().st_size for each in path.glob("*.jsonl"))
+        found = events(dev, *words)
+        if len(found) >= count:
+            return found
+        while sum(each.stat().st_size for each in path.glob("*.jsonl")) <= before + 500 and time.monotonic() < ends:
+            time.sleep(0.05)
+    raise AssertionError(f"{len(found)} events of {count}: {found}")
+
+
+@pytest.fixture(scope="module")
+def archive(dev: Dev, tmp_path_factory: pytest.TempPathFactory) -> Dev:
+    """An archive that got two studies over one association, and was asked for them."""
+    folder = tmp_path_factory.mktemp("studies")
+    for seed, count in ((7701, 3), (7702, 2)):
+        for each in ct_study(seed, count):
+            each.write(folder)
+    files = [str(path) for path in sorted(folder.iterdir())]
+    base = ["-aet", "CT1", "-aec", "PACS", "127.0.0.1", str(dev.dicom_port)]
+    subprocess.run([dcmtk("storescu"), *base, *files], check=True, capture_output=True, timeout=60)
+    return dev
+
+
+def uid(seed: int) -> str:
+    return str(ct_dataset(seed).StudyInstanceUID)
+
+
+def test_an_association_is_one_event_a_study(archive: Dev) -> None:
+    found = wait_for_events(archive, 2, "--event", "received", "--who", "CT1")
+    assert {(each["study"], each["patient"], each["classes"][_CT]) for each in found} == {
+        (uid(7701), "P7701", 3), (uid(7702), "P7702", 2),
+    }  # fmt: skip
+    assert all(each["by"] == {"ae": "CT1", "peer": "127.0.0.1"} and "o" not in each for each in found)
+    assert len(events(archive, "--event", "received", "--who", "CT1")) == 2
+
+
+def test_a_query_is_an_event_with_its_identifier(archive: Dev) -> None:
+    subprocess.run(
+        [dcmtk("findscu"), "-S", "-aet", "ASKER", "-aec", "PACS", "127.0.0.1", str(archive.dicom_port),
+         "-k", "QueryRetrieveLevel=STUDY", "-k", "PatientID=P7701", "-k", "StudyInstanceUID"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (found,) = wait_for_events(archive, 1, "--event", "query", "--who", "ASKER")
+    assert (found["level"], found["class"]) == ("STUDY", "1.2.840.10008.5.1.4.1.2.2.1")
+    message = archive.pacs("audit", "show", str(found["n"]), "--xml").stdout.encode()
+    query = valid(message).find("ParticipantObjectIdentification/ParticipantObjectQuery").text
+    assert b"P7701" in base64.b64decode(query)
+
+
+def test_a_retrieve_is_two_events_a_study_however_many_requests_it_takes(archive: Dev, tmp_path: Path) -> None:
+    subprocess.run(
+        [dcmtk("getscu"), "-S", "-aet", "GETTER", "-aec", "PACS", "-od", str(tmp_path), "127.0.0.1",
+         str(archive.dicom_port), "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={uid(7701)}"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (sent,) = wait_for_events(archive, 1, "--event", "sent", "--who", "GETTER")
+    assert (sent["study"], sent["patient"], sent["classes"], sent["to"]["ae"]) == (
+        uid(7701), "P7701", {_CT: 3}, "GETTER",
+    )  # fmt: skip
+    (sending,) = events(archive, "--event", "sending", "--who", "GETTER")
+    assert sending["objects"] == 3 and sending["n"] < sent["n"]
+
+
+def test_a_move_that_fails_says_where_it_was_to_go(archive: Dev) -> None:
+    archive.pacs("device", "add", "gone", "--ae-title", "GONE", "--host", "127.0.0.1", "--port", "1")
+    subprocess.run(
+        [dcmtk("movescu"), "-S", "-aet", "MOVER", "-aec", "PACS", "-aem", "GONE", "127.0.0.1", str(archive.dicom_port),
+         "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={uid(7702)}"],
+        check=False, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (sent,) = wait_for_events(archive, 1, "--event", "sent", "--who", "GONE")
+    assert (sent["by"]["ae"], sent["failed"], sent["o"]) == ("MOVER", 2, 4)
+
+
+def test_commands_and_changes_say_who(archive: Dev) -> None:
+    archive.pacs("device", "add", "ct9", "--ae-title", "CT9", "--host", "127.0.0.1", "--port", "104")
+    assert archive.pacs("device", "remove", "nobody", check=False).returncode == 9
+    found = [each for each in events(archive, "--event", "alert") if each["kind"] == "network"]
+    texts = [each["text"] for each in found if "ct9" in each["text"] or "nobody" in each["text"]]
+    assert texts[0].startswith("pacs device add ct9") and texts[1].startswith("device add: ")
+    assert texts[2:] == ["pacs device remove nobody", "pacs device remove nobody ended with 9"]
+    assert all(each["by"].get("login") for each in found)
+
+
+def test_who_reads_the_log_stands_in_it(archive: Dev) -> None:
+    archive.pacs("audit", "search", "--patient", "P7701")
+    newest = archive.pacs("audit", "show", "--json").stdout.splitlines()
+    found = [json.loads(line) for line in newest if '"log used"' in line]
+    assert any(each["text"] == "search patient P7701" and each["by"].get("login") for each in found)
+
+
+def test_refused_callers_are_told_of(archive: Dev) -> None:
+    subprocess.run(
+        [dcmtk("echoscu"), "-aet", "WRONG", "-aec", "ELSEWHERE", "127.0.0.1", str(archive.dicom_port)],
+        check=False, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (found,) = wait_for_events(archive, 1, "--who", "WRONG", "--failed")
+    assert (found["e"], found["kind"], found["by"]["peer"]) == ("alert", "node", "127.0.0.1")
+
+
+def test_every_event_is_a_message_of_the_standard(archive: Dev) -> None:
+    archive.pacs("device", "list")
+    exported = archive.pacs("audit", "export", "--file", "-").stdout.splitlines()
+    assert len(exported) > 5
+    codes = {valid(line.encode()).find("EventIdentification/EventID").get("csd-code") for line in exported}
+    assert {"110100", "110104", "110108", "110113"} <= codes
+
+
+def test_a_whole_log_is_whole_and_one_that_was_changed_is_not(archive: Dev) -> None:
+    head = archive.pacs("audit", "head").stdout.strip()
+    said = archive.pacs("audit", "verify", "--head", head).stdout
+    assert re.search(r"whole: lines 1 to \d+", said) and "1 heads that were kept elsewhere fit" in said
+    segment = next((archive.data / "audit").glob("*.jsonl"))
+    content = segment.read_bytes()
+    try:
+        segment.write_bytes(content.replace(b'"P7702"', b'"P7703"', 1))
+        line = next(json.loads(each)["n"] for each in content.splitlines() if b'"P7702"' in each)
+        refused = archive.pacs("audit", "verify", "--chain-only", check=False)
+        assert refused.returncode == 10 and f"Line {line} " in refused.stderr and "was changed" in refused.stderr
+    finally:
+        segment.write_bytes(segment.read_bytes().replace(b'"P7703"', b'"P7702"', 1))
+    assert archive.pacs("audit", "verify").returncode == 0
+
+
+class Repository:
+    """An audit record repository: syslog over TLS on loopback. dies_after: ends a connection after so many bytes."""
+
+    def __init__(self, certificate: Certificate) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate.certificate, certificate.key)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listening.getsockname()[1])
+        self.streams: list[bytes] = []
+        self.dies_after: int | None = None
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                raw, _address = self.listening.accept()
+            except OSError:
+                return
+            try:
+                with self.context.wrap_socket(raw, server_side=True) as stream:
+                    content = b""
+                    while piece := stream.recv(65536):
+                        content += piece
+                        if self.dies_after is not None and len(content) > self.dies_after:
+                            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                            break
+                    else:
+                        self.streams.append(content)
+            except OSError:
+                continue
+
+    def messages(self) -> list[bytes]:
+        """What came, taken out of its frames."""
+        found, content = [], b"".join(self.streams)
+        while content:
+            length, _, rest = content.partition(b" ")
+            found.append(rest[: int(length)])
+            content = rest[int(length) :]
+        return found
+
+
+@contextmanager
+def repository(folder: Path) -> Iterator[tuple[Repository, Certificate]]:
+    certificate = make_certificate(folder, "arr", alternative_name="IP:127.0.0.1")
+    made = Repository(certificate)
+    try:
+        yield made, certificate
+    finally:
+        made.listening.close()
+
+
+def test_events_go_by_syslog_over_tls_and_go_on_where_they_ended(archive: Dev, tmp_path: Path) -> None:
+    with repository(tmp_path) as (receiver, certificate):
+        where = f"127.0.0.1:{receiver.port}"
+        refused = archive.pacs("audit", "export", "--syslog", where, check=False)
+        assert refused.returncode == 4 and "certificate" in refused.stderr, "signed by nobody that is known"
+        trusted = archive.data / "config" / "audit" / "ca.pem"
+        trusted.parent.mkdir(exist_ok=True)
+        trusted.write_bytes(certificate.certificate.read_bytes())
+        receiver.dies_after = 100
+        assert archive.pacs("audit", "export", "--syslog", where, check=False).returncode == 4
+        assert not receiver.messages()
+        receiver.dies_after = None
+        archive.pacs("audit", "export", "--syslog", where)
+        first = receiver.messages()
+        archive.pacs("audit", "export", "--syslog", where)
+        both = receiver.messages()
+    assert len(first) > 5 and len(both) > len(first)
+    numbers = []
+    for each in both:
+        head, _, content = each.partition(b"\xef\xbb\xbf")
+        found = re.match(
+            rb'<8[45]>1 (\S+) \S+ pacs \d+ DICOM\+RFC3881 \[pacs@32473 line="(\d+)" check="\w{16}"\] $', head
+        )
+        assert found is not None, head
+        assert valid(content).find("EventIdentification").get("EventDateTime") == found[1].decode()
+        numbers.append(int(found[2]))
+    assert numbers == sorted(set(numbers)), "each once, in order"
+
+
+def stored(dev: Dev, wire: Wire, seed: int, number: int) -> None:
+    image = encode(ct_dataset(seed, number))
+    assert wire.store(CT, image.sop_instance_uid, [image.dataset], number) == 0
+
+
+def test_what_a_killed_receiver_had_taken_gets_its_event(new_dev: Callable[..., Dev]) -> None:
+    """Receiver, worker and database die with the association open: the event comes when they are there again."""
+    dev = new_dev().start()
+    with Wire(dev.dicom_port) as wire:
+        wire.associate([(CT, EXPLICIT)])
+        for number in (1, 2):
+            stored(dev, wire, 7710, number)
+        dev.kill_all()
+    dev.start()
+    (found,) = wait_for_events(dev, 1, "--event", "received")
+    assert (found["study"], found["classes"], found["o"]) == (uid(7710), {_CT: 2}, 4)
+    assert "died before the association ended" in found["text"]
+    # Killed at any moment between an event and its mark, it stands there once.
+    for pid in dev.pids():
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if Path(f"/proc/{pid}").exists() else []
+        if b"worker" in words:
+            os.kill(pid, signal.SIGKILL)
+    with Wire(dev.dicom_port) as wire:
+        wire.associate([(CT, EXPLICIT)])
+        stored(dev, wire, 7711, 1)
+        kill(receiver_pids(dev)[0])
+    found_both = wait_for_events(dev, 2, "--event", "received")
+    assert [each["study"] for each in found_both] == [uid(7710), uid(7711)]
+    assert dev.pacs("audit", "verify").returncode == 0
