@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 
 from pacs import clock
+from pacs.errors import SettingsError
 from pacs.jobs.mail_settings import mail_settings
 from pacs.jobs.mail_spool import Spool
 from pacs.model.audit_chain import Head
@@ -21,6 +23,13 @@ Keep this mail, where nobody who administers {host} can change it. Whether the l
 
 How often these come is the setting audit_mail (docs/operate/audit.md).
 """
+
+
+def is_mailed(data: Path) -> bool:
+    """Whether somebody gets mails."""
+    with contextlib.suppress(SettingsError):
+        return mail_settings(data) is not None
+    return False
 
 
 def mail_head(data: Path, head: Head) -> bool:

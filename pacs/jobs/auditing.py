@@ -22,7 +22,7 @@ from pacs.backup.standby_volumes import first_here, standby_of
 from pacs.errors import PacsError
 from pacs.index.database import Database
 from pacs.index.volumes import REPOSITORY_TIER
-from pacs.jobs.audit_mail import mail_head
+from pacs.jobs.audit_mail import is_mailed, mail_head
 from pacs.model.audit_chain import Head
 from pacs.net.audit_export import export, receiver_of, source_of
 from pacs.net.syslog import message, send
@@ -131,6 +131,9 @@ class Auditing:
         if self.settings.audit_syslog:
             self._send("syslog", HEADS_EVERY, head, lambda: self._to_syslog(head))
         if self.settings.audit_mail != "off":
+            # The first an hour after it is known to whom: who sets mails up does not want to be answered by this.
+            if "mail" not in self._state.sent and is_mailed(self.settings.data):
+                self._state.sent["mail"] = Sent(at=_now())
             every = _MAIL[self.settings.audit_mail]
             self._send("mail", every, head, lambda: mail_head(self.settings.data, head))
 
