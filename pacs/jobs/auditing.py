@@ -55,6 +55,7 @@ class Auditing:
         self._copies = AuditCopies(self.audit)
         self._state = AuditState.read(settings.data)
         self._seal_again_s = 0.0
+        self._shipped: Head | None = None
         self._expired_at: datetime | None = None
 
     def write_arrivals(self) -> None:
@@ -68,28 +69,26 @@ class Auditing:
 
     def keep_audit_log(self) -> None:
         """Seal, copy, send, expire: each if it is due. What fails is told by the check `audit`, and tried again."""
-        is_sealed = self._seal()
+        self._seal()
         self._expire()
         if not self.lineage.is_held:
-            self._copy(is_sealed)
+            self._copy()
         if trial_at(self.settings.data) is None:
             self._export()
             self._send_heads()
         self._state.write(self.settings.data)
 
-    def _seal(self) -> bool:
-        """Seal what is due; True if the repositories are to have it."""
+    def _seal(self) -> None:
         if clock.monotonic_s() < self._seal_again_s:
-            return False
+            return
         try:
             self.audit.seal(sign_with(self.settings.data))
         except PacsError as error:
             self._state.seal_error = str(error)
             log.error("the audit log is not sealed: %s", error)
-            return False
+            return
         self._seal_again_s = clock.monotonic_s() + SEAL_INTERVAL_S
         self._state.sealed_at, self._state.seal_error = _now(), ""
-        return True
 
     def _expire(self) -> None:
         now = clock.now()
@@ -100,14 +99,16 @@ class Auditing:
         if count:
             log.info("%d segments of the audit log have expired", count)
 
-    def _copy(self, to_repositories: bool) -> None:
+    def _copy(self) -> None:
         volumes = list(self.volumes.own())
         standby = standby_of(self.settings.data)
         far = first_here(standby, self.volumes.by_id) if standby is not None else None
         if far is not None and self.lineage.may_ship(far.volume_id):
             volumes.append(far)
-        if to_repositories and trial_at(self.settings.data) is None:
+        head = self.audit.head()
+        if head != self._shipped and trial_at(self.settings.data) is None:  # not each line of it: where it goes is far
             volumes += self._repositories()
+            self._shipped = head
         for volume in volumes:
             try:
                 self._copies.copy_to(volume)

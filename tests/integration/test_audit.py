@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -13,19 +14,30 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pacs import clock
+from pacs.backup.keys import Keyring
+from pacs.backup.repositories import open_volume, repository_named
+from pacs.model.audit import event
+from pacs.model.audit_chain import Head
+from pacs.storage.audit import AuditLog
+from pacs.storage.audit_copies import copy_on, heads_on
 from tests.audit_schema import valid
 from tests.certificates import Certificate, make_certificate
 from tests.dcmtk import dcmtk
-from tests.faults.process import kill
+from tests.faults.process import kill, wait_for
 from tests.faults.wire import CT, EXPLICIT, Wire
 from tests.fix_instance import Dev
 from tests.integration.test_receivers import receiver_pids
+from tests.pages import machine
+from tests.peer import RawObject
+from tests.restoring import NAME, QUICK, Lost, living_archive
 from tests.synthetic import ct_dataset, ct_study, encode
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -281,3 +293,66 @@ def test_what_a_killed_receiver_had_taken_gets_its_event(new_dev: Callable[..., 
     found_both = wait_for_events(dev, 2, "--event", "received")
     assert [each["study"] for each in found_both] == [uid(7710), uid(7711)]
     assert dev.pacs("audit", "verify").returncode == 0
+
+
+def test_the_page_is_true(short_folder: Path) -> None:
+    with machine(short_folder) as on:
+        on.start()
+        printed = on.follow("audit.md", {})
+    assert "DICOM receiver" in printed[0] and "whole: lines 1 to" in printed[2]
+    assert "1 heads that were kept elsewhere fit" in printed[3]
+
+
+@pytest.mark.long
+def test_after_a_restore_the_log_goes_on_from_the_repository(short_folder: Path, new_dev: Callable[..., Dev]) -> None:
+    objects = [RawObject.of(each) for each in ct_study(7720, 2)]
+    with living_archive(short_folder, objects) as old:
+        wait_for_events(old.dev, 1, "--event", "received")
+        head = Head.parse(old.dev.pacs("audit", "head").stdout)
+        keyring = Keyring.open(old.dev.data)
+
+        def is_there() -> bool:
+            with closing(open_volume(repository_named(old.dev.data, NAME), keyring)) as volume:
+                return any(f'"head":"{head.digest}"'.encode() in each for each in copy_on(volume).values())
+
+        wait_for(is_there, "the log does not get to the repository", timeout_s=90)
+        with closing(open_volume(repository_named(old.dev.data, NAME), keyring)) as volume:
+            assert heads_on(volume), "the first head goes at once"
+        lost = Lost(old.repository, old.sheet)
+        old.destroy()
+        new = new_dev(**QUICK)
+        new.start()
+        new.stop()
+        lost.restore(new)
+        new.start()
+        said = new.pacs("audit", "verify", "--head", str(head)).stdout
+        assert "1 heads" in said or "2 heads" in said
+        texts = [str(each.get("text")) for each in events(new)]
+        assert any(each.startswith("restore: ") for each in texts)
+        assert len(events(new, "--event", "received")) == 1, "no event stands there twice"
+        replaced = list((new.data / "audit" / "replaced").rglob("*.jsonl"))
+        assert len(replaced) == 1, "what the new machine wrote before"
+
+
+@pytest.mark.long
+def test_old_lines_expire_everywhere(new_dev: Callable[..., Dev], tmp_path: Path) -> None:
+    """Segments that are too old go from the state and from the volumes' copies."""
+    log = AuditLog(tmp_path / "data")
+    for number in range(3):
+        log.append([event("alert", {"unit": "x"}, kind="node", text="x" * 400) for _ in range(2000)])
+        log.seal()
+        assert len(log.segments()) == number + 1 or number
+    dev = new_dev(PACS_AUDIT_KEEP_DAYS="30", **QUICK).start()
+    dev.stop()
+    shutil.rmtree(dev.data / "audit")
+    shutil.copytree(tmp_path / "data" / "audit", dev.data / "audit")
+    old = sorted((dev.data / "audit").glob("*.jsonl"))[:-1]
+    assert old
+    (dev.data / "tier1" / "audit").mkdir(exist_ok=True)
+    shutil.copy(old[0], dev.data / "tier1" / "audit")
+    dev.environment["PACS_AUDIT_KEEP_DAYS"] = "1"
+    expired = AuditLog(dev.data).expire(clock.now() + timedelta(days=1), {"unit": "x"})
+    assert expired == len(old)
+    dev.start()
+    wait_for(lambda: not (dev.data / "tier1" / "audit" / old[0].name).exists(), "the copy stays", timeout_s=60)
+    assert "whole: lines " in dev.pacs("audit", "verify").stdout

@@ -61,9 +61,8 @@ def test_a_move_has_a_requestor_of_its_own() -> None:
 
 def test_a_query_holds_its_identifier() -> None:
     found = message(event("query", CALLER, level="STUDY", **{"class": "1.2.3"}, **query_of(b"\x08\x00", "1.2")))
-    assert (
-        found.findtext("ParticipantObjectIdentification/ParticipantObjectQuery") == base64.b64encode(b"\x08\0").decode()
-    )
+    query = found.findtext("ParticipantObjectIdentification/ParticipantObjectQuery")
+    assert query == base64.b64encode(b"\x08\0").decode()
     assert "query" not in query_of(b"x" * 9000, "1.2"), "a digest has to do"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pacs.net.syslog import PORT, Receiver, message
@@ -24,7 +26,7 @@ def test_a_receiver_is_a_host_and_a_port(text: str, host: str, port: int) -> Non
 
 @pytest.mark.parametrize("text", ["", ":6514", "arr:0", "arr:70000"])
 def test_what_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match=f"{re.escape(text)}$"):
         Receiver.parse(text)
 
 
