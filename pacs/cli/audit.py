@@ -152,10 +152,7 @@ def audit_export(
     if bool(syslog) == (file is not None):
         raise UsageError("Where to? Give --syslog HOST:PORT or --file FILE.")
     if syslog:
-        try:
-            receiver = receiver_of(settings, syslog)
-        except ValueError:
-            raise UsageError(f"{syslog!r} is no HOST:PORT.") from None
+        receiver = receiver_of(settings, syslog)
         with acting_as_owner(data), _reading(data, f"export to {receiver}"):
             count = export(settings, log, receiver)
         typer.echo(f"{count} events went to {receiver}.")

@@ -100,13 +100,15 @@ class Auditing:
             log.info("%d segments of the audit log have expired", count)
 
     def _copy(self) -> None:
-        volumes = list(self.volumes.own())
+        # Disks and the standby each minute; what is far, and pays for each write, when there is a new head.
+        volumes = [volume for tier in (1, 2) for volume in self.volumes.tier(tier)]
         standby = standby_of(self.settings.data)
-        far = first_here(standby, self.volumes.by_id) if standby is not None else None
-        if far is not None and self.lineage.may_ship(far.volume_id):
-            volumes.append(far)
+        twin = first_here(standby, self.volumes.by_id) if standby is not None else None
+        if twin is not None and self.lineage.may_ship(twin.volume_id):
+            volumes.append(twin)
         head = self.audit.head()
-        if head != self._shipped and trial_at(self.settings.data) is None:  # not each line of it: where it goes is far
+        if head != self._shipped:
+            volumes += [each for each in self.volumes.own() if each not in volumes]
             volumes += self._repositories()
             self._shipped = head
         for volume in volumes:
@@ -116,6 +118,8 @@ class Auditing:
                 log.error("no copy of the audit log on %s: %s", volume.location, error)
 
     def _repositories(self) -> Iterator[Volume]:
+        if trial_at(self.settings.data) is not None:
+            return
         for row in self.volumes.rows:
             volume = self.volumes.by_id.get(row.volume_id)
             if row.tier == REPOSITORY_TIER and volume is not None and self.lineage.may_ship(row.volume_id):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 
+from pacs.errors import UsageError
 from pacs.model.audit import Event
 from pacs.model.audit_message import Source, is_message, message_of
 from pacs.net.syslog import Receiver, message, send
@@ -30,10 +31,13 @@ def source_of(settings: Settings) -> Source:
 
 def receiver_of(settings: Settings, text: str) -> Receiver:
     """The receiver that is named, with the certificates in config/audit: ca.pem of who signed its one, client.pem our
-    own with its key, each if it is there. Raise ValueError."""
+    own with its key, each if it is there. Raise UsageError."""
     folder = settings.data / "config" / "audit"
     files = {name: path if (path := folder / f"{name}.pem").exists() else None for name in ("ca", "client")}
-    return Receiver.parse(text, certificate_authority=files["ca"], certificate=files["client"])
+    try:
+        return Receiver.parse(text, certificate_authority=files["ca"], certificate=files["client"])
+    except ValueError:
+        raise UsageError(f"{text!r} is no HOST:PORT of an audit record repository.") from None
 
 
 def syslog_message(event: Event, source: Source) -> bytes:

@@ -113,7 +113,7 @@ class Receiver:
         self._on_opened(assoc)
         assoc.trail = Trail(self._audit, self.database, assoc.calling_ae, assoc.peer, assoc.user_name,
                             assoc.certificate_sha256, self.settings.ae_title)  # fmt: skip
-        storing = Storing(self.store, assoc, self._refusals, self._turnstile)
+        storing = Storing(self.store, assoc, self._refusals, self._turnstile, lambda: self._note(assoc))
         return Serving(storing, self._services, lambda: self._on_closed(assoc))
 
     def _begin_selftest(self, assoc: Association) -> Serving:
@@ -124,6 +124,13 @@ class Receiver:
         return Serving(Storing(own.store, assoc, self._refusals, self._turnstile), found, own.close)
 
     def _on_opened(self, assoc: Association) -> None:
+        self._note(assoc)
+        log.info(
+            "association opened%s", f" for user {assoc.user_name!r}" if assoc.user_name else "",
+            extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer},
+        )  # fmt: skip
+
+    def _note(self, assoc: Association) -> None:
         try:
             character_set = assoc.device.default_character_set if assoc.device else ""
             assoc.key = rows.open_association(
@@ -132,10 +139,6 @@ class Receiver:
             )  # fmt: skip
         except DatabaseUnavailable as error:
             log.warning("association without a row: %s", error)  # each object will be answered with 0xA700
-        log.info(
-            "association opened%s", f" for user {assoc.user_name!r}" if assoc.user_name else "",
-            extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer},
-        )  # fmt: skip
 
     def _on_closed(self, assoc: Association) -> None:
         if assoc.trail is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import cast
 
 from pacs.archive.store import Announced, Arriving, Store, StoreSession
@@ -21,14 +22,25 @@ SUCCESS = 0x0000
 class Storing:
     """The C-STORE service of one association."""
 
-    def __init__(self, store: Store, assoc: Association, refusals: Refusals, turnstile: Turnstile) -> None:
+    def __init__(
+        self,
+        store: Store,
+        assoc: Association,
+        refusals: Refusals,
+        turnstile: Turnstile,
+        note_association: Callable[[], None] = lambda: None,
+    ) -> None:
+        """note_association gives the association its row, if it has none: the database was away when it began."""
         self.store, self.assoc, self.refusals, self.turnstile = store, assoc, refusals, turnstile
+        self._note_association = note_association
         self._session = StoreSession()
         self._arriving: Arriving | None = None
         self._place: object | None = None
 
     def open_sink(self, request: StoreRequest) -> Sink:
         """Begin to take a request's object in."""
+        if self.assoc.key is None:  # else nobody would know who sent what comes now
+            self._note_association()
         announced = Announced(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,

@@ -15,12 +15,15 @@ from pathlib import Path
 from pacs import clock
 from pacs.errors import NotFound, PacsError
 from pacs.model.audit_chain import Head
+from pacs.storage.acting import actor
 from pacs.storage.audit import AuditLog, first_of, is_segment, whole
 from pacs.storage.kinds import Volume
+from pacs.storage.sealed import SealedVolume
 
 log = logging.getLogger(__name__)
 
 FOLDER, HEADS, REPLACED = "audit", "audit/heads", "audit-replaced"
+_SEALED = ".bin"
 
 
 class AuditCopies:
@@ -53,27 +56,27 @@ class AuditCopies:
         return count
 
     def _put(self, volume: Volume, name: str, ours: bytes) -> int:
-        path = f"{FOLDER}/{name}"
-        theirs = volume.read_small(path) if volume.has(path) else b""
+        theirs = _read(volume, FOLDER, name) if volume.has(_path(volume, FOLDER, name)) else b""
         if theirs == ours:
             return 0
         if not ours.startswith(theirs):
             # We were restored to an older state, or somebody changed one of the two: neither is lost.
-            volume.replace_small(f"{REPLACED}/{clock.now():%Y%m%dT%H%M%S}-{name}", theirs)
+            _write(volume, REPLACED, f"{clock.now():%Y%m%dT%H%M%S}-{name}", theirs)
             log.error("the audit log's copy on %s is not the beginning of ours; it is kept there", volume.location)
-            self.audit.append([{
-                "e": "alert", "o": 8, "kind": "security",
-                "text": f"the copy of {name} on volume {volume.volume_id} was not the beginning of this log; it is in "
-                f"{REPLACED}/ there",
-            }])  # fmt: skip
-        volume.replace_small(path, ours)
+            text = (
+                f"the copy of {name} on volume {volume.volume_id} was not the beginning of this log; it is in "
+                f"{REPLACED}/ there"
+            )
+            self.audit.append([{"e": "alert", "o": 8, "by": actor(), "kind": "security", "text": text}])
+        _write(volume, FOLDER, name, ours)
         return 1
 
     def _expire(self, volume: Volume, segments: list[Path]) -> None:
         """Remove what expired here: the segments before our first one."""
         first = first_of(segments[0].name) if segments else 0
         for name in volume.names(FOLDER):
-            if is_segment(name) and first_of(name) < first:
+            plain = name.removesuffix(_SEALED)
+            if is_segment(plain) and first_of(plain) < first:
                 volume.remove(f"{FOLDER}/{name}")
 
 
@@ -106,7 +109,24 @@ def remove_heads(volume: Volume, below: int) -> None:
 
 def copy_on(volume: Volume) -> dict[str, bytes]:
     """A volume's copy of the log: segment → content."""
-    return {name: volume.read_small(f"{FOLDER}/{name}") for name in volume.names(FOLDER) if is_segment(name)}
+    plain = [name.removesuffix(_SEALED) for name in volume.names(FOLDER)]
+    return {name: _read(volume, FOLDER, name) for name in plain if is_segment(name)}
+
+
+def _path(volume: Volume, folder: str, name: str) -> str:
+    return f"{folder}/{name}{_SEALED if isinstance(volume, SealedVolume) else ''}"
+
+
+def _read(volume: Volume, folder: str, name: str) -> bytes:
+    path = _path(volume, folder, name)
+    return volume.read_sealed(path) if isinstance(volume, SealedVolume) else volume.read_small(path)
+
+
+def _write(volume: Volume, folder: str, name: str, content: bytes) -> None:
+    if isinstance(volume, SealedVolume):
+        volume.replace_sealed(_path(volume, folder, name), content)
+    else:
+        volume.replace_small(_path(volume, folder, name), content)
 
 
 def adopt(audit: AuditLog, copies: Iterable[dict[str, bytes]]) -> int:

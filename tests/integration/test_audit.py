@@ -318,6 +318,8 @@ def test_after_a_restore_the_log_goes_on_from_the_repository(short_folder: Path,
         wait_for(is_there, "the log does not get to the repository", timeout_s=90)
         with closing(open_volume(repository_named(old.dev.data, NAME), keyring)) as volume:
             assert heads_on(volume), "the first head goes at once"
+        in_clear = [path.read_bytes() for path in (old.repository / "audit").rglob("*") if path.is_file()]
+        assert len(in_clear) > 1 and not any(b"P7720" in each or b'"study"' in each for each in in_clear)
         lost = Lost(old.repository, old.sheet)
         old.destroy()
         new = new_dev(**QUICK)
