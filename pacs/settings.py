@@ -167,6 +167,18 @@ class Settings(BaseSettings):
     ups: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(@[A-Za-z0-9.:_-]+)?$")], ...] = Field(
         default=(), description="The UPS that `pacs check` asks, as NUT names them: ups@localhost."
     )
+    audit_keep_days: float = Field(
+        default=10 * 365, ge=1, description="How long the audit log is kept (docs/operate/audit.md) [days]."
+    )
+    audit_mail: Literal["hourly", "daily", "off"] = Field(
+        default="hourly", description="How often the audit log's head goes to those who get the appliance's mails."
+    )
+    audit_syslog: str = Field(
+        default="",
+        pattern=r"^$|^[^\s:]+(:[0-9]+)?$|^\[[0-9a-fA-F:]+\](:[0-9]+)?$",
+        description="HOST or HOST:PORT of the audit record repository that events and heads go to, by syslog over TLS "
+        "(RFC 5425); its port is 6514 if none is named.",
+    )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     # The firewall (docs/operate/firewall.md).

@@ -24,6 +24,7 @@ from pacs.archive.rebuild_receipts import ReceiptLoader
 from pacs.archive.receipts import lines as receipt_lines
 from pacs.archive.replay import Journalled
 from pacs.archive.volumes import Volumes
+from pacs.index import audit as audit_rows
 from pacs.index import rebuild as rows
 from pacs.index import rebuilt
 from pacs.index import receipts as receipt_rows
@@ -220,6 +221,7 @@ class Rebuild:
                 outcome.unreceipted += len(part)
             rebuilt.finish(connection)
             receipt_rows.move_marks(connection, *receipt_rows.newest_keys(connection))
+            audit_rows.move_mark(connection, *receipt_rows.newest_keys(connection))
             insert_run(connection, "rebuild", started, True, asdict(outcome))
 
     def _tell_what_is_not_there(self, connection: Connection, outcome: Outcome) -> None:

@@ -25,6 +25,8 @@ from pacs.index.databases import Databases, contents
 from pacs.index.runs import newest_run
 from pacs.index.volumes import REPOSITORY_TIER, KnownVolume
 from pacs.settings import Settings
+from pacs.storage.audit import AuditLog
+from pacs.storage.audit_copies import adopt_from_volumes
 from pacs.storage.receipts import Receipts
 from pacs.storage.volume import read_identity
 
@@ -156,6 +158,7 @@ def _rebuild(
     mark.put(data, begun)
     databases.admit(databases.name, False)
     bring_up_to_date(data, segments)
+    adopt_from_volumes(AuditLog(data), volumes.all())
     outcome = Outcome(begun.rebuild, trusted_names=begun.trust_names, without_volumes=list(begun.without))
     with reading(processes, database, volumes, begun.trust_names) as readers:
         made = Rebuild(database, volumes, journalled, Receipts(data), readers, processes)

@@ -59,6 +59,7 @@ class Wanted:
     transfer_syntax_uid: str
     size_bytes: int
     copies: tuple[Copy, ...]
+    study_key: int = 0
 
 
 #: Gives what is to be changed in some objects' data sets when they are sent, by object key. Corrections come this way.
@@ -259,6 +260,7 @@ def _wanted(row: Row) -> Wanted:
         transfer_syntax_uid=sys.intern(row["transfer_syntax_uid"]),
         size_bytes=row["size_bytes"],
         copies=_copies(row),
+        study_key=row["study_key"],
     )
 
 

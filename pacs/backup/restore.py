@@ -41,6 +41,8 @@ from pacs.index.database import Database, Row
 from pacs.index.runs import totals
 from pacs.settings import Settings, load
 from pacs.storage import durable
+from pacs.storage.audit import AuditLog
+from pacs.storage.audit_copies import adopt_from_volumes
 from pacs.storage.journal import Journal
 from pacs.storage.trial import Trial, begin_trial, end_trial
 from pacs.storage.volume import succeed
@@ -170,6 +172,8 @@ class Restore:
             configuration = Configuration(self.source.repository, self.source.keyring, Path(folder))
             configuration.restore(self.data, snapshot, _PARTS)
         with self.server.as_service():
+            # The audit log goes on from the repository's copy; before anything is written into it again.
+            adopt_from_volumes(AuditLog(self.data), [self.source.volume])
             succeed(self.data, self.source.volume.identity.appliance_id)
             keep_repository(self.data, self.source.repository)
             if kept_repository(self.data, self.source.repository).name != self.source.repository.name:

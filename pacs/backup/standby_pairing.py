@@ -212,7 +212,7 @@ class Following:
         finally:
             database.close()
         for volume in local:
-            for path in (MARK_FILE, "journal", "receipts"):
+            for path in (MARK_FILE, "journal", "receipts", "audit"):
                 _remove(Path(volume.location) / path)
 
     def _require_same_server(self) -> None:

@@ -35,6 +35,8 @@ from pacs.index.volumes import STANDBY_TIER, KnownVolume
 from pacs.model.lineage import Mark, mark_of, mark_values
 from pacs.settings import Settings
 from pacs.storage import durable, outbound
+from pacs.storage.audit import AuditLog
+from pacs.storage.audit_copies import adopt_from_folders
 from pacs.storage.lineage import MARK_FILE, encoded, read_mark_at
 from pacs.storage.volume import IDENTITY_FILE, read_identity, succeed
 
@@ -148,6 +150,7 @@ class Promotion:
             raise StandbyError("The archive's settings and keys have not come yet. They come a minute after pairing.")
         newest = max(with_bundle, key=lambda root: (root / BUNDLE).stat().st_mtime_ns)
         kept = unpack(self.data, newest)
+        adopt_from_folders(AuditLog(self.data), [Path(each.location) for each in own])
         succeed(self.data, self.twin.appliance_id)
         return kept
 

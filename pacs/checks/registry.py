@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from pacs.checks import (
     alerts,
+    audit,
     backup,
     certificates,
     commitments,
@@ -97,6 +98,7 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "firewall": firewall.run,
+    "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,
 }

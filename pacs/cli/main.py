@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, log
+from pacs.cli.audited import audited
 from pacs.errors import PacsError
 
 #: Command or noun → the module of this package that has it under the same name.
@@ -46,6 +47,7 @@ COMMANDS = {
     "tls": "tls",
     "dicom-user": "tls",
     "lineage": "lineage",
+    "audit": "audit",
     "standby": "standby",
     "mail": "mail",
     "alert": "alert",
@@ -94,11 +96,12 @@ def main() -> None:
     os.umask(0o027)  # images, dumps and keys are nobody else's
     # One of the words is the command; that a folder may have a command's name only costs its import.
     called = [name for name in COMMANDS if name in sys.argv[1:]]
-    try:
-        make_app(called or COMMANDS)(standalone_mode=True)
-    except PacsError as error:
-        typer.echo(f"pacs: {error}", err=True)
-        sys.exit(error.exit_code)
+    with audited(sys.argv[1:]):
+        try:
+            make_app(called or COMMANDS)(standalone_mode=True)
+        except PacsError as error:
+            typer.echo(f"pacs: {error}", err=True)
+            sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ def results_of(data: Path) -> list[Result]:
 
 def _looked(data: Path, as_metrics: bool = False, only: Sequence[str] = ()) -> tuple[list[Result], str]:
     if StandbyFiles(data).following() is not None:
-        ground = Ground(settings_table.load(data))
-        results = [run_at_standby(ground.settings), *run_all(ground, MACHINE)]
-        return results, text_of(ground, results) if as_metrics else ""
+        here = Ground(settings_table.load(data))
+        results = [run_at_standby(here.settings), *run_all(here, MACHINE)]
+        return results, text_of(here, results) if as_metrics else ""
     try:
         with open_instance(data, timeout_s=_PATIENCE_S) as instance:
             subject = Subject(instance.settings, instance.database, instance.volumes)

@@ -134,13 +134,15 @@ def open_association(
     peer: str,
     user_name: str = "",
     default_character_set: str = "",
+    tls_certificate_sha256: str = "",
 ) -> int:
     """Note an association that was accepted; return its key."""
     with database.transaction() as connection:
         row = connection.execute(
-            "INSERT INTO association (session_key, calling_ae, peer, user_name, default_character_set)"
-            " VALUES (%s, %s, %s, %s, %s) RETURNING association_key",
-            (session_key, calling_ae, peer, user_name, default_character_set),
+            "INSERT INTO association"
+            " (session_key, calling_ae, peer, user_name, default_character_set, tls_certificate_sha256)"
+            " VALUES (%s, %s, %s, %s, %s, %s) RETURNING association_key",
+            (session_key, calling_ae, peer, user_name, default_character_set, tls_certificate_sha256),
         ).fetchone()
     assert row is not None
     return int(row["association_key"])

@@ -25,6 +25,7 @@ from pacs.errors import PacsError
 from pacs.index import growth, recalls, restores, tiers
 from pacs.index.database import Database
 from pacs.index.runs import record_run
+from pacs.jobs import auditing
 from pacs.jobs.database_backup import BACKUPS_INTERVAL_S, LOG_INTERVAL_S, POINTS_INTERVAL_S, DatabaseBackup
 from pacs.settings import Settings
 from pacs.storage.journal import Journal
@@ -59,6 +60,7 @@ class Worker:
         self.backup = DatabaseBackup(settings, database, volumes, self.lineage.may_ship)
         self._shipping = Shipping(database, volumes, settings.data, self.stop, self.lineage.may_ship)
         self._bundles = Bundles(settings.data)
+        self._auditing = auditing.Auditing(settings, database, volumes, self.lineage)
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
 
@@ -71,6 +73,8 @@ class Worker:
             "recall": (RECALL_INTERVAL_S, (self.recall,)),
             "restore": (RECALL_INTERVAL_S, (self.bring_back,)),
             "journal": (every_s, (self.look_at_volumes, self.write_receipts, self.copy_journal, self.count_arrivals)),
+            "arrivals": (min(every_s, auditing.ARRIVALS_INTERVAL_S), (self._auditing.write_arrivals,)),
+            "audit": (min(every_s, auditing.INTERVAL_S), (self._auditing.keep_audit_log,)),
             "move": (every_s, (self.move,)),
             "repair": (every_s, (self.repair,)),
             "log": (LOG_INTERVAL_S, (self.ship_log,)),

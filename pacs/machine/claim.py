@@ -100,6 +100,7 @@ def give_state(root: Path) -> None:
         (root / "config", "root", "pacs", 0o1771),
         (root / "config/ssh", "root", "root", 0o755),
         (root / "journal", "pacs", "pacs", 0o750),
+        (root / "audit", "pacs", "pacs", 0o750),
         (root / "receipts", "pacs", "pacs", 0o750),
         (root / "lineage", "pacs", "pacs", 0o750),
         (root / "standby", "pacs", "pacs", 0o750),  # sshd reads here who the twin is: nobody else may write

@@ -27,7 +27,7 @@ _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
-    "lost+found", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
+    "lost+found", "audit", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
     "config/keys",
 )  # fmt: skip
 

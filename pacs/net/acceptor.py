@@ -179,6 +179,7 @@ class Acceptor:
             peer_pdu_size_bytes=smaller_pdu(request.maximum_length_received, device),
             device=device,
             user_name=let_in.user_name,
+            certificate_sha256=let_in.certificate_sha256,
             extended={str(item.sop_class_uid): item.service_class_application_information for item in extended},
         )
         self.negotiation.refuse_contexts(caller, requested, results, device)

@@ -36,10 +36,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class LetIn:
-    """A caller that is let in: the user's name if it said one, and what it is to be answered about that."""
+    """A caller that is let in: the user's name if it said one, what it is to be answered about that, and the
+    certificate that it showed (SHA-256; empty if none)."""
 
     user_name: str
     responses: list[Any]
+    certificate_sha256: str = ""
 
 
 class Doorkeeper:
@@ -55,7 +57,8 @@ class Doorkeeper:
             return LetIn("", [])
         is_tls = isinstance(connection, ssl.SSLSocket)
         try:
-            problem = self._certificate_problem(device, is_tls, peer_sha256(connection))
+            shown = peer_sha256(connection)
+            problem = self._certificate_problem(device, is_tls, shown)
             if problem is not None:
                 return problem
             is_required = self.settings.user_identity == "required"
@@ -64,7 +67,8 @@ class Doorkeeper:
             return Problem(REJECTED_CONGESTION, RefusalKind.USER_IDENTITY, str(error), "not looked at")
         if decision.problem is not None:
             return Problem(REJECTED_NO_REASON, RefusalKind.USER_IDENTITY, decision.problem)
-        return LetIn(decision.user_name, identity.positive_response(user_information) if decision.is_confirmed else [])
+        responses = identity.positive_response(user_information) if decision.is_confirmed else []
+        return LetIn(decision.user_name, responses, shown or "")
 
     def take_place(self) -> Place | None:
         """A place for one association more, whoever's; None if there is none left."""

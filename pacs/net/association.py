@@ -23,6 +23,7 @@ from pynetdicom.presentation import PresentationContext
 
 from pacs.index.devices import Device
 from pacs.net.outbox import Outbox
+from pacs.net.trail import Trail
 from pacs.net.upper_layer import (
     ABORT_UNEXPECTED_PDU,
     ConnectionLost,
@@ -98,6 +99,10 @@ class Association:
     data_set_size_bytes_max: int = 1 << 62
     device: Device | None = None
     user_name: str = ""
+    #: The certificate that it showed, SHA-256 in hexadecimal; empty if it showed none.
+    certificate_sha256: str = ""
+    #: What the audit log is told of it; None if it is told nothing.
+    trail: Trail | None = None
     outbox: Outbox | None = None
     extended: dict[str, bytes] = field(default_factory=dict)
     _cancelled: set[int] = field(default_factory=set)

@@ -130,6 +130,8 @@ def find_service(database: Database, ae_title: str) -> Any:
 
         try:
             identifier, level = read_identifier(message)
+            if assoc.trail is not None:
+                assoc.trail.queried(message.primitive, str(context.transfer_syntax[0]), level.name)
             extended = Extended.of(assoc.extended.get(str(context.abstract_syntax), b""))
             asked = read_query(identifier, level, extended, assoc.device.default_character_set if assoc.device else "")
             status = asked.pending_status

@@ -18,6 +18,7 @@ from pacs.errors import DatabaseUnavailable, PacsError
 from pacs.index import store as rows
 from pacs.index.database import Connection, Database
 from pacs.index.selftest import SELFTEST
+from pacs.model.audit import event
 from pacs.net.acceptor import Acceptor, Service, Serving
 from pacs.net.admission import Doorkeeper
 from pacs.net.association import Association, Message
@@ -32,8 +33,11 @@ from pacs.net.retrieving import get_service, move_service
 from pacs.net.selftest import SelftestServing, note_sockets
 from pacs.net.storing import Storing
 from pacs.net.tls import Tls
+from pacs.net.trail import RefusedCallers, Trail
 from pacs.net.turnstile import Turnstile
 from pacs.settings import Settings
+from pacs.storage.acting import actor
+from pacs.storage.audit_writer import AuditWriter
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +64,8 @@ class Receiver:
         self.settings, self.database, self.store = settings, database, store
         self._session: tuple[Connection, int] | None = None
         self._session_lock = threading.Lock()
-        self._refusals = Refusals(database)
+        self._audit = AuditWriter(settings.data)
+        self._refusals = Refusals(database, RefusedCallers(self._audit).note)
         self._turnstile = Turnstile(_AT_ONCE)
         self._times = ReceiveTimes(settings.runtime_folder)
         self._reporting = Reporting(settings, database, verifier)
@@ -81,6 +86,7 @@ class Receiver:
         note_sockets(self.settings, plain, tls)
         self._reporting.start()
         self._times.start()
+        self._audit.note(event("started", actor(), text="DICOM receiver"), event("attached", actor()))
         self._listener.start(plain, tls)
 
     def stop(self, patience_s: float = 10) -> None:
@@ -89,6 +95,8 @@ class Receiver:
         self._reporting.stop(patience_s / 2)
         self._refusals.stop()
         self._times.stop()
+        self._audit.note(event("detached", actor()), event("stopped", actor(), text="DICOM receiver"))
+        self._audit.stop()
 
     def _session_key(self) -> int:
         """This receiver's session, opened again when the database had gone away: its lock says that we live."""
@@ -107,7 +115,9 @@ class Receiver:
         if assoc.device is SELFTEST:
             return self._begin_selftest(assoc)
         self._on_opened(assoc)
-        storing = Storing(self.store, assoc, self._refusals, self._turnstile, self._times)
+        assoc.trail = Trail(self._audit, self.database, assoc.calling_ae, assoc.peer, assoc.user_name,
+                            assoc.certificate_sha256, self.settings.ae_title)  # fmt: skip
+        storing = Storing(self.store, assoc, self._refusals, self._turnstile, lambda: self._note(assoc), self._times)
         return Serving(storing, self._services, lambda: self._on_closed(assoc))
 
     def _begin_selftest(self, assoc: Association) -> Serving:
@@ -118,19 +128,25 @@ class Receiver:
         return Serving(Storing(own.store, assoc, self._refusals, self._turnstile), found, own.close)
 
     def _on_opened(self, assoc: Association) -> None:
-        try:
-            character_set = assoc.device.default_character_set if assoc.device else ""
-            assoc.key = rows.open_association(
-                self.database, self._session_key(), assoc.calling_ae, assoc.peer, assoc.user_name, character_set
-            )
-        except DatabaseUnavailable as error:
-            log.warning("association without a row: %s", error)  # each object will be answered with 0xA700
+        self._note(assoc)
         log.info(
             "association opened%s", f" for user {assoc.user_name!r}" if assoc.user_name else "",
             extra={"calling_ae": assoc.calling_ae, "peer": assoc.peer},
         )  # fmt: skip
 
+    def _note(self, assoc: Association) -> None:
+        try:
+            character_set = assoc.device.default_character_set if assoc.device else ""
+            assoc.key = rows.open_association(
+                self.database, self._session_key(), assoc.calling_ae, assoc.peer, assoc.user_name, character_set,
+                assoc.certificate_sha256,
+            )  # fmt: skip
+        except DatabaseUnavailable as error:
+            log.warning("association without a row: %s", error)  # each object will be answered with 0xA700
+
     def _on_closed(self, assoc: Association) -> None:
+        if assoc.trail is not None:
+            assoc.trail.close()
         if assoc.key is None:
             return
         try:

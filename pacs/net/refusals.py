@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from pacs import clock
@@ -30,8 +31,9 @@ _WANTED_MAX = 16
 class Refusals:
     """What was refused and is not written yet. For use by many threads."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, also: Callable[[Refusal], None] = lambda _refusal: None) -> None:
+        """also is told of each; it must not wait."""
+        self._database, self._also = database, also
         self._gathered: dict[tuple[str, str, str, str], Refusal] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -43,6 +45,7 @@ class Refusals:
         if refusal.calling_ae == AE_TITLE and is_loopback(refusal.address):
             return
         bounded = _bounded(refusal)
+        self._also(bounded)
         with self._lock:
             known = self._gathered.get(bounded.group)
             if known is None and len(self._gathered) >= GROUPS_MAX:

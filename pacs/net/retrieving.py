@@ -44,7 +44,7 @@ def get_service(retrieve: Retrieve, transcoding: Transcoding, settings: Settings
         except PacsError as error:
             exchange.refuse(status_of(error), str(error))
             return
-        counts = SubOperations(len(objects))
+        counts = SubOperations(len(objects), on_counted=_audited(assoc, objects))
         preferred = assoc.device.transfer_syntaxes if assoc.device else ()
         sender = Sender(
             assoc, retrieve, transcoding, changes, preferred=preferred,
@@ -86,6 +86,16 @@ def move_service(
             move.close()
 
     return serve
+
+
+def _audited(
+    assoc: Association, objects: Sequence[Wanted], destination: Device | None = None
+) -> Callable[[Wanted, bool], None]:
+    """Have the audit log know who is given which studies, before the first object goes; return what is to be told of
+    each object."""
+    if assoc.trail is None:
+        return lambda _wanted, _went: None
+    return assoc.trail.sending(objects, destination)
 
 
 def _run(send: Callable[[], None]) -> int | None:
@@ -169,7 +179,7 @@ class _Move:
         self.exchange, self.retrieve, self.transcoding, self.settings = exchange, retrieve, transcoding, settings
         self.destination, self.objects = destination, objects
         self.changes = retrieve.give_changes(objects)
-        self.counts = SubOperations(len(objects))
+        self.counts = SubOperations(len(objects), on_counted=_audited(exchange.assoc, objects, destination))
         self._losses = 0
         self._store_assoc: Association | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import cast
 
 from pacs import clock
@@ -29,11 +30,14 @@ class Storing:
         assoc: Association,
         refusals: Refusals,
         turnstile: Turnstile,
+        note_association: Callable[[], None] = lambda: None,
         times: ReceiveTimes | None = None,
     ) -> None:
-        """times: where it is counted how long each object takes."""
+        """note_association gives the association its row, if it has none: the database was away when it began.
+        times: where it is counted how long each object takes."""
         self._times, self._began_s = times, 0.0
         self.store, self.assoc, self.refusals, self.turnstile = store, assoc, refusals, turnstile
+        self._note_association = note_association
         self._session = StoreSession()
         self._arriving: Arriving | None = None
         self._place: object | None = None
@@ -41,6 +45,8 @@ class Storing:
     def open_sink(self, request: StoreRequest) -> Sink:
         """Begin to take a request's object in."""
         self._began_s = clock.monotonic_s()
+        if self.assoc.key is None:  # else nobody would know who sent what comes now
+            self._note_association()
         announced = Announced(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -50,15 +50,19 @@ class SubOperations:
     warning: int = 0
     failed_uids: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    #: Told of each object, and whether it went.
+    on_counted: Callable[[Wanted, bool], None] = lambda _wanted, _went: None
 
     def count(self, wanted: Wanted, status: int) -> None:
         """Count a sub-operation by its answer."""
         if status == SUCCESS:
             self.remaining -= 1
             self.completed += 1
+            self.on_counted(wanted, True)
         elif status >> 12 == 0xB or status in _WARNINGS:
             self.remaining -= 1
             self.warning += 1
+            self.on_counted(wanted, True)
             self.reasons[f"The receiver warned with 0x{status:04X}."] += 1
         else:
             self.fail([wanted], f"The receiver answered 0x{status:04X}.")
@@ -69,6 +73,8 @@ class SubOperations:
         self.failed += len(objects)
         self.failed_uids += [wanted.sop_instance_uid for wanted in objects]
         self.reasons[reason] += len(objects)
+        for wanted in objects:
+            self.on_counted(wanted, False)
 
     def final_status(self) -> int:
         """The status of the last response (PS3.4 C.4.2.1.5, C.4.3.1.4)."""

@@ -2,7 +2,8 @@
 
 Each line is a JSON object {"at": ISO 8601, "what": "device add", ...} in an append-only segment a month,
 `journal/<yyyy>-<mm>.jsonl`. A line is on the disk before the database learns of the change, so a rebuilt index can
-replay it. Segments are copied to every volume, so that the volumes alone are enough.
+replay it. Segments are copied to every volume, so that the volumes alone are enough. Each line is an event of the audit
+log, too, with who did it: written there first, as what was tried and failed belongs there as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pacs import clock
-from pacs.errors import VolumeError
+from pacs.errors import PacsError, VolumeError
+from pacs.model.audit import of_journal
+from pacs.storage.acting import actor
+from pacs.storage.audit import AuditLog
 from pacs.storage.kinds import Volume
 from pacs.storage.lineage import LineageFiles
 from pacs.storage.segments import append, lines_of, segments_in
@@ -28,12 +32,17 @@ class Journal:
     def __init__(self, data: Path) -> None:
         self.folder = data / "journal"
         self._fence = LineageFiles(data)
+        self._audit = AuditLog(data)
         #: What each volume was found to have, or given: segment → size [bytes]. A far one is not read each minute.
         self._copied: dict[str, dict[str, int]] = {}
 
     def append(self, what: str, **details: Any) -> None:
         """Write one change durably. Raise VolumeFull or VolumeFailed, or Fenced: then it does not count."""
         self._fence.require_not_fenced()
+        try:
+            self._audit.append([of_journal(what, details, actor())])
+        except PacsError as error:  # what is to be changed does not wait for its record; the check `audit` tells
+            log.error("a change is not in the audit log: %s", error)
         now = clock.now()
         line = json.dumps({"at": now.isoformat(timespec="microseconds"), "what": what, **details}, sort_keys=True)
         append(self.folder / f"{now:%Y-%m}.jsonl", line.encode() + b"\n")

@@ -226,6 +226,14 @@ class SealedVolume:
         """Write a small file durably. It is not sealed: there must be no patient's data in it."""
         self.inner.replace_small(path, content)
 
+    def read_sealed(self, path: str) -> bytes:
+        """A small file that is sealed as the objects are. Raise NotFound, or Unreadable if it was changed."""
+        return b"".join(crypt.unseal([self.inner.read_small(path)], self._key))
+
+    def replace_sealed(self, path: str, content: bytes) -> None:
+        """Seal a small file and write it durably; a reader sees the old content or the new."""
+        self.replace_small(path, b"".join(crypt.seal([content], self._key)))
+
     def close(self) -> None:
         """Let go of it; once more does nothing."""
         self.inner.close()

@@ -104,6 +104,7 @@ CREATE TABLE association (
     calling_ae      text NOT NULL,
     peer            text NOT NULL,
     user_name       text NOT NULL DEFAULT '',  -- who the peer said its user is (PS3.7 D.3.3.7)
+    tls_certificate_sha256 text NOT NULL DEFAULT '',  -- that the peer showed, hexadecimal: for the audit log
     -- What its objects that say no Specific Character Set were read with: its device's, when it called.
     default_character_set text NOT NULL DEFAULT '',
     opened_at       timestamptz NOT NULL DEFAULT now(),
@@ -330,6 +331,14 @@ CREATE TABLE receipt_mark (
     duplicate_key bigint NOT NULL
 );
 INSERT INTO receipt_mark VALUES (1, 0, 0);
+
+-- Up to where what arrived is in the audit log (pacs/archive/audit_arrivals.py), the same way.
+CREATE TABLE audit_mark (
+    tenant_id     smallint PRIMARY KEY REFERENCES tenant,
+    object_key    bigint NOT NULL,
+    duplicate_key bigint NOT NULL
+);
+INSERT INTO audit_mark VALUES (1, 0, 0);
 
 -- What came and contradicts what was here. Each is kept, and a person decides (docs/operate/conflicts.md).
 --   kind 'content'  other bytes under one SOP Instance UID, in the same series      subject: the object that was current
