@@ -22,7 +22,7 @@ def objects_up_to(database: Database, most: int = COUNTED_MAX) -> int:
     """How many objects there are, at most `most`."""
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT count(*) AS objects FROM (SELECT 1 FROM object LIMIT %s) AS some", (most,)
+            "SELECT count(*) AS objects FROM (SELECT 1 FROM object LIMIT %s) AS counted", (most,)
         ).fetchone()
     assert row is not None
     return int(row["objects"])

@@ -60,9 +60,9 @@ class Menu:
             pages[0],
             (table.ACCESS, self._access.summary, self._open_access),
             *pages[1:],
-            ("First image", self._archive.first_image_summary, self._archive.first_image),
-            ("Backup", self._archive.backup_summary, self._archive.backup),
-            ("Restore", lambda: "bring an archive back from its backup", self._archive.restore),
+            ("First image", lambda: "the modality's sheet, and waiting for it", self._archive.first_image),
+            ("Backup", lambda: "where every image is copied to", self._archive.backup),
+            ("Restore", lambda: "an archive brought back from its backup", self._archive.restore),
         ]
 
     def _summary(self, page: str) -> str:

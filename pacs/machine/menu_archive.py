@@ -34,12 +34,6 @@ class ArchivePages:
     dialog: Dialog
     pacs: Path = field(default=PACS)
 
-    def first_image_summary(self) -> str:
-        """How many images there are, and whether somebody waits to be let in."""
-        found, waiting = self._look()
-        words = f"{found['objects']} here" if found["objects"] else "waiting for it"
-        return words + (f"; {len(waiting)} device(s) want to be accepted" if waiting else "")
-
     def first_image(self) -> None:
         """The sheet for the modality's engineer, and below it what comes, live, until it is left."""
         sheet = sheet_of(self.machine)
@@ -66,11 +60,6 @@ class ArchivePages:
 
     def _look(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return ask("device", "arrivals", pacs=self.pacs), ask("device", "pending", pacs=self.pacs)
-
-    def backup_summary(self) -> str:
-        """Which repositories there are."""
-        found = ask("backup", "repository", "list", pacs=self.pacs)
-        return ", ".join(str(each["name"]) for each in found)[:44] or "NONE: nothing is backed up"
 
     def backup(self) -> None:
         """Show the repositories, and make one."""

@@ -1,0 +1,147 @@
+"""The menu, driven by a program as a person would, on a machine of its own: with the archive's real commands behind it.
+
+What would change the host is a stand-in that notes its words (systemctl, networkctl, chronyc) or does it in time
+(systemd-run, the timer). tests/roles has the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pacs.machine.storage import Answer
+from tests import peer
+from tests.fix_instance import Dev
+from tests.pages import Machine, machine
+from tests.peer import RawObject
+from tests.synthetic import ct_study
+from tests.terminal import COLUMNS, LINES, Terminal, terminal
+from tests.unit.machine.test_setting_values import KEY
+
+_STANDINS = {
+    **dict.fromkeys(("systemctl", "networkctl", "chronyc"), '#!/bin/sh\necho "$(basename "$0") $*" >>"$NOTED"\n'),
+    "systemd-run": """#!/bin/sh
+echo "systemd-run $*" >>"$NOTED"
+while [ "${1#-}" != "$1" ]; do case $1 in --on-active=*) wait=${1#--on-active=};; esac; shift; done
+setsid sh -c 'sleep "$1"; shift; exec "$@"' sh "${wait%s}" "$@" </dev/null >/dev/null 2>&1 &
+""",
+}
+
+_READY = json.dumps(asdict(Answer(True, roles=("state",))))
+
+
+class Site:
+    """A machine with its own network and name, and an archive on it that knows no device."""
+
+    def __init__(self, made: Machine) -> None:
+        self.machine = made
+        self.noted = made.folder / "noted"
+        for name, text in _STANDINS.items():
+            (made.folder / "bin" / name).write_text(text)
+            (made.folder / "bin" / name).chmod(0o755)
+        made.ok(
+            f"cp -a /etc {made.folder}/etc; mount --bind {made.folder}/etc /etc; mount -t tmpfs tmpfs /run\n"
+            f"mkdir /run/pacs-machine; mount --bind {made.folder}/bin /usr/local/bin\n"
+            f"echo '{_READY}' >/run/pacs-machine/storage.json"
+        )
+        self.dev = made.start(PACS_ANY_DEVICE_FROM_LOOPBACK="0", NOTED=str(self.noted))
+
+    def command(self, *words: str) -> list[str]:
+        """`pacs machine …` on it, in a network and with a host name that are not the host's."""
+        return [
+            *self.machine._entered(), "unshare", "--net", "--uts", "env", f"NOTED={self.noted}",
+            f"PATH={self.machine.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            f"PYTHONPATH={os.getcwd()}", "PACS_DATA=/srv/pacs/state", "PACS_APPLIANCE_VERSION=1.2.3",
+            sys.executable, "-m", "pacs.cli.machine", *words,
+        ]  # fmt: skip
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*words), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def site(short_folder: Path) -> Iterator[Site]:
+    with machine(short_folder) as made:
+        yield Site(made)
+
+
+@pytest.fixture
+def screen(site: Site, short_folder: Path) -> Iterator[Terminal]:
+    with terminal(short_folder) as made:
+        yield made
+
+
+def value(site: Site, name: str) -> str:
+    done = site.run("get", name)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def choose(screen: Terminal, label: str) -> None:
+    """Choose an item of a menu: by its first letter, again and again, until it is the one that is marked."""
+    screen.type(label[0])
+    screen.type("Enter")
+
+
+def test_from_first_boot_to_the_first_image(site: Site, screen: Terminal) -> None:
+    """As the page docs/install/first-image.md goes: address, name, key, AE title, and a modality that sends."""
+    screen.start(site.command("setup", "--display"))
+    screen.wait("PACS appliance 1.2.3", "Network", "by DHCP", "no administrator's key yet", "waiting for it")
+
+    screen.type("Enter")
+    screen.wait("Enter changes a value", "VLAN")
+    screen.type("Enter")
+    screen.wait("dhcp", "static", "Where the address comes from")
+    screen.type("s", "Enter")
+    screen.wait("* static", "Apply")
+    screen.type("A", "Enter")
+    screen.wait("Static IPv4 address")
+    screen.type("192.0.2.10", "Enter")
+    screen.wait("no IPv4 address with its prefix length")
+    screen.type("Enter")
+    screen.wait("Static IPv4 address")
+    screen.type("/24", "Enter")
+    screen.wait("* 192.0.2.10/24")
+    screen.type("A", "Enter")
+    screen.wait("The network is new", "K keep it", "G go back")
+    assert "networkctl reload" in site.noted.read_text()
+    screen.type("k")
+    screen.wait("192.0.2.10/24", "no administrator's key yet")
+    assert value(site, "address") == "192.0.2.10/24"
+
+    screen.type("D", "Enter")
+    screen.wait("DICOM ports")
+    screen.type("Enter")
+    screen.wait("What modalities call this archive", "Empty: PACS")
+    screen.type("C-u", "ARCHIVE", "Enter")
+    screen.wait("* ARCHIVE")
+    screen.type("A", "Enter")
+    screen.wait("AE title ARCHIVE, ports 104 11112")
+
+    screen.type("F", "Enter")
+    screen.wait("AE title ARCHIVE", "Port, TLS", "WAITING FOR YOUR FIRST IMAGE")
+    objects = [RawObject.of(each) for each in ct_study(7, 1, 8, 8)]
+    assert peer.store(site.dev.dicom_port, objects) == [None]  # whom it does not know it turns away
+    screen.wait("TESTER at 127.0.0.1 was refused: AE title not known", "A accept it")
+    screen.type("a")
+    screen.wait("Let TESTER at 127.0.0.1 store and query here?")
+    screen.type("Enter")
+    screen.wait("Press Enter to go on")
+    screen.type("Enter")
+    screen.wait("Let it send again")
+    screen.type("Enter")
+    screen.wait("WAITING FOR YOUR FIRST IMAGE")
+    assert peer.store(site.dev.dicom_port, objects) == [0x0000]
+    screen.wait("THE FIRST IMAGE IS STORED", "CT Image Storage from TESTER")
+    screen.type("q")
+    screen.wait("AE title ARCHIVE, ports")
+    screen.type("Tab", "Tab", "Enter")
+    screen.wait("Pane is dead")
+    (Path("/work/scratch/screen") / "shots.txt").write_text("\n\f".join(screen.shots))
