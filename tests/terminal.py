@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 COLUMNS, LINES = 80, 25
-_LIMIT_S = float(os.environ.get('LIM', 60))
+_LIMIT_S = float(os.environ.get("LIM", 60))
 
 
 class Terminal:
@@ -65,7 +65,7 @@ class Terminal:
 
 
 _NAMED = frozenset(("Enter", "Down", "Up", "Tab", "Escape", "BSpace", "C-u", "C-c", "End", "Home"))
-_FRAME = str.maketrans({each: " " for each in "│┌┐└┘├┤─┴┬"})
+_FRAME = str.maketrans(dict.fromkeys("│┌┐└┘├┤─┴┬", " "))
 
 
 def _words(text: str) -> str:

@@ -246,12 +246,13 @@ def device_arrivals(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Show what arrived last: when, from whom, what kind. Nothing of a patient."""
+    """Show what arrived last: when, from whom, what kind; nothing of a patient. In JSON who waits to be let in, too."""
     with open_database(load(data_of(context))) as database:
         found, count = arrivals.newest(database, limit), arrivals.objects_up_to(database)
+        waiting = [asdict(each) for each in devices.pending(database)]
     lines = [{**row, "kind": uids.name_of(row["sop_class_uid"])} for row in found]
     if as_json:
-        typer.echo(json.dumps({"objects": count, "newest": lines}, default=str))
+        typer.echo(json.dumps({"objects": count, "newest": lines, "pending": waiting}, default=str))
         return
     print_table(
         ("arrived", "AE title", "from", "what", "bytes"),

@@ -24,6 +24,9 @@ from pacs.storage import durable
 
 log = logging.getLogger(__name__)
 
+#: For the screen: what of the settings a person should know of.
+NOTES = Path("/run/pacs-machine/settings-notes")
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -182,7 +185,7 @@ def _is_known(name: str, kept: Kept) -> bool:
     return name in kept.managed or (SETTINGS[name].secret and bool(kept.seeded))
 
 
-def write_notes(notes: list[str], path: Path = Path("/run/pacs-machine/settings-notes")) -> None:
+def write_notes(notes: list[str], path: Path = NOTES) -> None:
     """Leave for the screen what a person should know of."""
     if notes:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,8 +40,8 @@ class ArchivePages:
         with Keyboard() as keyboard:
             while True:
                 try:
-                    found, waiting = self._look()
-                    text = news(found, waiting)
+                    found = ask("device", "arrivals", pacs=self.pacs)
+                    waiting, text = found["pending"], news(found)
                 except PacsError as error:
                     waiting, text = [], str(error)
                 self.dialog.show("For the modality's engineer", f"{sheet}\n\n{text}")
@@ -57,9 +57,6 @@ class ArchivePages:
             code = in_terminal(self.pacs, "device", "accept", str(caller["number"]))
             if code == 0:
                 self.dialog.say("Accept a device", "Let it send again. This page shows when the image is here.")
-
-    def _look(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        return ask("device", "arrivals", pacs=self.pacs), ask("device", "pending", pacs=self.pacs)
 
     def backup(self) -> None:
         """Show the repositories, and make one."""
@@ -119,9 +116,9 @@ class ArchivePages:
         return ["--credentials-file", str(login)]
 
 
-def news(found: dict[str, Any], waiting: list[dict[str, Any]]) -> str:
-    """What has come, and who waits, in a few lines."""
-    lines = []
+def news(found: dict[str, Any]) -> str:
+    """What has come, and who waits, in a few lines. found: as `pacs device arrivals --json` has it."""
+    lines, waiting = [], found["pending"]
     if not found["objects"]:
         lines.append("WAITING FOR YOUR FIRST IMAGE ...")
     else:

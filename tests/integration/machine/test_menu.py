@@ -18,12 +18,10 @@ import pytest
 
 from pacs.machine.storage import Answer
 from tests import peer
-from tests.fix_instance import Dev
 from tests.pages import Machine, machine
 from tests.peer import RawObject
 from tests.synthetic import ct_study
-from tests.terminal import COLUMNS, LINES, Terminal, terminal
-from tests.unit.machine.test_setting_values import KEY
+from tests.terminal import Terminal, terminal
 
 _STANDINS = {
     **dict.fromkeys(("systemctl", "networkctl", "chronyc"), '#!/bin/sh\necho "$(basename "$0") $*" >>"$NOTED"\n'),
