@@ -6,7 +6,6 @@ Its server is this test's own, and so is its size: 80 columns and 25 lines, as a
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 COLUMNS, LINES = 80, 25
-_LIMIT_S = float(os.environ.get("LIM", 60))
+_LIMIT_S = 60.0
 
 
 class Terminal:

@@ -15,7 +15,7 @@ _TIMEOUT_S = 60
 
 
 def ask(*words: str, pacs: Path = PACS) -> Any:
-    """What `pacs … --json` prints. Raise MachineError with its own words if it fails."""
+    """What `pacs ... --json` prints. Raise MachineError with its own words if it fails."""
     try:
         answer = subprocess.run(
             [pacs, *words, "--json"], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.pages import Machine, machine
 from tests.peer import RawObject
 from tests.synthetic import ct_study
 from tests.terminal import Terminal, terminal
+from tests.unit.machine.test_setting_values import KEY
+
+pytestmark = pytest.mark.long
 
 _STANDINS = {
     **dict.fromkeys(("systemctl", "networkctl", "chronyc"), '#!/bin/sh\necho "$(basename "$0") $*" >>"$NOTED"\n'),
@@ -56,7 +60,7 @@ class Site:
         return [
             *self.machine._entered(), "unshare", "--net", "--uts", "env", f"NOTED={self.noted}",
             f"PATH={self.machine.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            f"PYTHONPATH={os.getcwd()}", "PACS_DATA=/srv/pacs/state", "PACS_APPLIANCE_VERSION=1.2.3",
+            f"PYTHONPATH={Path.cwd()}", "PACS_DATA=/srv/pacs/state", "PACS_APPLIANCE_VERSION=1.2.3",
             sys.executable, "-m", "pacs.cli.machine", *words,
         ]  # fmt: skip
 
@@ -142,4 +146,76 @@ def test_from_first_boot_to_the_first_image(site: Site, screen: Terminal) -> Non
     screen.wait("AE title ARCHIVE, ports")
     screen.type("Tab", "Tab", "Enter")
     screen.wait("Pane is dead")
-    (Path("/work/scratch/screen") / "shots.txt").write_text("\n\f".join(screen.shots))
+
+
+def test_a_network_goes_back_by_a_key_and_by_itself(site: Site, screen: Terminal) -> None:
+    screen.start(site.command("setup"), term="xterm-256color")
+    for keys, words in (("g", "by DHCP"), ("", "Nobody kept the new network")):
+        screen.wait("Set up this appliance", "by DHCP")
+        assert site.run("set", "network=static", "address=192.0.2.10/24", "--confirm-within=15").returncode == 0
+        screen.type("Enter")  # whatever is opened: the change that waits stands before it, when it is left
+        screen.wait("Enter changes a value")
+        screen.type("Escape")
+        screen.wait("The network is new", "G go back")
+        screen.type(*keys)
+        screen.wait(words)
+        screen.type("Enter") if not keys else None
+    assert value(site, "network") == "dhcp"
+    assert site.noted.read_text().count("systemd-run") == 2
+
+
+def test_the_timer_takes_a_network_back_that_nobody_confirms(site: Site) -> None:
+    assert "for 15 s" in site.run("set", "network=static", "address=192.0.2.10/24", "--confirm-within=15").stdout
+    assert "goes back in" in site.run("list").stdout
+    ends = time.monotonic() + 60
+    while value(site, "network") != "dhcp":
+        assert time.monotonic() < ends
+        time.sleep(0.5)
+    assert site.run("confirm").returncode == 9
+
+
+def test_the_key_of_who_signs_in_is_taken_and_the_display_is_closed_then(site: Site, screen: Terminal) -> None:
+    offered = Path.cwd() / "roles/hardening/tree/usr/local/libexec/pacs-offered-key"
+    kind, blob, _comment = KEY.split()
+    shown = site.machine.sh(f"su -s /bin/sh nobody -c 'sh -s {kind} {blob}' <{offered}")
+    assert (shown.returncode, shown.stdout) == (0, "")  # nobody waits for it: it is not noted
+    screen.start(site.command("setup", "--display"))
+    screen.wait("no administrator's key yet")
+    screen.type("A", "Enter")
+    screen.wait("take the key of who signs in just now")
+    screen.type("Enter")
+    screen.wait("Waiting for a key", "ssh admin@")
+    assert site.machine.ok(f"su -s /bin/sh nobody -c 'sh -s {kind} {blob}' <{offered}") == ""
+    fingerprint = subprocess.run(
+        ["ssh-keygen", "-l", "-f", "-"], input=KEY, capture_output=True, text=True, check=True
+    ).stdout.split()[1]
+    screen.wait("Is it yours?", fingerprint)
+    screen.type("Enter")
+    screen.wait("Now sign in")
+    screen.type("Enter")
+    screen.wait("Key 1", fingerprint[:20])
+    assert value(site, "administrator_keys") == f"{kind} {blob}"
+    closed = site.run("setup", "--display")
+    assert closed.returncode == 2
+    assert "closed on this display" in closed.stderr
+
+
+def test_what_ansible_manages_is_shown_as_such(site: Site, screen: Terminal) -> None:
+    done = subprocess.run(
+        site.command("manage"), input='{"ae_title": "THEIRS"}', capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "changed: ae_title\n"
+    assert site.run("set", "ae_title=MINE").returncode == 2
+    screen.start(site.command("setup"))
+    screen.wait("AE title THEIRS")
+    screen.type("D", "Enter")
+    screen.wait("THEIRS (Ansible)")
+    screen.type("Enter")
+    screen.wait("Ansible manages this setting")
+
+
+def test_the_page_of_the_settings(site: Site) -> None:
+    printed = site.machine.follow("machine-settings.md", {})
+    assert any("Europe/Berlin" in text for text in printed)
+    assert "address: '192.0.2.300/24' is no IPv4 address" in printed[-1]
+    assert value(site, "host_name") == ""
