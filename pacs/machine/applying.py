@@ -133,10 +133,6 @@ def _dicom_ports(values: Mapping[str, str], system: System) -> bool:
     if values["dicom_ports"] != SETTINGS["dicom_ports"].default:
         text = "".join(f"{line}\n" for line in ("[Socket]", "ListenStream=", *(f"ListenStream={p}" for p in ports)))
     changed = system.have("etc/systemd/system/pacs-dicom.socket.d/ports.conf", text)
-    rule = f'add rule inet pacs services tcp dport {{ {", ".join(ports)} }} accept comment "DICOM"\n' if text else None
-    walled = system.have("etc/nftables.d/dicom-ports.nft", rule)
-    if walled:
-        system.run("systemctl", "try-reload-or-restart", "nftables.service", accept=range(256))
     if changed:
         system.run("systemctl", "daemon-reload")
         if _is_active("pacs-dicom.socket", system):
@@ -144,6 +140,8 @@ def _dicom_ports(values: Mapping[str, str], system: System) -> bool:
             system.run("systemctl", "stop", *_SERVICES[:2])
             system.run("systemctl", "restart", "pacs-dicom.socket")
             system.run("systemctl", "--no-block", "start", *_SERVICES[:2])
+            # It asks the sockets which ports are to be open.
+            system.run("systemctl", "--no-block", "restart", "pacs-firewall.service", accept=range(256))
     return changed
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from pacs.machine.applying import System
 from pacs.machine.machine_settings import SETTINGS, TABLE, Effect
 from pacs.storage import durable
 
+#: Those that are in config/pacs.toml under the same name, and how a value is written there.
+_IN_FILE: dict[str, Callable[[str], str | list[str]]] = {"ae_title": str}
 _MAIL = {"mail_server": "host", "mail_tls": "tls", "mail_from": "sender", "mail_user": "user"}
 _RESTARTED = ("pacs-receiver@1.service", "pacs-receiver@2.service", "pacs-web.service", "pacs-worker.service")
 
@@ -35,7 +37,10 @@ class ArchiveSettings:
     def values(self) -> dict[str, str]:
         """What counts now; a password is never told. Raise SettingsError."""
         found = {row.name: "" for row in TABLE if row.effect is Effect.ARCHIVE}
-        found["ae_title"] = str(self._toml().get("ae_title", SETTINGS["ae_title"].default))
+        toml = self._toml()
+        for name in _IN_FILE:
+            value = toml.get(name, SETTINGS[name].default)
+            found[name] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
         found["administrator_keys"] = "\n".join(self._key_lines())
         mail = mail_settings.mail_settings(self.state)
         if mail is not None:
@@ -50,8 +55,8 @@ class ArchiveSettings:
             self._change_mail(mails)
         if "administrator_keys" in given:
             self._change_keys(given["administrator_keys"].splitlines())
-        if "ae_title" in given:
-            self._change_ae_title(given["ae_title"] or SETTINGS["ae_title"].default)
+        for name in _IN_FILE.keys() & given.keys():
+            self._change_in_file(name, _IN_FILE[name](given[name] or SETTINGS[name].default))
 
     def _change_mail(self, given: Mapping[str, str]) -> None:
         before = self.values()
@@ -71,16 +76,17 @@ class ArchiveSettings:
         for path in (self.state / "config").glob("mail.*"):
             self._give(path)
 
-    def _change_ae_title(self, title: str) -> None:
+    def _change_in_file(self, name: str, value: str | list[str]) -> None:
+        """Change a line of config/pacs.toml, and no other: it is a person's file too."""
         path, before = self.state / "config/pacs.toml", self._toml()
-        if before.get("ae_title", SETTINGS["ae_title"].default) == title:
+        if before.get(name, SETTINGS[name].default) == value:
             return
         text = path.read_text("utf-8") if path.exists() else ""
-        line = f"ae_title = {json.dumps(title)}"
-        changed, count = re.subn(r"^ae_title\s*=.*$", lambda _found: line, text, count=1, flags=re.MULTILINE)
+        line = f"{name} = {json.dumps(value)}"
+        changed, count = re.subn(rf"^{name}\s*=.*$", lambda _found: line, text, count=1, flags=re.MULTILINE)
         after = changed if count else f"{line}\n{text}"
-        if tomllib.loads(after) != {**before, "ae_title": title}:
-            raise SettingsError(f"{path} is written in a way that is not changed here. Set ae_title in it by hand.")
+        if _parsed(after) != {**before, name: value}:
+            raise SettingsError(f"{path} is written in a way that is not changed here. Set {name} in it by hand.")
         durable.make_folders(path.parent)
         durable.replace_file(path, after.encode(), 0o640)
         self._give(path)
@@ -124,3 +130,10 @@ class ArchiveSettings:
         if os.geteuid() == 0:
             owner = (self.state / "config").stat()
             os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _parsed(text: str) -> dict[str, object] | None:
+    try:
+        return tomllib.loads(text)
+    except ValueError:
+        return None

@@ -68,10 +68,18 @@ class Site:
         return subprocess.run(self.command(*words), capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="module")
+def made(short_folder: Path) -> Iterator[Site]:
+    with machine(short_folder) as bare:
+        yield Site(bare)
+
+
 @pytest.fixture
-def site(short_folder: Path) -> Iterator[Site]:
-    with machine(short_folder) as made:
-        yield Site(made)
+def site(made: Site) -> Site:
+    """With no setting made yet."""
+    state = "/srv/pacs/state"
+    made.machine.ok(f"rm -rf {state}/machine {state}/config/ssh {state}/config/pacs.toml; : >{made.noted}")
+    return made
 
 
 @pytest.fixture

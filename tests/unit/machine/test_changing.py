@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pacs.errors import NotFound, UsageError
+from pacs.errors import NotFound, SettingsError, UsageError
 from pacs.jobs.mail_settings import mail_settings, password_of
 from pacs.machine.access import Keys
 from pacs.machine.applying import System
@@ -150,7 +150,6 @@ def test_the_machine_s_own_settings_take_effect(rig: Rig) -> None:
     assert "ListenStream=\nListenStream=104\nListenStream=4242\n" in rig.file(
         "etc/systemd/system/pacs-dicom.socket.d/ports.conf"
     )
-    assert "tcp dport { 104, 4242 } accept" in rig.file("etc/nftables.d/dicom-ports.nft")
     rig.ran.clear()
     assert rig.machine.apply() == []
     assert rig.ran == []
@@ -170,7 +169,6 @@ def test_ports_go_back_to_the_image_s(rig: Rig) -> None:
     rig.machine.change({"dicom_ports": "4242"})
     rig.machine.change({"dicom_ports": ""})
     assert not (rig.folder / "root/etc/systemd/system/pacs-dicom.socket.d/ports.conf").exists()
-    assert not (rig.folder / "root/etc/nftables.d/dicom-ports.nft").exists()
 
 
 def test_the_ae_title_is_changed_where_the_archive_keeps_it(rig: Rig) -> None:
@@ -181,6 +179,9 @@ def test_the_ae_title_is_changed_where_the_archive_keeps_it(rig: Rig) -> None:
     path.unlink()
     rig.machine.change({"ae_title": "OTHER"})
     assert path.read_text() == 'ae_title = "OTHER"\n'
+    path.write_text('ae_title = """\nOLD"""\n')  # TOML all the same, and no line of ours
+    with pytest.raises(SettingsError, match="by hand"):
+        rig.machine.change({"ae_title": "NEW"})
 
 
 def test_mails(rig: Rig) -> None:
