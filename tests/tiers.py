@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pacs.archive.move import Mover, Pass
+from pacs.archive.move import Mover
+from pacs.archive.move_group import Pass
 from pacs.archive.recall import Recaller
 from pacs.archive.store import Arrival
 from pacs.archive.volumes import Volumes

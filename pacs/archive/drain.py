@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pacs.archive.move import Mover, Pass
+from pacs.archive.move import Mover
+from pacs.archive.move_group import Pass
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError, VolumeError, VolumeFull
 from pacs.index import tiers

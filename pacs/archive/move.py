@@ -1,31 +1,30 @@
-"""Moving settled studies between volumes: by the rules from tier to tier, and off a volume that is drained.
+"""Which settled studies move between volumes: by the rules from tier to tier, and off a volume that is drained.
 
-    copy → fsync → read back past caches, compare the digest → commit the new copy and take the old one out of service
-         → ten minutes later remove its file
-
-A kill at any moment leaves at least one verified copy, and at most one row for each copy and volume. Files without a
-row are found by reconciliation. Of two workers that come to one study, one leaves it to the other.
+rule or drain → studies, a page at a time → groups → moved here (move_group.py), or where they are many small
+    objects of disks in several processes (move_processes.py) → the files that were left are removed
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from pacs import clock
-from pacs.archive.batches import Item, Source, together
-from pacs.archive.transfer import Stopped, Transfer
+from pacs.archive.batches import together
+from pacs.archive.move_group import Group, GroupMover, Pass
+from pacs.archive.move_processes import MovingProcesses
+from pacs.archive.transfer import Stopping
 from pacs.archive.volumes import Volumes
-from pacs.errors import PacsError, VolumeFailed, VolumeMissing
+from pacs.errors import PacsError, VolumeMissing
 from pacs.index import movement as rows
 from pacs.index import tiers
-from pacs.index.database import Connection, Database, Row
-from pacs.index.movement import StudyLocks
+from pacs.index.database import Database, Row
 from pacs.index.tiers import Wish
 from pacs.model.schedule import Bucket, is_open
 from pacs.model.tier_rules import Fill, Look, Rule, look
@@ -38,9 +37,10 @@ STUDIES_MAX = 1000
 #: How many copies that have left are looked up, and how many of them go in one commit.
 _LEFT_MAX = 20_000
 _REMOVED_AT_ONCE = 500
-#: A study of which an object could not be moved is left alone for so long [s]: it must not hold up the others.
-_FAILED_REST_S = 3600
-_VOLUME_REST_S = 300
+#: With more objects on a page than this, starting processes takes less time than they save.
+PROCESSES_FROM_OBJECTS = 10_000
+#: ... if they are small [bytes]: of large ones the disk has the work, and not we.
+_SMALL_BYTES = 1 << 20
 #: To look for studies takes at most one part in so many of the time.
 _LOOK_SHARE = 20
 
@@ -53,22 +53,21 @@ class ChooseFor(Protocol):
         ...
 
 
-@dataclass
-class Pass:
-    """What one look at the tiers did."""
-
-    studies: int = 0
-    objects: int = 0
-    size_bytes: int = 0
-    failed: int = 0
-    removed: int = 0
-    #: What ended a rule or a drain before its time.
-    errors: list[str] = field(default_factory=list)
+class Moving(Protocol):
+    """Whoever moves groups of studies by a rule."""
 
     @property
-    def is_nothing(self) -> bool:
-        """Whether it did nothing and nothing went wrong."""
-        return not (self.studies or self.failed or self.removed or self.errors)
+    def given_bytes(self) -> int:
+        """What was moved, and what is under way."""
+        ...
+
+    def move(self, group: Group) -> None:
+        """Move a group, now or soon. Raise what ended it, or one before it."""
+        ...
+
+    def wait(self) -> None:
+        """Until nothing is under way. Raise what ended it."""
+        ...
 
 
 class Mover:
@@ -80,18 +79,16 @@ class Mover:
         volumes: Volumes,
         settle_s: float,
         recall_keep_s: float = 0,
-        stop: threading.Event | None = None,
+        stop: Stopping | None = None,
     ) -> None:
         self.database, self.volumes, self.settle_s, self.recall_keep_s = database, volumes, settle_s, recall_keep_s
-        self.transfer = Transfer(database, volumes, stop)
-        self._locks = StudyLocks(database)
-        self._rest_until_s: dict[int, float] = {}
+        self._groups = GroupMover(database, volumes, stop)
+        self._stop = self._groups.transfer.stop
         self._next_look_s: dict[str, float] = {}
 
     def close(self) -> None:
         """Let go of all."""
-        self._locks.close()
-        self.transfer.close()
+        self._groups.close()
 
     # --- by rule -----------------------------------------------------------------------------------------------------
 
@@ -120,24 +117,49 @@ class Mover:
 
     def follow_rule(self, rule: Rule, seen: Look, done: Pass) -> None:
         """Move what a rule is about, as far as it says. Raise what ends it."""
-        bucket = Bucket(None if seen.is_urgent else rule.bytes_per_s_max, clock.monotonic_s())
-        moved_before, wish = done.size_bytes, self.wish(rule)
-
-        def choose(size_bytes: int) -> Volume:
-            return self.volumes.place(rule.to_tier, size_bytes)
-
-        began_s = clock.monotonic_s()
-        for page in self._pages(wish, done):
-            for group in together(page, seen.size_bytes_max, lambda: done.size_bytes - moved_before):
-                self._move(group, wish.sources, self._tier_ids(rule.to_tier), choose, done, rule.keep, bucket)
-                if not seen.is_urgent and not is_open(rule.windows, clock.now().astimezone()):
+        began_s, wish = clock.monotonic_s(), self.wish(rule)
+        pages = self._pages(wish, done)
+        first = next(pages, [])
+        with self._moving(rule, seen, first, done) as moving:
+            for page in chain([first], pages) if first else ():
+                if not self._move_page(page, wish, seen, moving):
                     return
-            if seen.size_bytes_max is not None and done.size_bytes - moved_before >= seen.size_bytes_max:
-                return
-            began_s = clock.monotonic_s()
+                began_s = clock.monotonic_s()
         # Looking at many studies takes its time: the longer it took, the later it is done again.
         now_s = clock.monotonic_s()
         self._next_look_s[rule.name] = now_s + _LOOK_SHARE * (now_s - began_s)
+
+    def _move_page(self, page: Sequence[Row], wish: Wish, seen: Look, moving: Moving) -> bool:
+        """Move a page of studies. False if that was all, for now."""
+        rule, most = wish.rule, seen.size_bytes_max
+        assert rule is not None
+        for studies in together(page, most, lambda: moving.given_bytes):
+            moving.move(Group(studies, wish.sources, self._tier_ids(rule.to_tier), rule.keep))
+            if not seen.is_urgent and not is_open(rule.windows, clock.now().astimezone()):
+                moving.wait()
+                return False
+        moving.wait()
+        return most is None or moving.given_bytes < most
+
+    @contextmanager
+    def _moving(self, rule: Rule, seen: Look, first: Sequence[Row], done: Pass) -> Iterator[Moving]:
+        """Whoever moves groups: processes, where many small objects lie on disks and no bound is set; or we."""
+        objects, size_bytes = (sum(study[name] for study in first) for name in ("objects", "size_bytes"))
+        disks = [*self.volumes.tier(rule.from_tier), *self.volumes.tier(rule.to_tier)]
+        bytes_per_s_max = None if seen.is_urgent else rule.bytes_per_s_max
+        if (
+            objects > PROCESSES_FROM_OBJECTS
+            and size_bytes < objects * _SMALL_BYTES
+            and bytes_per_s_max is None
+            and all(volume.promise.kind == "local" for volume in disks)
+        ):
+            processes = MovingProcesses(self._groups, rule.to_tier, done)
+            try:
+                yield processes
+            finally:
+                processes.close()
+        else:
+            yield _Here(self._groups, rule.to_tier, done, Bucket(bytes_per_s_max, clock.monotonic_s()))
 
     def move_down(self, low_percent: float, done: Pass) -> None:
         """Move from tier 1 to tier 2 now, until tier 1 is at low_percent. Raise what ends it."""
@@ -166,10 +188,11 @@ class Mover:
         others = [each.volume_id for each in self.volumes.own() if each is not volume]
         for page in self._pages(Wish([volume.volume_id], self.settle_s, with_pinned=True), done):
             for is_pinned in (False, True):
-                group = [study for study in page if study["is_pinned"] is is_pinned]
-                for part in together(group, None):
+                studies = [study for study in page if study["is_pinned"] is is_pinned]
+                for part in together(studies, None):
                     choose_for = partial(choose, is_pinned=is_pinned)
-                    self._move(part, [volume.volume_id], self._in_service(others), choose_for, done)
+                    group = Group(part, [volume.volume_id], self._in_service(others))
+                    self._groups.move(group, choose_for, done)
 
     def _in_service(self, volume_ids: Sequence[str]) -> list[str]:
         active = {row.volume_id for row in self.volumes.rows if row.state == "active"}
@@ -180,63 +203,13 @@ class Mover:
     def _pages(self, wish: Wish, done: Pass) -> Iterator[list[Row]]:
         """The studies of a wish, a page at a time, until a page brings none that could be moved."""
         while True:
-            now = clock.monotonic_s()
-            self._rest_until_s = {key: until for key, until in self._rest_until_s.items() if until > now}
             with self.database.transaction() as connection:
-                page = tiers.studies(connection, replace(wish, without=list(self._rest_until_s)), STUDIES_MAX)
+                page = tiers.studies(connection, replace(wish, without=self._groups.resting()), STUDIES_MAX)
             before = done.studies
             if page:
                 yield page
             if len(page) < STUDIES_MAX or done.studies == before:
                 return
-
-    def _move(
-        self,
-        studies: Sequence[Row],
-        sources: Sequence[str],
-        targets: Sequence[str],
-        choose: Callable[[int], Volume],
-        done: Pass,
-        keep: bool = False,
-        bucket: Bucket | None = None,
-    ) -> None:
-        """Move what of some studies is on the sources. Only those that nobody else works on."""
-        with self._locks.holding([study["study_key"] for study in studies]) as mine:
-            if not mine:
-                return
-            with self.database.transaction() as connection:
-                rows.revive_copies(connection, mine, targets)
-                copies = rows.copies_to_move(connection, mine, sources, targets)
-            study_of = {copy["object_key"]: copy["study_key"] for copy in copies}
-            here = [volume.volume_id for volume in self.volumes.own()]
-
-            def when_noted(connection: Connection, object_keys: Sequence[int], _size_bytes: int) -> None:
-                if not keep:
-                    rows.leave(connection, object_keys, sources, here)
-
-            try:
-                there = [copy for copy in copies if copy["is_there"]]
-                if there and not keep:
-                    with self.database.transaction() as connection:
-                        rows.leave(connection, [copy["object_key"] for copy in there], sources, here)
-                    done.objects += len(there)
-                    done.size_bytes += sum(copy["size_bytes"] for copy in there)
-                items = [_item(copy) for copy in copies if not copy["is_there"]]
-                outcome = self.transfer.copy(items, choose, bucket, when_noted)
-            except Stopped:
-                return
-            except VolumeFailed:  # of one of both: other studies may have other volumes
-                self._rest(mine, _VOLUME_REST_S)
-                raise
-            done.objects += len(outcome.copied)
-            done.size_bytes += outcome.size_bytes
-            done.failed += len(outcome.failed)
-            failed = {study_of[key] for key in outcome.failed}
-            self._rest(failed, _FAILED_REST_S)
-            done.studies += len(set(study_of.values()) - failed)
-
-    def _rest(self, study_keys: Collection[int], seconds: float) -> None:
-        self._rest_until_s |= dict.fromkeys(study_keys, clock.monotonic_s() + seconds)
 
     def remove_left(self, grace_s: float) -> int:
         """Remove the files of copies that left their volume longer than grace_s ago; return how many.
@@ -252,7 +225,7 @@ class Mover:
                 left = rows.left_copies(connection, volume.volume_id, grace_s, _LEFT_MAX)
             before = removed
             for at in range(0, len(left), _REMOVED_AT_ONCE):
-                if self.transfer.stop.is_set():
+                if self._stop.is_set():
                     return removed
                 removed += self._remove(volume, left[at : at + _REMOVED_AT_ONCE])
             if len(left) < _LEFT_MAX or removed == before:  # some wait for the volume that has the other copy
@@ -272,9 +245,23 @@ class Mover:
         return [volume.volume_id for volume in self.volumes.tier(tier)]
 
 
-def _item(copy: Row) -> Item:
-    source = Source(copy["copy_key"], copy["volume_id"], copy["path"])
-    return Item(copy["object_key"], bytes(copy["sha256"]), copy["size_bytes"], (source,))
+class _Here:
+    """Moves groups in this process, one after the other."""
+
+    def __init__(self, mover: GroupMover, to_tier: int, done: Pass, bucket: Bucket) -> None:
+        self._mover, self._to_tier, self._done, self._bucket = mover, to_tier, done, bucket
+        self._before_bytes = done.size_bytes
+
+    @property
+    def given_bytes(self) -> int:
+        return self._done.size_bytes - self._before_bytes
+
+    def move(self, group: Group) -> None:
+        volumes = self._mover.volumes
+        self._mover.move(group, lambda size_bytes: volumes.place(self._to_tier, size_bytes), self._done, self._bucket)
+
+    def wait(self) -> None:
+        pass
 
 
 def _of_own_file_system(volumes: Sequence[Volume]) -> list[Volume]:

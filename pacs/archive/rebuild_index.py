@@ -157,8 +157,7 @@ def _rebuild(
     databases.admit(databases.name, False)
     bring_up_to_date(data, segments)
     outcome = Outcome(begun.rebuild, trusted_names=begun.trust_names, without_volumes=list(begun.without))
-    conninfo = databases.new_conninfo
-    with reading(processes, conninfo, data, database, volumes, begun.trust_names) as readers:
+    with reading(processes, database, volumes, begun.trust_names) as readers:
         made = Rebuild(database, volumes, journalled, Receipts(data), readers, processes)
         return made.run(outcome, tell)
 

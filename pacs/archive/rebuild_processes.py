@@ -1,26 +1,17 @@
-"""The processes that read files for a rebuild: as many as there are cores, each with its own connection and volumes."""
+"""Who reads files for a rebuild: as many processes as there are cores, or this one."""
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
 
+from pacs.archive.processes import Processes, Workplace
 from pacs.archive.rebuild import Reading
 from pacs.archive.rebuild_files import Unit, UnitDone, read_unit
 from pacs.archive.volumes import Volumes
 from pacs.errors import RebuildError
 from pacs.index.database import Database
-
-_PR_SET_PDEATHSIG = 1
-
-_reader: tuple[Database, Volumes, bool] | None = None
 
 
 class InThisProcess(Reading):
@@ -36,11 +27,11 @@ class InThisProcess(Reading):
 
 
 class _InProcesses(Reading):
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
+    def __init__(self, processes: Processes, trust_names: bool) -> None:
+        self._processes, self._trust_names = processes, trust_names
 
     def submit(self, unit: Unit) -> Callable[[], UnitDone]:
-        future = self._pool.submit(_read, unit)
+        future = self._processes.submit(_read, unit, self._trust_names)
 
         def wait() -> UnitDone:
             try:
@@ -54,34 +45,17 @@ class _InProcesses(Reading):
 
 
 @contextmanager
-def reading(
-    processes: int, conninfo: str, data: Path, database: Database, volumes: Volumes, trust_names: bool
-) -> Iterator[Reading]:
+def reading(processes: int, database: Database, volumes: Volumes, trust_names: bool) -> Iterator[Reading]:
     """Readers in so many processes, in the block; 0: in this one."""
     if processes == 0:
         yield InThisProcess(database, volumes, trust_names)
         return
-    words = (os.getpid(), conninfo, data, trust_names)
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_begin, initargs=words)
+    pool = Processes(database, volumes, processes)
     try:
-        yield _InProcesses(pool)
+        yield _InProcesses(pool, trust_names)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.close()
 
 
-def _begin(parent: int, conninfo: str, data: Path, trust_names: bool) -> None:
-    global _reader
-    # It ends with whoever started it, even if that is killed: the next rebuild must find nobody at work.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    database = Database(conninfo, connections_max=2)
-    volumes = Volumes(database, data)
-    volumes.refresh()
-    _reader = (database, volumes, trust_names)
-
-
-def _read(unit: Unit) -> UnitDone:
-    assert _reader is not None
-    database, volumes, trust_names = _reader
-    return read_unit(database, volumes.get(unit.volume_id), unit, trust_names)
+def _read(at: Workplace, unit: Unit, trust_names: bool) -> UnitDone:
+    return read_unit(at.database, at.volumes.get(unit.volume_id), unit, trust_names)

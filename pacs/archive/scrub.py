@@ -9,15 +9,17 @@ does the rest. Nothing on a volume is changed here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
 from pacs import clock
 from pacs.archive.pace import Pace
-from pacs.errors import DigestMismatch, NotFound, PacsError, VolumeError, VolumeFailed
+from pacs.archive.scrub_reading import Expected, Readers, in_processes, in_threads
+from pacs.archive.volumes import Volumes
+from pacs.errors import PacsError, VolumeError, VolumeFailed
 from pacs.index import fixity as rows
 from pacs.index.database import Database, Row
 from pacs.index.locks import only_one
@@ -30,12 +32,8 @@ log = logging.getLogger(__name__)
 #: What is read between two notes of how far it is: so many copies, or so many bytes if that is less.
 BATCH_COPIES = 2000
 BATCH_BYTES = 1 << 30
-#: Files that are read at once: enough that one is hashed while another is fetched, and no queue before the disk.
-THREADS = {"local": 2}
-#: What is far away is waited for.
-THREADS_FAR = 4
-#: How many copies a thread takes at once.
-_STRIDE = 20
+#: With more copies to be read than this, starting processes takes less time than they save.
+PROCESSES_FROM_COPIES = 20_000
 #: If not one of so many files can be read, it is the volume's fault.
 _UNREADABLE_MAX = 50
 #: How old the count of what is in a folder may be.
@@ -76,12 +74,12 @@ class Scrub:
     def __init__(
         self,
         database: Database,
-        volumes: Mapping[str, Volume],
+        volumes: Volumes,
         period: timedelta,
         rate_bytes_s: float | None = None,
         on_progress: Callable[[Progress], None] = lambda _progress: None,
     ) -> None:
-        """volumes by their id, those that are here. period: how soon every copy is read again. No rate: no limit."""
+        """period: how soon every copy is read again. No rate: no limit."""
         self.database, self.volumes, self.period, self.on_progress = database, volumes, period, on_progress
         self._pace = Pace(rate_bytes_s)
 
@@ -89,7 +87,7 @@ class Scrub:
         """Read today's share; or everything, or only one volume's. Raise AlreadyRunning, NotFound."""
         findings, started_s = Findings(), clock.monotonic_s()
         with only_one(self.database, "scrub"):
-            wanted = [volume_id] if volume_id else list(self.volumes)
+            wanted = [volume_id] if volume_id else list(self.volumes.by_id)
             here = [each for each in wanted if self._is_here(each, findings)]
             for each in here:
                 rows.refresh_folders(self.database, each, COUNT_AGE)
@@ -99,7 +97,7 @@ class Scrub:
 
     def _is_here(self, volume_id: str, findings: Findings) -> bool:
         try:
-            self.volumes[volume_id].require_present()
+            self.volumes.get(volume_id).require_present()
         except PacsError as error:
             self._note_failed(error, findings)
             return False
@@ -111,26 +109,30 @@ class Scrub:
 
     def _read(self, folders: list[Folder], findings: Findings) -> None:
         total_bytes = sum(folder.size_bytes for folder in folders)
-        for volume_id, of_volume in groupby(folders, key=lambda each: each.volume_id):
-            volume = self.volumes[volume_id]
-            threads = THREADS.get(volume.promise.kind, THREADS_FAR)
+        for volume_id, group in groupby(folders, key=lambda each: each.volume_id):
+            volume, of_volume = self.volumes.get(volume_id), list(group)
             try:
-                with ThreadPoolExecutor(threads, thread_name_prefix="scrub") as pool:
+                with self._readers(volume, of_volume) as readers:
                     for folder in of_volume:
-                        self._read_folder(pool, volume, folder.folder, findings, total_bytes)
+                        self._read_folder(readers, volume, folder.folder, findings, total_bytes)
             except (VolumeError, VolumeFailed) as error:
                 self._note_failed(error, findings)
+
+    def _readers(self, volume: Volume, folders: Sequence[Folder]) -> AbstractContextManager[Readers]:
+        """Processes where many copies lie on a disk and there is no limit: threads come to half of what it can."""
+        is_many = sum(folder.copies for folder in folders) > PROCESSES_FROM_COPIES
+        if is_many and volume.promise.kind == "local" and not self._pace.rate_bytes_s:
+            return in_processes(self.database, self.volumes)
+        return in_threads(volume, self._pace.spend)
 
     def _note_failed(self, error: PacsError, findings: Findings) -> None:
         findings.failed.append(str(error))
         log.error("a volume is not read to its end: %s", error)
 
-    def _read_folder(
-        self, pool: ThreadPoolExecutor, volume: Volume, folder: str, findings: Findings, total_bytes: int
-    ) -> None:
+    def _read_folder(self, readers: Readers, volume: Volume, folder: str, findings: Findings, total_bytes: int) -> None:
         position = rows.begin(self.database, volume.volume_id, folder)
         while batch := self._batch(volume.volume_id, folder, position):
-            self._judge(pool, volume, batch, findings)
+            self._judge(readers, volume, batch, findings)
             position = batch[-1]["path"]
             rows.came_to(self.database, volume.volume_id, folder, position)
             self.on_progress(Progress(volume.location, findings.size_bytes, max(total_bytes, findings.size_bytes)))
@@ -148,33 +150,22 @@ class Scrub:
                 break
         return batch
 
-    def _judge(self, pool: ThreadPoolExecutor, volume: Volume, batch: list[Row], findings: Findings) -> None:
+    def _judge(self, readers: Readers, volume: Volume, batch: list[Row], findings: Findings) -> None:
         """Read a batch of copies; take those that are missing or bad out of service."""
         # Within a study in the order of their arrival, as they lie on the disk; their names are digests.
         ordered = sorted(batch, key=lambda row: (row["path"].rpartition("/")[0], row["copy_key"]))
-        strides = [ordered[start : start + _STRIDE] for start in range(0, len(ordered), _STRIDE)]
-        faults = [
-            fault for found in pool.map(lambda stride: list(self._faults(volume, stride)), strides) for fault in found
-        ]
+        faults = readers.faults(
+            volume, [Expected(number, row["path"], bytes(row["sha256"])) for number, row in enumerate(ordered)]
+        )
         if faults:
             volume.require_present()  # else it is the disk that was pulled out, and no file
-            unreadable = sum(isinstance(error, VolumeFailed) for _row, _state, error in faults)
+            unreadable = sum(isinstance(fault.error, VolumeFailed) for fault in faults)
             if unreadable == len(batch) >= _UNREADABLE_MAX:
                 raise VolumeFailed(f"Nothing on the volume at {volume.location} can be read. Look at its disk.")
-            for row, state, error in faults:
-                self._withdraw(volume, row, state, error, findings)
+            for fault in faults:
+                self._withdraw(volume, ordered[fault.number], fault.state, fault.error, findings)
         findings.copies += len(batch)
         findings.size_bytes += sum(row["size_bytes"] for row in batch)
-
-    def _faults(self, volume: Volume, stride: list[Row]) -> Iterator[tuple[Row, str, PacsError | None]]:
-        for row in stride:
-            try:
-                if volume.digest_on_disk(row["path"], self._pace.spend) != bytes(row["sha256"]):
-                    yield row, "bad", None
-            except NotFound as error:
-                yield row, "missing", error
-            except (VolumeFailed, DigestMismatch) as error:
-                yield row, "bad", error
 
     def _withdraw(self, volume: Volume, row: Row, state: str, error: PacsError | None, findings: Findings) -> None:
         with self.database.transaction() as connection:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pacs import clock
 from pacs.archive.batches import READ_AT_ONCE, Item, ReadAhead, Source, batches, some_at_once
@@ -60,6 +61,18 @@ class _Placed:
     digests: list[Future[list[bytes | PacsError]]] = field(default_factory=list)
 
 
+class Stopping(Protocol):
+    """Says that it is to end: an event of this process or of several."""
+
+    def is_set(self) -> bool:
+        """Whether it is to end."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait so long [s], at most until it is to end."""
+        ...
+
+
 class Stopped(Exception):
     """Whoever asked for it wants it to end."""
 
@@ -67,7 +80,7 @@ class Stopped(Exception):
 class Transfer:
     """Copies objects to volumes of an instance. For use by one thread; close it."""
 
-    def __init__(self, database: Database, volumes: Volumes, stop: threading.Event | None = None) -> None:
+    def __init__(self, database: Database, volumes: Volumes, stop: Stopping | None = None) -> None:
         self.database, self.volumes = database, volumes
         self.stop = stop or threading.Event()
         self._readers = ThreadPoolExecutor(READ_AT_ONCE, thread_name_prefix="read")

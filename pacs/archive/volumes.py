@@ -38,16 +38,20 @@ CHOSEN_FOR_S = 1.0
 #: How long a volume that failed is passed by where there is another [s].
 AVOIDED_FOR_S = 30.0
 _V = TypeVar("_V", bound=Volume)
+#: What Volumes are opened with beside a database, in words that another process can be given.
+OpenedWith = tuple[Path, tuple[KnownVolume, ...], int]
 
 
 class Volumes:
     """The volumes of an instance that are here now. For use by many threads."""
 
-    def __init__(self, database: Database, data: Path, at_roots: Sequence[KnownVolume] = ()) -> None:
-        """`at_roots` are known beside those of the index."""
+    def __init__(
+        self, database: Database, data: Path, at_roots: Sequence[KnownVolume] = (), state_reserve_bytes: int = 0
+    ) -> None:
+        """`at_roots` are known beside those of the index. state_reserve_bytes: what is the database's where a volume
+        shares its file system with the state."""
         self._database, self._data, self._at_roots = database, data, tuple(at_roots)
-        #: What is the database's [bytes] where a volume shares its file system with the state.
-        self.state_reserve_bytes = 0
+        self._state_reserve_bytes = state_reserve_bytes
         self._appliance_id = read_identity(data).appliance_id
         self._lock = threading.Lock()
         self._opened: dict[str, tuple[KnownVolume, Volume]] = {}
@@ -59,6 +63,11 @@ class Volumes:
         self._last: dict[int, str] = {}
         self._receiving: tuple[ReceivingVolume, float] | None = None
         self._new_again_s = 0.0
+
+    @property
+    def opened_with(self) -> OpenedWith:
+        """What they were opened with beside the database."""
+        return self._data, self._at_roots, self._state_reserve_bytes
 
     # --- which there are ---------------------------------------------------------------------------------------------
 
@@ -275,7 +284,7 @@ class Volumes:
         opened = open_known(self._data, self._appliance_id, row)
         below = getattr(opened, "inner", opened)  # of a repository, the volume that it is over
         if isinstance(below, LocalVolume) and below.root.stat().st_dev == self._data.stat().st_dev:
-            below.kept_bytes = self.state_reserve_bytes
+            below.kept_bytes = self._state_reserve_bytes
         self._opened[row.volume_id] = (row, opened)
         return opened
 
@@ -309,7 +318,6 @@ def open_volumes(
                 rows.register_volume(database, found)
         elif found is not None:
             at_roots.append(found)
-    volumes = Volumes(database, data, at_roots)
-    volumes.state_reserve_bytes = state_reserve_bytes
+    volumes = Volumes(database, data, at_roots, state_reserve_bytes)
     volumes.refresh()
     return volumes

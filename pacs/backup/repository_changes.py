@@ -184,7 +184,7 @@ class RepositoryChanges:
 
     def read_all(self, volume_id: str, period_days: float) -> Finding:
         """Read every object in a repository and compare its digest. The worker repairs what is bad or missing."""
-        work = Scrub(self.database, self.volumes.by_id, timedelta(days=period_days))
+        work = Scrub(self.database, self.volumes, timedelta(days=period_days))
         found = work.run(everything=True, volume_id=volume_id)
         seen = f"{found.copies} objects read, {found.bad} bad, {found.missing} missing"
         return Finding("objects", found.is_clean, "; ".join([seen, *found.failed]))

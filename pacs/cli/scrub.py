@@ -47,7 +47,7 @@ def scrub_run(
         limit = instance.settings.scrub_rate_mb_s if rate is None else rate
         work = scrubbing.Scrub(
             instance.database,
-            instance.volumes.by_id,
+            instance.volumes,
             timedelta(days=instance.settings.scrub_period_days),
             limit * 1e6 or None,
             lambda done: bar.update(task, description=done.location, completed=done.done_bytes, total=done.total_bytes),

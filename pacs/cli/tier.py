@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from pacs.archive import tiering
-from pacs.archive.move import Mover, Pass
+from pacs.archive.move import Mover
+from pacs.archive.move_group import Pass
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.cli.table import print_table

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.lineage import BEAT_S, Lineage
-from pacs.archive.move import Mover, Pass
+from pacs.archive.move import Mover
+from pacs.archive.move_group import Pass
 from pacs.archive.recall import Behind, Recaller
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair

@@ -141,7 +141,8 @@ class Bench:
             self._add(f"move from tier {source} to tier {target}", count, "cp -r; sync; sha256sum", theirs, ours)
 
     def _move_down(self, source: int, target: int, objects: int) -> None:
-        from pacs.archive.move import Mover, Pass
+        from pacs.archive.move import Mover
+        from pacs.archive.move_group import Pass
         from pacs.model.tier_rules import Look, Rule
 
         size_bytes = self.size_bytes * objects // self.objects
@@ -201,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.storage")
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--moved", type=int, help="how many of them are moved; default: a fifth")
-    parser.add_argument("--large", type=int, default=4000, help="how many objects of 526 kB; 0: none")
+    parser.add_argument("--large", type=int, default=10_000, help="how many objects of 526 kB; 0: none")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="a folder on the disk that is measured")
     parser.add_argument("--write", type=Path, help="write the table here")
     options = parser.parse_args()

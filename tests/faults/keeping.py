@@ -20,7 +20,7 @@ def work(data: Path) -> None:
         say_begun()
         while True:
             try:
-                Scrub(instance.database, instance.volumes.by_id, timedelta(days=90)).run(everything=True)
+                Scrub(instance.database, instance.volumes, timedelta(days=90)).run(everything=True)
                 Repair(instance.database, instance.volumes.by_id).run(at_once=True)
                 reconcile(instance.database, instance.volumes.all(), orphan_age_s=0)
             except AlreadyRunning:  # the server has not noticed yet that the one before was killed

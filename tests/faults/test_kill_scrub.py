@@ -83,7 +83,7 @@ def _kill_again_and_again(data: Path, kills: int, seed: int) -> dict[str, int]:
             time.sleep(dice.uniform(0, 0.35))
             os.kill(pid, signal.SIGKILL)
             _assert_kept(instance)
-        Scrub(instance.database, instance.volumes.by_id, timedelta(days=90)).run(everything=True)
+        Scrub(instance.database, instance.volumes, timedelta(days=90)).run(everything=True)
         repairs = Repair(instance.database, instance.volumes.by_id)
         assert repairs.run(at_once=True).waiting == 0
         assert reconcile(instance.database, instance.volumes.all(), orphan_age_s=0).is_clean

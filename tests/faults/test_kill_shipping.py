@@ -47,5 +47,5 @@ def test_shipping_that_is_killed_goes_on(new_instance: Callable[[], Path], tmp_p
         assert good_by_tier(instance) == {1: kills * OBJECTS, 4: kills * OBJECTS}
         found = reconcile(instance.database, [sealed(instance, place.repository)], 0)
         assert (found.missing, found.indexed, found.adopted, found.quarantined, found.unreadable) == (0, 0, 0, 0, 0)
-        assert Scrub(instance.database, instance.volumes.by_id, timedelta(days=90)).run(everything=True).is_clean
+        assert Scrub(instance.database, instance.volumes, timedelta(days=90)).run(everything=True).is_clean
         assert place.site.paths("incoming") == []

@@ -78,15 +78,16 @@ class _Churn:
             )
 
 
-def _kill_rounds(instance: Instance, kills: int, seed: int) -> None:
+def _kill_rounds(instance: Instance, kills: int, seed: int, module: str = "tiering", most_s: float = 0.4) -> None:
+    """Kill what `module` does after 0 to most_s seconds, again and again."""
     churn, moments = _Churn(instance, seed), random.Random(seed)
     for number in range(6):
         churn.go_on(number)
-    with Forked("tiering", instance.settings.data) as keeper:
+    with Forked(module, instance.settings.data) as keeper:
         for number in range(kills):
             pid = keeper.begin()
             churn.go_on(number)
-            time.sleep(moments.uniform(0, 0.4))
+            time.sleep(moments.uniform(0, most_s))
             kill(pid)
             _assert_rows_are_sound(instance)
         churn.drain("large2")
@@ -153,6 +154,13 @@ def test_kill_9_while_moving_recalling_and_draining(churning: Instance) -> None:
 @pytest.mark.timeout(7200)
 def test_kill_9_again_and_again(churning: Instance) -> None:
     _kill_rounds(churning, KILLS, seed=2)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_kill_9_while_several_processes_move(churning: Instance) -> None:
+    """They end with the worker that started them, and the next one finds nobody at work."""
+    _kill_rounds(churning, max(1, KILLS // 5), seed=6, module="tiering_processes", most_s=4)
 
 
 def test_two_workers_at_once_each_of_them_killed(churning: Instance) -> None:

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from pacs.archive import conflicts, devices, tiering
-from pacs.archive.move import Mover, Pass
+from pacs.archive.move import Mover
+from pacs.archive.move_group import Pass
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.store import Announced, StoreSession
 from pacs.cli.instance import Instance, open_instance

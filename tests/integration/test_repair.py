@@ -40,7 +40,7 @@ def site(request: pytest.FixtureRequest, instance: Instance) -> Site:
 
 
 def scrub(instance: Instance) -> tuple[int, int]:
-    findings = Scrub(instance.database, instance.volumes.by_id, timedelta(days=90)).run(everything=True)
+    findings = Scrub(instance.database, instance.volumes, timedelta(days=90)).run(everything=True)
     assert not findings.failed
     return findings.bad, findings.missing
 

@@ -57,7 +57,7 @@ def folder(instance: Instance, tmp_path: Path) -> InRepository:
 
 
 def scrub(instance: Instance) -> tuple[int, int]:
-    found = Scrub(instance.database, instance.volumes.by_id, timedelta(days=90)).run(everything=True)
+    found = Scrub(instance.database, instance.volumes, timedelta(days=90)).run(everything=True)
     assert not found.failed
     return found.bad, found.missing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +29,7 @@ PERIOD = timedelta(days=90)
 
 
 def scrub(instance: Instance, everything: bool = False, volume_id: str | None = None) -> Findings:
-    return Scrub(instance.database, instance.volumes.by_id, PERIOD).run(everything, volume_id)
+    return Scrub(instance.database, instance.volumes, PERIOD).run(everything, volume_id)
 
 
 def tier(instance: Instance, number: int) -> LocalSite:
@@ -98,7 +99,7 @@ def test_a_killed_scrub_goes_on_where_it_was(instance: Instance, monkeypatch: py
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Scrub(instance.database, instance.volumes.by_id, PERIOD, on_progress=die).run()
+        Scrub(instance.database, instance.volumes, PERIOD, on_progress=die).run()
     (folder,) = rows.folders(instance.database, instance.volumes.by_id)
     assert folder.is_begun and (clock.now() - folder.verified_at).days == 60, "half a reading counts for nothing yet"
     rest = scrub(instance)
@@ -116,7 +117,7 @@ def test_a_reading_counts_from_its_beginning(instance: Instance, monkeypatch: py
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Scrub(instance.database, instance.volumes.by_id, PERIOD, on_progress=die).run()
+        Scrub(instance.database, instance.volumes, PERIOD, on_progress=die).run()
     with instance.database.transaction() as connection:
         connection.execute("UPDATE fixity SET begun_at = begun_at - interval '14 days'")
     assert scrub(instance).copies == 10
@@ -136,7 +137,7 @@ def test_batches_end_at_so_many_bytes_too(instance: Instance, monkeypatch: pytes
     monkeypatch.setattr(scrubbing, "BATCH_BYTES", 20_000)
     store(instance, ct_study(1, 9))
     seen: list[int] = []
-    Scrub(instance.database, instance.volumes.by_id, PERIOD, on_progress=lambda each: seen.append(each.done_bytes)).run(
+    Scrub(instance.database, instance.volumes, PERIOD, on_progress=lambda each: seen.append(each.done_bytes)).run(
         everything=True
     )
     assert len(seen) == 3 and seen == sorted(set(seen))
@@ -157,7 +158,7 @@ def test_a_copy_that_moves_while_it_is_read_is_not_blamed(instance: Instance, mo
         return found
 
     monkeypatch.setattr(rows, "copies_after", list_then_move)
-    findings = Scrub(instance.database, instance.volumes.by_id, PERIOD).run(everything=True)
+    findings = Scrub(instance.database, instance.volumes, PERIOD).run(everything=True)
     assert (findings.bad, findings.missing) == (0, 0)
     assert copies_out_of_service(instance.database) == []
 
@@ -255,3 +256,17 @@ def test_the_metrics_are_well_formed_and_tell_what_there_is(instance: Instance) 
 def test_labels_are_escaped() -> None:
     metric = metrics.Metric("pacs_x", "gauge", "X.", [({"volume": 'a"b\\c\nd'}, 1)])
     assert metrics.render([metric]).splitlines()[-1] == r'pacs_x{volume="a\"b\\c\nd"} 1'
+
+
+def test_many_copies_are_read_by_processes_and_what_is_wrong_is_found_all_the_same(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrubbing, "PROCESSES_FROM_COPIES", 0)
+    store(instance, ct_study(1, 9))
+    site = tier(instance, 1)
+    bad, missing = (row["path"] for row in copies(instance)[3:5])
+    site.put(bad, b"x" + site.get(bad)[1:])
+    site.delete(missing)
+    findings = scrub(instance, everything=True)
+    assert (findings.copies, findings.bad, findings.missing, findings.failed) == (9, 1, 1, [])
+    assert multiprocessing.active_children() == []

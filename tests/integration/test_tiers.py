@@ -11,7 +11,7 @@ import pytest
 
 from pacs.archive import tiering
 from pacs.archive.drain import drain, progress
-from pacs.archive.move import Pass
+from pacs.archive.move_group import Pass
 from pacs.archive.transfer import Transfer
 from pacs.cli.instance import Instance
 from pacs.errors import DatabaseUnavailable, NotFound, UsageError, VolumeFull
@@ -300,7 +300,7 @@ def test_a_copy_that_another_made_meanwhile_counts_and_ours_goes(instance: Insta
     def repair() -> None:
         between.clear()
         with mover(instance) as another:
-            another._locks.holding = _everything  # type: ignore[method-assign]
+            another._groups._locks.holding = _everything  # type: ignore[method-assign]
             another.follow_rule(replace(DOWN, keep=True), Look(True, None, ""), Pass())
 
     between.append(repair)
