@@ -105,6 +105,8 @@ class ArchiveSettings:
         if self.keys.seeded.exists():
             seeded = self.keys.seeded.read_text("utf-8").splitlines()
             status = self.keys.seeded.stat()
+            if all(line in lines for line in seeded):
+                return
             kept = "".join(f"{line}\n" for line in seeded if line in lines)
             durable.replace_file(self.keys.seeded, kept.encode(), 0o600)
             os.chown(self.keys.seeded, status.st_uid, status.st_gid)

@@ -69,7 +69,10 @@ class Dialog:
             "dialog", "--backtitle", self._title, "--title", f" {title} ", "--output-fd", str(writing), *words,
         ]  # fmt: skip
         try:
-            answer = subprocess.run(command, pass_fds=[writing], stderr=subprocess.PIPE, text=True, check=False)
+            answer = subprocess.run(
+                command, pass_fds=[writing], stderr=subprocess.PIPE, text=True, check=False,
+                env={"LANG": "C.UTF-8", **os.environ},
+            )  # fmt: skip
         except OSError as error:
             raise MachineError(f"`dialog` cannot be run: {error.strerror}. Is its package installed?") from error
         finally:
