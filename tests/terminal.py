@@ -53,6 +53,18 @@ class Terminal:
             assert time.monotonic() < ends, f"{texts} did not come:\n{screen}"
             time.sleep(0.05)
 
+    def press(self, key: str, *texts: str) -> str:
+        """Press a key, again each second, until all texts are there: what draws just then may drop one."""
+        for _ in range(int(_LIMIT_S)):
+            self.type(key)
+            ends = time.monotonic() + 1
+            while time.monotonic() < ends:
+                shown = _words(self.screen())
+                if all(_words(text) in shown for text in texts):
+                    return self.wait(*texts)
+                time.sleep(0.05)
+        return self.wait(*texts)
+
     def end(self) -> None:
         """End the terminal's server, and what runs in it."""
         subprocess.run(["tmux", "-S", self._socket, "kill-server"], check=False, capture_output=True)

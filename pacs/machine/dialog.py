@@ -17,6 +17,8 @@ from pacs.machine.commands import MachineError
 
 _HEIGHT, _WIDTH = 21, 76
 _OK = 0
+#: Frames are drawn in Unicode: PuTTY and the like show letters for the older way.
+_LINES = {"NCURSES_NO_UTF8_ACS": "1"}
 _ERROR = 254
 
 
@@ -71,7 +73,7 @@ class Dialog:
         try:
             answer = subprocess.run(
                 command, pass_fds=[writing], stderr=subprocess.PIPE, text=True, check=False,
-                env={"LANG": "C.UTF-8", **os.environ},
+                env={"LANG": "C.UTF-8", **os.environ, **_LINES},
             )  # fmt: skip
         except OSError as error:
             raise MachineError(f"`dialog` cannot be run: {error.strerror}. Is its package installed?") from error

@@ -36,7 +36,7 @@ class ArchivePages:
 
     def first_image(self) -> None:
         """The sheet for the modality's engineer, and below it what comes, live, until it is left."""
-        sheet = sheet_of(self.machine)
+        sheet, shown = sheet_of(self.machine), ""
         with Keyboard() as keyboard:
             while True:
                 try:
@@ -44,10 +44,13 @@ class ArchivePages:
                     waiting, text = found["pending"], news(found)
                 except PacsError as error:
                     waiting, text = [], str(error)
-                self.dialog.show("For the modality's engineer", f"{sheet}\n\n{text}")
+                if text != shown:  # drawn anew only then: a key that is pressed meanwhile would be lost
+                    self.dialog.show("For the modality's engineer", f"{sheet}\n\n{text}")
+                    shown = text
                 key = keyboard.key(_LOOK_S)
                 if key == "a" and waiting:
                     self._accept(waiting[0])
+                    shown = ""
                 elif key:
                     return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Sequence
+from math import ceil
 
 from pacs.machine.changing import Machine
 from pacs.machine.commands import MachineError, output
@@ -24,10 +25,15 @@ class NetworkConfirmation:
         self._dialog = dialog
 
     def ask_if_waiting(self) -> None:
-        """Ask whether the new network stays, until it is said or the time is over."""
+        """Ask whether the new network stays, until it is said, here or elsewhere, or the time is over."""
+        if self._machine.network.pending() is None:
+            return
+        shown = ""
         with Keyboard() as keyboard:
             while (waiting := self._machine.network.pending()) is not None and waiting.left_s > 0:
-                self._dialog.show("The network is new", self._text(waiting.left_s))
+                # Drawn anew only when it says something else: a key that is pressed meanwhile would be lost.
+                if (text := self._text(waiting.left_s)) != shown:
+                    self._dialog.show("The network is new", shown := text)
                 key = keyboard.key(1.0)
                 if key == "k":
                     self._machine.network.confirm()
@@ -37,13 +43,20 @@ class NetworkConfirmation:
                     return
         if waiting is not None:  # the timer does it too; whoever comes first
             self._machine.network.go_back()
-            self._dialog.say("The network", "Nobody kept the new network: it is as it was before.")
+        values = self._machine.values()
+        now = values["address"] if values["network"] == "static" else "by DHCP"
+        self._dialog.say("The network", f"The time is over, or it was said elsewhere. IPv4 now: {now}.")
 
     def _text(self, left_s: float) -> str:
         found = " ".join(own_addresses()) or "none yet"
         lines = [f"Addresses now: {found}", *look_at_gateways(), ""]
         lines += ["Try it from another machine, or through a new SSH session.", ""]
-        lines += ["  K   keep it", "  G   go back to how it was", "", f"It goes back by itself in {left_s:.0f} s."]
+        lines += [
+            "  K   keep it",
+            "  G   go back to how it was",
+            "",
+            f"It goes back by itself in {ceil(left_s / 5) * 5} s.",
+        ]
         return "\n".join(lines)
 
 

@@ -122,8 +122,7 @@ def test_from_first_boot_to_the_first_image(site: Site, screen: Terminal) -> Non
     screen.type("A", "Enter")
     screen.wait("The network is new", "K keep it", "G go back")
     assert "networkctl reload" in site.noted.read_text()
-    screen.type("k")
-    screen.wait("192.0.2.10/24", "no administrator's key yet")
+    screen.press("k", "192.0.2.10/24", "no administrator's key yet")
     assert value(site, "address") == "192.0.2.10/24"
 
     screen.type("D", "Enter")
@@ -140,8 +139,7 @@ def test_from_first_boot_to_the_first_image(site: Site, screen: Terminal) -> Non
     objects = [RawObject.of(each) for each in ct_study(7, 1, 8, 8)]
     assert peer.store(site.dev.dicom_port, objects) == [None]  # whom it does not know it turns away
     screen.wait("TESTER at 127.0.0.1 was refused: AE title not known", "A accept it")
-    screen.type("a")
-    screen.wait("Let TESTER at 127.0.0.1 store and query here?")
+    screen.press("a", "Let TESTER at 127.0.0.1 store and query here?")
     screen.type("Enter")
     screen.wait("Press Enter to go on")
     screen.type("Enter")
@@ -150,24 +148,25 @@ def test_from_first_boot_to_the_first_image(site: Site, screen: Terminal) -> Non
     screen.wait("WAITING FOR YOUR FIRST IMAGE")
     assert peer.store(site.dev.dicom_port, objects) == [0x0000]
     screen.wait("THE FIRST IMAGE IS STORED", "CT Image Storage from TESTER")
-    screen.type("q")
-    screen.wait("AE title ARCHIVE, ports")
+    screen.press("q", "AE title ARCHIVE, ports")
     screen.type("Tab", "Tab", "Enter")
     screen.wait("Pane is dead")
 
 
 def test_a_network_goes_back_by_a_key_and_by_itself(site: Site, screen: Terminal) -> None:
     screen.start(site.command("setup"), term="xterm-256color")
-    for keys, words in (("g", "by DHCP"), ("", "Nobody kept the new network")):
+    for keys, words in (("g", "by DHCP"), ("", "IPv4 now: by DHCP")):
         screen.wait("Set up this appliance", "by DHCP")
         assert site.run("set", "network=static", "address=192.0.2.10/24", "--confirm-within=15").returncode == 0
         screen.type("Enter")  # whatever is opened: the change that waits stands before it, when it is left
         screen.wait("Enter changes a value")
         screen.type("Escape")
         screen.wait("The network is new", "G go back")
-        screen.type(*keys)
-        screen.wait(words)
-        screen.type("Enter") if not keys else None
+        if keys:
+            screen.press(keys, words)
+        else:
+            screen.wait(words)
+            screen.type("Enter")
     assert value(site, "network") == "dhcp"
     assert site.noted.read_text().count("systemd-run") == 2
 
