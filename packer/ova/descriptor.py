@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 
 from packer.errors import BuildError
+from pacs.machine.machine_settings import PAGES, TABLE, Setting
 
 MIB = 1024 * 1024
 
@@ -50,9 +51,14 @@ class Machine:
     product: str = "PACS appliance"
     vendor: str = "PACS appliance"
     annotation: str = (
-        "Medical image archive. Put your SSH key into a NoCloud seed, boot, and read the screen. The three data disks "
+        "Medical image archive. Boot it and type setup on its display, or fill the properties in. The three data disks "
         "are small: enlarge them, or put larger ones in their place, before the first boot."
     )
+
+    @property
+    def properties(self) -> list[tuple[str, list[Setting]]]:
+        """The machine's settings by page. No passwords: whoever may see the machine could read them for ever."""
+        return [(page, [row for row in TABLE if row.page == page and not row.secret]) for page in PAGES]
 
 
 def render(machine: Machine) -> str:

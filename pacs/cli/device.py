@@ -13,9 +13,10 @@ from pacs.archive import devices
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_database
 from pacs.cli.table import print_table
+from pacs.index import arrivals, refusals
 from pacs.index import devices as rows
-from pacs.index import refusals
 from pacs.index.devices import Device
+from pacs.model import uids
 from pacs.settings import load
 from pacs.storage.journal import Journal
 
@@ -237,6 +238,27 @@ def device_dismiss(
     with open_database(settings) as database:
         caller = devices.dismiss(database, Journal(settings.data), number)
     typer.echo(f"{caller.calling_ae} at {caller.address} stays refused, and is not shown any more (see --all).")
+
+
+@device.command("arrivals")
+def device_arrivals(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show what arrived last: when, from whom, what kind; nothing of a patient. In JSON who waits to be let in, too."""
+    with open_database(load(data_of(context))) as database:
+        found, count = arrivals.newest(database, limit), arrivals.objects_up_to(database)
+        waiting = [asdict(each) for each in devices.pending(database)]
+    lines = [{**row, "kind": uids.name_of(row["sop_class_uid"])} for row in found]
+    if as_json:
+        typer.echo(json.dumps({"objects": count, "newest": lines, "pending": waiting}, default=str))
+        return
+    print_table(
+        ("arrived", "AE title", "from", "what", "bytes"),
+        [(_minute(each["arrived_at"]), each["calling_ae"] or "-", each["peer"] or "-", each["kind"],
+          str(each["size_bytes"])) for each in lines],
+    )  # fmt: skip
 
 
 @refusal.command("list")

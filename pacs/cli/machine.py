@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, clock, log
+from pacs.cli import machine_settings
 from pacs.cli.firewall import firewall
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
@@ -35,9 +36,12 @@ log_ = logging.getLogger(__name__)
 _TRIAL = Path("/") / slot_writing.TRIAL_FILE
 
 machine = typer.Typer(
-    help="The appliance's disks, keys, firewall and screen.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="The appliance's disks, keys, settings, firewall and screen.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 machine.add_typer(firewall, name="firewall")
+machine_settings.register(machine)
 
 
 @machine.command()

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import VolumeError
+from pacs.errors import PacsError, VolumeError
 from pacs.machine import access
+from pacs.machine.changing import NOTES, Machine
 from pacs.machine.commands import MachineError, output, run
+from pacs.machine.menu_door import is_open
 from pacs.machine.storage import Answer
 from pacs.storage import durable
 from pacs.storage.trial import trial_at
@@ -56,6 +58,12 @@ class Facts:
     refusal: str = ""
     #: Where an upgrade stands that has not ended.
     upgrade: str = ""
+    #: What a modality calls, and where.
+    dicom: str = "ports 104 and 11112  AE title PACS"
+    #: What of a seed was not taken, and the like.
+    notes: tuple[str, ...] = ()
+    #: Whether anybody may use the menu here.
+    menu_is_open: bool = False
 
 
 def compose(facts: Facts) -> str:
@@ -64,6 +72,9 @@ def compose(facts: Facts) -> str:
     if facts.trial:
         lines += [*_points((f"TRIAL COPY: {facts.trial}. What it takes in is backed up nowhere.",)), ""]
     lines += _where(facts)
+    if facts.menu_is_open:
+        lines += ["", '  TO SET IT UP: type  setup  at "login:", and press Enter.']
+    lines += ["", *_points(facts.notes)] if facts.notes else []
     if facts.storage is None:
         lines += ["", "Starting: looking for the volumes ..."]
     elif not facts.storage.ready:
@@ -81,7 +92,7 @@ def _where(facts: Facts) -> list[str]:
     if not facts.addresses:
         return ["No network address. Is the network card connected, and is there DHCP?"]
     urls = "  ".join(f"https://{f'[{address}]' if ':' in address else address}/" for address in facts.addresses)
-    lines = [f"  Web     {urls}", f"  DICOM   {facts.addresses[0]}  ports 104 and 11112  AE title PACS"]
+    lines = [f"  Web     {urls}", f"  DICOM   {facts.addresses[0]}  {facts.dicom}"]
     if facts.fingerprint:
         lines += [f"  SSH     {access.ADMINISTRATOR}@{facts.addresses[0]}", f"          {facts.fingerprint}"]
     return lines
@@ -123,6 +134,7 @@ def _points(texts: tuple[str, ...]) -> list[str]:
 def gather(version: str, storage: Answer | None, pacs: str, state: Path) -> Facts:
     """What this machine has to tell. `pacs`: the program to ask for its checks, as user pacs. state: its volume."""
     ready = storage is not None and storage.ready
+    settings = _settings(state) if ready else {}
     trial = trial_at(state) if ready else None
     return Facts(
         version=version,
@@ -135,6 +147,7 @@ def gather(version: str, storage: Answer | None, pacs: str, state: Path) -> Fact
         trial=trial.words if trial else "",
         refusal=REFUSAL.read_text("utf-8").strip() if REFUSAL.exists() else "",
         upgrade=_upgrade(state) if ready else "",
+        **settings,
     )
 
 
@@ -144,6 +157,22 @@ def _upgrade(state: Path) -> str:
     except VolumeError as error:
         return str(error)
     return record.stage if record else ""
+
+
+def _settings(state: Path) -> dict[str, Any]:
+    """What the machine's settings have to say here; nothing if they cannot be read."""
+    machine = Machine.at(state)
+    try:
+        values = machine.values()
+        notes = NOTES.read_text("utf-8").splitlines() if NOTES.exists() else []
+        ports = " and ".join(values["dicom_ports"].split())
+        return {
+            "dicom": f"ports {ports}  AE title {values['ae_title']}",
+            "notes": tuple(notes),
+            "menu_is_open": is_open(machine),
+        }
+    except (PacsError, OSError) as error:
+        return {"notes": (f"The settings cannot be read: {error}",)}
 
 
 def addresses(interfaces: list[dict[str, Any]]) -> tuple[str, ...]:

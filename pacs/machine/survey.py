@@ -28,7 +28,7 @@ _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
     "lost+found", "audit", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
-    "config/keys",
+    "config/keys", "machine",
 )  # fmt: skip
 
 
@@ -142,8 +142,9 @@ def stored_files(root: Path, is_state: bool) -> Iterator[Path]:
     """The files of a volume that claiming and the first boot don't make.
 
     On a state volume those are its identity, the cluster (an index: what matters in it is journalled first), marks of
-    the lineage, administrators' keys and those of backups that nobody has made yet; segments of the journal without a
-    record don't count either. Nor does half an identity file, which a loss of power leaves under its temporary name.
+    the lineage, the machine's settings, administrators' keys and those of backups that nobody has made yet; segments of
+    the journal without a record don't count either. Nor does half an identity file, which a loss of power leaves under
+    its temporary name.
     """
     ignored = {root / name for name in _OF_NO_ACCOUNT} if is_state else {root / "lost+found", root / IDENTITY_FILE}
     roots = (root, root / "tier1") if is_state else (root,)

@@ -144,7 +144,7 @@ def connect(options: Mapping[str, Any], credentials: Credentials) -> S3Client:
     client: S3Client = session.client(
         "s3",
         endpoint_url=endpoint,
-        verify=ca_file or True,
+        verify=ca_file or None,  # none: AWS_CA_BUNDLE, which names the machine's own CA too
         config=Config(
             signature_version="s3v4",
             # The payload's SHA-256 is part of the signature, over TLS too: an endpoint that checks signatures cannot

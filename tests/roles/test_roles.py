@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 UNITS = (
     "pacs-storage.service",
     "pacs-storage.target",
+    "pacs-settings.service",
     "pacs-access.service",
     "pacs-identity.service",
     "postgresql@17-main.service",

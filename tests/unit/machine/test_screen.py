@@ -141,3 +141,14 @@ def test_a_trial_copy_says_so_first_and_at_the_prompt(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "trial").read_text() == "this is a trial copy\n"
     note_trial("", tmp_path / "run" / "trial")
     assert not (tmp_path / "run" / "trial").exists()
+
+
+def test_it_says_how_to_set_it_up_only_where_that_is_open() -> None:
+    assert "type  setup  at" in compose(replace(FACTS, menu_is_open=True))
+    assert "setup" not in compose(FACTS)
+
+
+def test_what_was_not_taken_of_a_seed_stands_there() -> None:
+    text = compose(replace(FACTS, notes=("Not taken from the seed: ntp: '!' is no host name.",), dicom="ports 4242"))
+    assert "* Not taken from the seed: ntp: '!' is no host name." in text
+    assert "192.0.2.7  ports 4242" in text

@@ -25,6 +25,7 @@ def state(tmp_path: Path) -> Path:
         "identity/tls/key.pem",
         "postgresql/17/main/PG_VERSION",
         "config/ssh/admin",
+        "machine/settings.toml",
         "config/keys/keyring.json",
         "lineage/state.json",
         "tier1/volume.json",
