@@ -24,8 +24,9 @@ from pacs.index.database import Database
 from pacs.index.volumes import REPOSITORY_TIER
 from pacs.jobs.audit_mail import is_mailed, mail_head
 from pacs.model.audit_chain import Head
+from pacs.model.syslog import SECURITY, Level, enveloped
 from pacs.net.audit_export import export, receiver_of, source_of
-from pacs.net.syslog import message, send
+from pacs.net.syslog import send
 from pacs.settings import Settings
 from pacs.storage.acting import actor
 from pacs.storage.audit import AuditLog, first_of
@@ -170,9 +171,8 @@ class Auditing:
         name = source_of(self.settings).name
         text = f"audit log of {name}: head {head}".encode()
         values = {"head": str(head)}
-        send(
-            receiver_of(self.settings, self.settings.audit_syslog), [message(_now(), name, "AUDIT-HEAD", values, text)]
-        )
+        told = enveloped(Level.NOTICE, _now(), name, "AUDIT-HEAD", values, text, SECURITY)
+        send(receiver_of(self.settings, self.settings.audit_syslog), [told])
         return True
 
     def _export(self) -> None:

@@ -7,7 +7,6 @@ syslog itself acknowledges nothing. UDP promises nothing at all.
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from pacs.jobs.alert_settings import Syslog, certificate_file
 from pacs.jobs.alert_way import Alert, AlertFailed, host
 from pacs.model.syslog import Level, framed, message
+from pacs.net.syslog import Receiver, connected
 
 #: How long the server may take to connect, and to close [s].
 TIMEOUT_S, CLOSE_S = 20.0, 3.0
@@ -61,20 +61,15 @@ class SyslogWay:
 
     @contextmanager
     def _connected(self, where: tuple[str, int]) -> Iterator[socket.socket]:
-        with socket.create_connection(where, TIMEOUT_S) as plain:
-            if self.settings.transport == "tcp":
-                yield plain
-                plain.shutdown(socket.SHUT_WR)
-                _await_end(plain)
-                return
+        if self.settings.transport == "tls":
             signed_by = certificate_file(self.data, "syslog")
-            context = ssl.create_default_context(cafile=str(signed_by) if signed_by.exists() else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            with context.wrap_socket(plain, server_hostname=where[0]) as wrapped:
-                yield wrapped
-                wrapped.settimeout(CLOSE_S)
-                with suppress(TimeoutError, ssl.SSLError):  # many servers close without a word of TLS
-                    wrapped.unwrap()
+            with connected(Receiver(*where, signed_by if signed_by.exists() else None)) as stream:
+                yield stream
+            return
+        with socket.create_connection(where, TIMEOUT_S) as plain:
+            yield plain
+            plain.shutdown(socket.SHUT_WR)
+            _await_end(plain)
 
 
 def _send_datagrams(where: tuple[str, int], content: bytes) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 
-#: Facility 3, system daemons (RFC 5424 6.2.1).
-DAEMON = 3
+#: Facilities (RFC 5424 6.2.1): system daemons; security and authorization, as PS3.15 A.6.2 wants it.
+DAEMON, SECURITY = 3, 10
 #: Private enterprise number for examples and documentation (RFC 5612): this product has none of its own.
 ENTERPRISE = 32473
 _NAME = re.compile(r"[^!-~]")
@@ -36,10 +36,16 @@ def message(
     Control characters are blanks, so that nobody can forge a second message.
     """
     when = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return enveloped(level, when, host, kind, values, _cut(_CONTROL.sub(" ", text)), facility)
+
+
+def enveloped(
+    level: Level, at: str, host: str, kind: str, values: Mapping[str, str], content: bytes, facility: int = DAEMON
+) -> bytes:
+    """The same with a content as it is, of UTF-8. at: ISO 8601."""
     data = " ".join(f'{_name(name)}="{_escaped(value)}"' for name, value in values.items())
-    head = f"<{facility * 8 + level}>1 {when} {_name(host, 255)} pacs {os.getpid()} {_name(kind)} "
-    said = _cut(_CONTROL.sub(" ", text))
-    return f"{head}[pacs@{ENTERPRISE} {data}] ".encode("ascii", "replace") + b"\xef\xbb\xbf" + said
+    head = f"<{facility * 8 + level}>1 {at} {_name(host, 255)} pacs {os.getpid()} {_name(kind)} "
+    return f"{head}[pacs@{ENTERPRISE} {data}] ".encode("ascii", "replace") + b"\xef\xbb\xbf" + content
 
 
 def framed(one: bytes) -> bytes:

@@ -10,7 +10,8 @@ from itertools import islice
 from pacs.errors import UsageError
 from pacs.model.audit import Event
 from pacs.model.audit_message import Source, is_message, message_of
-from pacs.net.syslog import Receiver, message, send
+from pacs.model.syslog import SECURITY, Level, enveloped
+from pacs.net.syslog import Receiver, send
 from pacs.settings import Settings
 from pacs.storage.audit import AuditLog
 from pacs.storage.audit_state import Exported
@@ -43,7 +44,9 @@ def receiver_of(settings: Settings, text: str) -> Receiver:
 def syslog_message(event: Event, source: Source) -> bytes:
     """An event as it goes to a receiver."""
     values = {"line": str(event["n"]), "check": str(event["c"])}
-    return message(str(event["at"]), source.name, _MESSAGE_ID, values, message_of(event, source), bool(event.get("o")))
+    level = Level.WARNING if event.get("o") else Level.NOTICE
+    content = message_of(event, source)
+    return enveloped(level, str(event["at"]), source.name, _MESSAGE_ID, values, content, SECURITY)
 
 
 def export(settings: Settings, audit: AuditLog, receiver: Receiver, count_max: int | None = None) -> int:

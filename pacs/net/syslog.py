@@ -1,4 +1,4 @@
-"""Syslog over TLS (RFC 5425), as audit record repositories take it (PS3.15 A.6): messages of RFC 5424, framed.
+"""Syslog over TLS (RFC 5425), as audit record repositories take it (PS3.15 A.6).
 
 Syslog acknowledges nothing. A connection is therefore closed in order after what was sent, and the other side's end
 awaited: only what was sent on a connection that ended so counts as sent. The rest is sent again, so a receiver may see
@@ -8,7 +8,6 @@ a message twice: its structured data say which line of which log it is.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
@@ -17,16 +16,12 @@ from pathlib import Path
 
 from pacs import clock
 from pacs.errors import PacsError
+from pacs.model.syslog import framed
 
 #: RFC 5425 4.1
 PORT = 6514
-#: Facility 10, security and authorization messages; severities notice and warning (PS3.15 A.6.2, RFC 5424 6.2.1).
-_FACILITY, _NOTICE, _WARNING = 10, 5, 4
 #: How long the receiver may take for a step [s].
 _TIMEOUT_S = 20.0
-_BOM = b"\xef\xbb\xbf"
-#: Enterprise number of structured data, as we have none of our own (RFC 5612: for documentation).
-_ENTERPRISE = 32473
 
 
 class SyslogFailed(PacsError):
@@ -60,26 +55,15 @@ class Receiver:
         return f"{self.host}:{self.port}"
 
 
-def message(at: str, host: str, kind: str, values: dict[str, str], content: bytes, is_warning: bool = False) -> bytes:
-    """A message of RFC 5424. at: ISO 8601; kind: its MSGID; values: structured data, plain names and values."""
-    priority = _FACILITY * 8 + (_WARNING if is_warning else _NOTICE)
-    data = " ".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
-    head = (
-        f"<{priority}>1 {at} {_header(host, 255)} pacs {os.getpid()} {_header(kind, 32)} [pacs@{_ENTERPRISE} {data}] "
-    )
-    return head.encode("ascii", "replace") + _BOM + content
-
-
 def send(receiver: Receiver, messages: Iterable[bytes]) -> int:
     """Send messages over one connection; return how many. All of them were taken, as far as that can be known, or
     SyslogFailed is raised: then any of them may have been."""
     count = 0
     try:
-        with _connected(receiver) as stream:
+        with connected(receiver) as stream:
             for each in messages:
-                stream.sendall(b"%d %s" % (len(each), each))  # octet counting, RFC 5425 4.3
+                stream.sendall(framed(each))
                 count += 1
-            _close(stream)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SyslogFailed(f"The syslog receiver {receiver}: {str(reason).rstrip('.')}.") from error
@@ -87,7 +71,8 @@ def send(receiver: Receiver, messages: Iterable[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def _connected(receiver: Receiver) -> Iterator[ssl.SSLSocket]:
+def connected(receiver: Receiver) -> Iterator[ssl.SSLSocket]:
+    """A stream to a receiver, closed in order at the end of the block. Raise OSError: then it may have got nothing."""
     authority = receiver.certificate_authority
     context = ssl.create_default_context(cafile=str(authority) if authority is not None else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -98,6 +83,7 @@ def _connected(receiver: Receiver) -> Iterator[ssl.SSLSocket]:
         context.wrap_socket(plain, server_hostname=receiver.host) as stream,
     ):
         yield stream
+        _close(stream)
 
 
 def _close(stream: ssl.SSLSocket) -> None:
@@ -114,12 +100,3 @@ def _close(stream: ssl.SSLSocket) -> None:
         plain.shutdown(socket.SHUT_WR)
         while clock.monotonic_s() < ends and plain.recv(4096):
             pass
-
-
-def _header(text: str, length: int) -> str:
-    return "".join(each if "!" <= each <= "~" else "_" for each in text)[:length] or "-"
-
-
-def _escaped(text: str) -> str:
-    plain = "".join(each if " " <= each <= "~" else "?" for each in text)
-    return plain.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")

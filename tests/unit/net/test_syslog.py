@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from pacs.net.syslog import PORT, Receiver, message
+from pacs.model.syslog import SECURITY, Level, enveloped
+from pacs.net.syslog import PORT, Receiver
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,8 @@ def test_what_is_none_is_refused(text: str) -> None:
 
 
 def test_nothing_in_a_message_can_end_its_header_or_its_data() -> None:
-    made = message("2026-11-22T10:00:00Z", "a host\n", "K D", {"x": 'a"]\\\n'}, b"<x/>", is_warning=True)
+    made = enveloped(Level.WARNING, "2026-11-22T10:00:00Z", "a host\n", "K D", {"x": 'a"]\\\n'}, b"<x/>", SECURITY)
     head, _, content = made.partition(b"\xef\xbb\xbf")
     assert content == b"<x/>"
     assert head.startswith(b"<84>1 2026-11-22T10:00:00Z a_host_ pacs ")
-    assert head.endswith(b' K_D [pacs@32473 x="a\\"\\]\\\\?"] ')
+    assert head.endswith(b' K_D [pacs@32473 x="a\\"\\]\\\\ "] ')
