@@ -29,13 +29,11 @@ def _stored(node: Node, seed: int) -> list[RawObject]:
 
 def _worker_of(node: Node) -> int:
     """The worker among the processes of a `pacs dev`."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(node.dev.data).encode() in words and words[-3:-1] == [b"worker", b"run"]:
-            return int(path.parent.name)
+    assert node.dev.process is not None
+    pid = node.dev.process.pid
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        if b"worker\0run" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return child
     raise AssertionError("there is no worker")
 
 
@@ -47,14 +45,18 @@ def test_a_standby_whose_log_is_kept_no_more_copies_anew(twin_folder: Path) -> N
         second.dev.stop()
         conninfo = f"host={first.dev.data / 'run'} dbname=pacs user=pacs"
         with psycopg.connect(conninfo, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-            connection.execute("SELECT pg_reload_conf()")
+            kept = connection.execute("SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")
+            segments = int((kept.fetchone() or [0])[0]) // 16 + 2  # [MiB]
+            assert 2 < segments < 1000
+            connection.execute("SET wal_init_zero = off")  # new segments are holes
             known += _stored(first, 2)
-            for _segment in range(3):
+            for _segment in range(segments):
                 connection.execute("CREATE TABLE filler AS SELECT 1 AS one")
                 connection.execute("DROP TABLE filler")
                 connection.execute("SELECT pg_switch_wal()")
             connection.execute("CHECKPOINT")
+            status = connection.execute("SELECT wal_status, active FROM pg_replication_slots").fetchall()
+        assert status == [("lost", False)]
         wait_for(lambda: check_of(first.dev, "standby")[0] == "critical", "nobody tells of the lost log", timeout_s=120)
         assert "`pacs standby follow` copies anew" in check_of(first.dev, "standby")[1]
         known += _stored(first, 3)
