@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
 from math import ceil
 
 from pacs.machine.changing import Machine
