@@ -81,9 +81,7 @@ def look_at_gateways() -> list[str]:
 
 
 def _answers(gateway: str) -> str:
-    found: Sequence[dict[str, list[str]]] = json.loads(
-        output("ip", "-json", "neighbour", "show", "to", gateway) or "[]"
-    )
+    found = json.loads(output("ip", "-json", "neighbour", "show", "to", gateway) or "[]")
     if any(_ANSWERING & set(each.get("state", ())) for each in found):
         return f"The gateway {gateway} answers."
     return f"The gateway {gateway} does not answer yet."
