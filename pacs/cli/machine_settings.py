@@ -164,6 +164,8 @@ def setup(
     from pacs.machine.menu import Menu
     from pacs.machine.menu_door import require_open
 
+    # A session that is cut off leaves nothing behind: a login that was typed is in a file for as long as it is used.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: sys.exit(1))
     machine = this_machine()
     if on_display:
         require_open(machine)

@@ -128,9 +128,10 @@ class ArchiveSettings:
             raise SettingsError(f"{path} cannot be read: {error}. Correct it.") from error
 
     def _give(self, path: Path) -> None:
-        """To whom the configuration belongs: we are root, and the service reads it."""
-        if os.geteuid() == 0:
-            owner = (self.state / "config").stat()
+        """To the service, which reads it and changes it by its own commands. The journal is the service's alone."""
+        journal = self.state / "journal"
+        if os.geteuid() == 0 and journal.exists():
+            owner = journal.stat()
             os.chown(path, owner.st_uid, owner.st_gid)
 
 

@@ -88,7 +88,7 @@ class ArchivePages:
 
     def _with_place(self, place: str, *words: str) -> int:
         """Run a command with a place at its end, and with the login that the place wants; its exit code."""
-        with tempfile.TemporaryDirectory(prefix="pacs-login-") as folder:
+        with tempfile.TemporaryDirectory(prefix="pacs-login-", dir="/run") as folder:
             login = Path(folder, "login")
             if place.startswith("s3://"):
                 return in_terminal(self.pacs, *words, place, *self._bucket(login))

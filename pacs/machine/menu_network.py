@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
 from math import ceil
 
 from pacs.machine.changing import Machine
@@ -82,9 +81,7 @@ def look_at_gateways() -> list[str]:
 
 
 def _answers(gateway: str) -> str:
-    found: Sequence[dict[str, list[str]]] = json.loads(
-        output("ip", "-json", "neighbour", "show", "to", gateway) or "[]"
-    )
+    found = json.loads(output("ip", "-json", "neighbour", "show", "to", gateway) or "[]")
     if any(_ANSWERING & set(each.get("state", ())) for each in found):
         return f"The gateway {gateway} answers."
     return f"The gateway {gateway} does not answer yet."

@@ -149,8 +149,7 @@ def test_from_first_boot_to_the_first_image(site: Site, screen: Terminal) -> Non
     assert peer.store(site.dev.dicom_port, objects) == [0x0000]
     screen.wait("THE FIRST IMAGE IS STORED", "CT Image Storage from TESTER")
     screen.press("q", "AE title ARCHIVE, ports")
-    screen.type("Tab", "Tab", "Enter")
-    screen.wait("Pane is dead")
+    screen.press("Escape", "Pane is dead")
 
 
 def test_a_network_goes_back_by_a_key_and_by_itself(site: Site, screen: Terminal) -> None:
@@ -226,3 +225,22 @@ def test_the_page_of_the_settings(site: Site) -> None:
     assert any("Europe/Berlin" in text for text in printed)
     assert "address: '192.0.2.300/24' is no IPv4 address" in printed[-1]
     assert value(site, "host_name") == ""
+
+
+def test_backup_and_restore_are_the_archive_s_own_commands(site: Site, screen: Terminal) -> None:
+    screen.start(site.command("setup"))
+    screen.wait("where every image is copied to")
+    screen.type("B", "Enter")
+    screen.wait("make a place a repository")
+    screen.type("S", "Enter")
+    screen.wait("There is none", "Press Enter to go on")
+    screen.type("Enter")
+    screen.wait("Set up this appliance")
+    screen.type("R", "Enter")
+    screen.wait("Where is the repository?")
+    screen.type("/srv/nothing", "Enter")
+    screen.wait("Key of the recovery sheet")
+    screen.type("C-c")  # given up: that is the command's, and the menu goes on
+    screen.wait("Press Enter to go on")
+    screen.type("Enter")
+    screen.wait("Set up this appliance")

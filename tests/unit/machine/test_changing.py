@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,6 +198,19 @@ def test_mails(rig: Rig) -> None:
     assert "geheim" not in str(rig.machine.values())
     rig.machine.change({"mail_server": ""})
     assert mail_settings(rig.machine.state) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+def test_what_the_service_changes_too_is_the_service_s(rig: Rig) -> None:
+    machine = rig.machine
+    (machine.state / "journal").mkdir()
+    os.chown(machine.state / "journal", 2100, 2100)
+    machine.change(
+        {"mail_server": "mail.example", "mail_from": "a@a.example", "mail_to": "b@a.example", "mail_password": "x",
+         "ae_title": "NEW", "administrator_keys": KEY}
+    )  # fmt: skip
+    owners = {path.name: path.stat().st_uid for path in (machine.state / "config").iterdir()}
+    assert owners == {"mail.toml": 2100, "mail.password": 2100, "pacs.toml": 2100, "ssh": 0}
 
 
 def test_the_last_key_stays(rig: Rig) -> None:
