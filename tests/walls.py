@@ -43,7 +43,11 @@ class Namespace:
     @classmethod
     def of(cls, pid: int) -> Namespace:
         """That of a process which somebody else ends."""
-        return cls(subprocess.Popen(["nsenter", "-t", str(pid), "-n", "--", "sleep", "infinity"]))
+        words = ["nsenter", "-t", str(pid), "-n", "--", "sh", "-c", "echo there && exec sleep infinity"]
+        holder = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"there\n", "until then it is in the namespace it was started from"
+        return cls(holder)
 
     def run(self, *words: str, given: str | None = None) -> str:
         """What a program prints in it; fail if it fails."""
