@@ -49,9 +49,8 @@ class Move:
     def run(self) -> None:
         """Do what is left to be done. Raise what is in its way: NodeFailed, Unreachable, DigestMismatch, UsageError."""
         if self._is_over():
-            self.new.pacs(
-                "standby", "promote", "--yes", "--json"
-            )  # ended before its services were started: they are now
+            # It may have been ended before its services were started: they are then.
+            self.new.pacs("standby", "promote", "--yes", "--json", timeout_s=_PROMOTE_S)
         else:
             if self._role(self.new)["is"] != _STANDBY:
                 self._require_possible()
