@@ -64,6 +64,9 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
         "index": lambda: _index(settings),
         "repositories": lambda: _repositories(data),
         "mail": lambda: _mail(data),
+        "alerts": lambda: _alerts(data),
+        "audit": lambda: _audit(settings),
+        "machine": lambda: _machine(data),
         "standby": lambda: _twin(data),
     }
 
@@ -165,6 +168,28 @@ def _mail(data: Path) -> Named:
 
     found = mail_settings(data)
     return Named((Destination("mails", found.host, found.port_number),) if found else ())
+
+
+def _alerts(data: Path) -> Named:
+    from pacs.jobs.alert_settings import alert_settings
+
+    return Named(tuple(Destination("alerts", *place) for place in alert_settings(data).destinations()))
+
+
+def _audit(settings: Settings) -> Named:
+    if not settings.audit_syslog:
+        return Named()
+    from pacs.net.syslog import Receiver
+
+    receiver = Receiver.parse(settings.audit_syslog)
+    return Named((Destination("audit log", receiver.host, receiver.port),))
+
+
+def _machine(data: Path) -> Named:
+    from pacs.machine import kept_settings
+
+    proxy = kept_settings.load(data).value("proxy")
+    return of_environment({"HTTP_PROXY": proxy}) if proxy else Named()
 
 
 def _twin(data: Path) -> Named:
