@@ -153,6 +153,12 @@ class Settings(BaseSettings):
         description="HOST or HOST:PORT of the audit record repository that events and heads go to, by syslog over TLS "
         "(RFC 5425); its port is 6514 if none is named.",
     )
+    alert_reminder_s: float = Field(
+        default=86400, ge=300, description="How often the same matter is told of again, until it is over [s]."
+    )
+    ups: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(@[A-Za-z0-9.:_-]+)?$")], ...] = Field(
+        default=(), description="The UPS that `pacs check` asks, as NUT names them: ups@localhost."
+    )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
 
     @property

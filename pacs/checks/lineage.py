@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pacs.checks.check import Result, Subject
+from pacs.checks.check import Ground, Result
 from pacs.storage.lineage import LineageFiles, Reverted
 from pacs.storage.trial import trial_at
 
 _PAGE = "docs/operate/going-back-in-time.md"
 
 
-def run(subject: Subject) -> Result:
+def run(subject: Ground) -> Result:
     """Look at the fence, and at what was noted of disks that were put back to an earlier moment."""
     files = LineageFiles(subject.settings.data)
     why = files.fenced()

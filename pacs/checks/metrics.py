@@ -1,4 +1,4 @@
-"""The checks and the figures behind them in Prometheus' text format (version 0.0.4).
+"""The checks and the figures behind them, for Prometheus.
 
 No name, no UID and no patient's data is among them.
 """
@@ -6,9 +6,8 @@ No name, no UID and no patient's data is among them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
 
 from pacs import __version__
 from pacs.archive.fixity import fixity
@@ -16,52 +15,64 @@ from pacs.backup.repositories import repositories
 from pacs.backup.shipping import lag_of
 from pacs.backup.standby_status import at_archive
 from pacs.backup.standby_volumes import standby_of
-from pacs.checks.check import ORDER, Result, Subject
+from pacs.checks.check import Ground, Result, Subject
+from pacs.checks.exposition import Histograms, Metric, render
+from pacs.checks.nagios import EXIT_CODES
 from pacs.errors import PacsError
 from pacs.index.damage import damage_counts
+from pacs.index.growth import SIZE_BOUNDS, arrival_sizes
 from pacs.index.restores import newest_restore
 from pacs.index.runs import newest_run, newest_success, totals
+from pacs.model.histogram import Histogram
+from pacs.net.receive_times import receive_times
 
 _RUNS = ("scrub", "reconcile", "repair", "backup", "drill", "selftest")
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
-class Metric(NamedTuple):
-    """A metric and its samples: labels → value."""
-
-    name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    samples: Sequence[tuple[Mapping[str, str], float]]
-
-
-def render(metrics: Iterable[Metric]) -> str:
-    """Metrics as text. Those without a sample are left out."""
-    lines: list[str] = []
-    for metric in metrics:
-        if metric.samples:
-            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
-        for labels, value in metric.samples:
-            words = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items())
-            lines.append(f"{metric.name}{{{words}}} {value:.15g}" if words else f"{metric.name} {value:.15g}")
-    return "".join(f"{line}\n" for line in lines)
-
-
-def metrics(subject: Subject | None, results: Iterable[Result]) -> list[Metric]:
-    """The results of the checks, and what the index knows; without an instance, or its database, the results only."""
-    found = [
+def metrics(subject: Ground | None, results: Iterable[Result]) -> list[Metric | Histograms]:
+    """The results of the checks, and what the index knows; without the database what the machine knows, without an
+    instance the results only."""
+    results = list(results)
+    found: list[Metric | Histograms] = [
         Metric("pacs_info", "gauge", "The version that runs.", [({"version": __version__}, 1)]),
         Metric(
-            "pacs_check_severity", "gauge", "Outcome of a health check: 0 ok, 1 warning, 2 critical.",
-            [({"check": result.name}, ORDER.index(result.severity)) for result in results],
+            "pacs_check_severity", "gauge", "Outcome of a health check: 0 ok, 1 warning, 2 critical, 3 unknown.",
+            [({"check": result.name}, EXIT_CODES[result.severity]) for result in results],
+        ),
+        Metric(
+            "pacs_check_figure", "gauge", "What a health check has measured; the unit stands last in its name.",
+            [({"check": each.name, "figure": one.name}, one.value) for each in results for one in each.figures],
         ),
     ]  # fmt: skip
     if subject is not None:
+        found += _receiving(subject)
+    if isinstance(subject, Subject):
         with contextlib.suppress(PacsError):  # the checks say so
+            found += _sizes(subject)
             found += [*_totals(subject), *_damage(subject), *_fixity(subject), *_runs(subject), *_shipping(subject)]
             found += _standby(subject)
             found += [*_drill(subject), *_restore(subject)]
     return found
+
+
+def _receiving(ground: Ground) -> Iterator[Histograms]:
+    yield Histograms(
+        "pacs_receive_seconds", "From an object's C-STORE request to its answer.",
+        [
+            ({"receiver": number, "outcome": outcome}, times)
+            for number, found in receive_times(ground.settings.runtime_folder).items()
+            for outcome, times in found.items()
+        ],
+    )  # fmt: skip
+
+
+def _sizes(subject: Subject) -> Iterator[Histograms]:
+    rows = arrival_sizes(subject.database)
+    counts = [0] * (len(SIZE_BOUNDS) + 1)
+    for row in rows:
+        counts[row["size_class"]] = row["objects"]
+    counted = Histogram(SIZE_BOUNDS, counts, sum(row["size_bytes"] for row in rows))
+    yield Histograms("pacs_received_bytes", "Sizes of the objects that came, as last counted.", [({}, counted)])
 
 
 def _totals(subject: Subject) -> Iterator[Metric]:
@@ -167,6 +178,11 @@ def _standby(subject: Subject) -> Iterator[Metric]:
         ("log_bytes", "How much of the log is kept for the standby.", log.kept_bytes if log else 0),
     ):
         yield Metric(f"pacs_standby_{name}", "gauge", words, [({"standby": known.name}, float(figure))])
+
+
+def text_of(subject: Ground | None, results: Iterable[Result]) -> str:
+    """The same as text."""
+    return render(metrics(subject, results))
 
 
 def _seconds(when: datetime) -> float:

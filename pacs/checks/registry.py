@@ -1,30 +1,42 @@
-"""Every check, by name, in the order that they are shown in."""
+"""Every check, by name, in the order that they are shown in; and which of them need no database."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pacs.checks import (
+    alerts,
     audit,
     backup,
+    certificates,
     commitments,
     conflicts,
     copies,
     database,
     devices,
+    disks,
     drill,
     fixity,
     lineage,
     log,
-    mail,
+    memory,
+    queues,
+    raid,
     restore,
     room,
     selftest,
     shipping,
+    silence,
+    smart,
     standby,
     tiers,
+    time,
     upgrade,
+    ups,
     volumes,
 )
-from pacs.checks.check import Check, Result, Subject
+from pacs.checks.check import Check, Ground, GroundCheck, Result, Subject, not_looked, run_all
+from pacs.errors import DatabaseUnavailable, NotFound, PacsError
 from pacs.storage.trial import trial_at
 
 
@@ -39,16 +51,39 @@ def _not_of_a_trial(name: str, check: Check) -> Check:
     return run
 
 
+#: What needs no database, and is looked at when there is none.
+GROUND: dict[str, GroundCheck] = {
+    "lineage": lineage.run,
+    "disks": disks.run,
+    "raid": raid.run,
+    "smart": smart.run,
+    "ups": ups.run,
+    "time": time.run,
+    "memory": memory.run,
+    "certificates": certificates.run,
+    "audit": audit.run,
+    "alerts": alerts.run,
+    "upgrade": upgrade.run,
+}
 CHECKS: dict[str, Check] = {
     "database": database.run,
     "lineage": lineage.run,
     "volumes": volumes.run,
     "room": room.run,
+    "disks": disks.run,
+    "raid": raid.run,
+    "smart": smart.run,
+    "ups": ups.run,
+    "time": time.run,
+    "memory": memory.run,
+    "certificates": certificates.run,
     "copies": copies.run,
     "fixity": fixity.run,
     "tiers": tiers.run,
+    "queues": queues.run,
     "conflicts": conflicts.run,
     "devices": devices.run,
+    "silence": silence.run,
     "commitments": commitments.run,
     "selftest": selftest.run,
     "backup": _not_of_a_trial("backup", backup.run),
@@ -58,6 +93,28 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "audit": audit.run,
-    "mail": mail.run,
+    "alerts": alerts.run,
     "upgrade": upgrade.run,
 }
+
+
+def look(subject: Subject, only: Collection[str] = ()) -> list[Result]:
+    """What every check says, or only some. Raise NotFound for a name that is none's."""
+    return run_all(subject, {name: CHECKS[name] for name in _named(only)})
+
+
+def look_without(ground: Ground, error: PacsError, only: Collection[str] = ()) -> list[Result]:
+    """The same where no instance can be opened, and why: first that, then what can be looked at all the same."""
+    is_down = isinstance(error, DatabaseUnavailable)
+    hint = "Restart it: `sudo systemctl restart postgresql@17-main`." if is_down else "See the message."
+    names = _named(only)
+    made = {each.name: each for each in run_all(ground, {name: GROUND[name] for name in names if name in GROUND})}
+    first = Result("database" if is_down else "instance", "critical", str(error), hint)
+    return [first, *(made.get(name) or not_looked(name) for name in names if name != first.name)]
+
+
+def _named(only: Collection[str]) -> list[str]:
+    for name in only:
+        if name not in CHECKS:
+            raise NotFound(f"There is no check {name}. There are: {', '.join(CHECKS)}.")
+    return [name for name in CHECKS if not only or name in only]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from pacs import clock
-from pacs.checks.check import Result, Subject
+from pacs.checks.check import Ground, Result
 from pacs.storage.upgrade_record import ROLLED_BACK, UpgradeFiles
 
 #: So long it is told of one that was rolled back.
 _TOLD = timedelta(days=7)
 
 
-def run(subject: Subject) -> Result:
+def run(subject: Ground) -> Result:
     """Look at the record of the last upgrade."""
     record = UpgradeFiles(subject.settings.data).record()
     if record is None:

@@ -22,6 +22,7 @@ from pacs.machine import disk as disks
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
 from pacs.machine import settling, shares, slot_writing, slots
+from pacs.machine import smart as smart_report
 from pacs.machine import storage as volumes
 from pacs.machine import trial as trials
 from pacs.machine.commands import MachineError, run
@@ -55,6 +56,13 @@ def grow() -> None:
         typer.echo(f"{device}: the disk has grown, and its volume with it.")
     if problems:
         raise MachineError(" ".join(problems))
+
+
+@machine.command()
+def smart() -> None:
+    """Ask every disk how it is (SMART), and write it down for `pacs check`."""
+    disks_asked = smart_report.write(smart_report.REPORT)
+    typer.echo(f"{disks_asked} disks have SMART.")
 
 
 @machine.command()

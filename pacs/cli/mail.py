@@ -9,13 +9,12 @@ from typing import Annotated, BinaryIO
 import typer
 
 from pacs.cli.context import acting_as_owner, data_of
-from pacs.cli.operate import results_of
 from pacs.cli.table import print_facts
 from pacs.errors import NotFound
-from pacs.jobs.mail import look_and_send, send_test
+from pacs.jobs.alert_spool import Spool, WayState
+from pacs.jobs.alert_way import AlertFailed
+from pacs.jobs.alerts import send_test
 from pacs.jobs.mail_settings import MailSettings, forget, keep, mail_settings, password_of
-from pacs.jobs.mail_spool import Spool
-from pacs.storage.trial import require_no_trial
 
 mail = typer.Typer(no_args_is_help=True, help="Mails to those who look after the appliance.")
 
@@ -63,14 +62,14 @@ def mail_show(context: typer.Context) -> None:
     """Show where mails go, how many wait, and how the last sending went. The password is not shown."""
     data = data_of(context)
     settings, spool = _settings(data), Spool(data)
-    state = spool.state()
+    state = spool.state().ways.get("mail", WayState())
     print_facts(
         {
             "server": f"{settings.host}, port {settings.port_number}, {settings.tls}",
             "user": settings.user or "-",
             "from": settings.sender,
             "to": ", ".join(settings.to),
-            "waiting": str(len(spool.waiting())),
+            "waiting": str(len(spool.waiting("mail"))),
             "last sent": f"{state.sent_at:%Y-%m-%d %H:%M} UTC" if state.sent_at else "never",
             "error": state.error or "-",
         }
@@ -83,25 +82,10 @@ def mail_test(context: typer.Context) -> None:
     data = data_of(context)
     settings = _settings(data)
     with acting_as_owner(data / "config"):
-        send_test(data, settings)
+        (sent,) = send_test(data, "mail")
+    if sent.error:
+        raise AlertFailed(sent.error)
     typer.echo(f"{settings.host} has taken a mail to {', '.join(settings.to)}. Look whether it arrives.")
-
-
-@mail.command("run")
-def mail_run(context: typer.Context) -> None:
-    """Look at all checks, tell what is to be told, and send what waits. For the timer."""
-    data = data_of(context)
-    settings = _settings(data)
-    require_no_trial(data)
-    look_and_send(data, settings, results_of(data))
-
-
-@mail.command("configured")
-def mail_configured(context: typer.Context) -> None:
-    """End with 0 if mails are to be sent, with 9 if not, 14 in a trial copy. For the timer."""
-    data = data_of(context)
-    require_no_trial(data)
-    _settings(data)
 
 
 @mail.command("off")
@@ -109,7 +93,7 @@ def mail_off(context: typer.Context) -> None:
     """Send no more mails. What waits is dropped."""
     data = data_of(context)
     forget(data)
-    for path in Spool(data).waiting():
+    for path in Spool(data).waiting("mail"):
         path.unlink()
     typer.echo("No more mails are sent.")
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "audit": "audit",
     "standby": "standby",
     "mail": "mail",
+    "alert": "alert",
     "receiver": "receiver",
     "web": "web",
     "worker": "worker",

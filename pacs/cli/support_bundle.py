@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pacs.checks.check import Result, Subject, run_all
-from pacs.checks.registry import CHECKS
+from pacs.checks.check import Ground, Subject, run_all
+from pacs.checks.registry import CHECKS, look_without
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_instance
 from pacs.cli.priority import giving_way
@@ -49,5 +49,4 @@ def _bundle(data: Path) -> bytes:
             subject = Subject(instance.settings, instance.database, instance.volumes)
             return make_bundle(Node(settings, run_all(subject, CHECKS), subject))
     except PacsError as error:
-        unopened = Result("instance", "critical", str(error), "See the message.")
-        return make_bundle(Node(settings, [unopened], None))
+        return make_bundle(Node(settings, look_without(Ground(settings), error), None))

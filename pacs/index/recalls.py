@@ -161,3 +161,14 @@ def forget_old(database: Database, days: float) -> int:
             " AND finished_at < now() - make_interval(secs => 86400 * %s::float8)",
             (days,),
         ).rowcount
+
+
+def oldest_waiting(database: Database) -> Row:
+    """Of the recalls that somebody waits for: how many there are, and how long the oldest has waited [s] or None."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT count(*) AS waiting, extract(epoch FROM now() - min(requested_at))::float8 AS oldest_s FROM recall"
+            " WHERE state = 'open' AND why IN ('asked', 'person')"
+        ).fetchone()
+    assert row is not None
+    return row

@@ -98,6 +98,33 @@ def archiver(database: Database) -> Archiver:
     return Archiver(row["failed_at"], row["last_archived_wal"])
 
 
+@dataclass(frozen=True)
+class ServerHealth:
+    """How the server is: what makes it stop, or lose something, if nobody looks."""
+
+    connections: int
+    connections_max: int
+    #: Pages whose checksum did not fit, in all databases, since the server's statistics began.
+    checksum_failures: int
+    #: Transactions since the oldest that is not frozen: at 2,147 million the server stops.
+    oldest_transaction: int
+    size_bytes: int
+
+
+def server_health(database: Database) -> ServerHealth:
+    """Ask it. Costs no scan."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,"
+            " current_setting('max_connections')::integer AS connections_max,"
+            " (SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database) AS checksum_failures,"
+            " (SELECT max(age(datfrozenxid)) FROM pg_database) AS oldest_transaction,"
+            " pg_database_size(current_database()) AS size_bytes"
+        ).fetchone()
+    assert row is not None
+    return ServerHealth(**row)
+
+
 def _denied() -> SettingsError:
     return SettingsError(
         "The database does not let us name places in its log. As its owner, in database postgres: "

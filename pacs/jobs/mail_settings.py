@@ -94,10 +94,15 @@ def password_of(data: Path) -> str:
     return ""
 
 
+def require_mailbox(address: str) -> None:
+    """Raise UsageError unless an address is a mailbox's."""
+    if not _ADDRESS.fullmatch(address) or not address.isascii():
+        raise UsageError(f"{address!r} is no address of a mailbox. Write it as it@hospital.example.")
+
+
 def _checked(settings: MailSettings) -> MailSettings:
     for address in (*settings.to, settings.sender):
-        if not _ADDRESS.fullmatch(address) or not address.isascii():
-            raise UsageError(f"{address!r} is no address of a mailbox. Write it as it@hospital.example.")
+        require_mailbox(address)
     if not settings.to:
         raise UsageError("Nobody would get the mails. Give --to, once for each mailbox.")
     if settings.tls not in get_args(Tls):

@@ -95,7 +95,11 @@ def _health(facts: Facts) -> list[str]:
     proven = [f"{check.message}." for check in facts.checks if check.name == "drill" and check.severity == "ok"]
     if not bad:
         return [f"Healthy: all {len(facts.checks)} checks passed.", *_points(tuple(proven))]
-    words = [f"{check.severity.upper()} {check.name}: {check.message} {check.hint}" for check in bad]
+    blind = [check.name for check in bad if check.severity == "unknown"]
+    words = [
+        f"{check.severity.upper()} {check.name}: {check.message} {check.hint}" for check in bad if check.name not in blind
+    ]
+    words += [f"{len(blind)} checks could not be made without the database."] if blind else []
     return _points((*words, *proven))
 
 

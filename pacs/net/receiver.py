@@ -26,6 +26,7 @@ from pacs.net.commitment import commitment_service
 from pacs.net.finding import find_service
 from pacs.net.listener import Listener
 from pacs.net.negotiation import MESSAGES, Negotiation
+from pacs.net.receive_times import ReceiveTimes
 from pacs.net.refusals import Refusals
 from pacs.net.reporting import Reporting
 from pacs.net.retrieving import get_service, move_service
@@ -66,6 +67,7 @@ class Receiver:
         self._audit = AuditWriter(settings.data)
         self._refusals = Refusals(database, RefusedCallers(self._audit).note)
         self._turnstile = Turnstile(_AT_ONCE)
+        self._times = ReceiveTimes(settings.runtime_folder)
         self._reporting = Reporting(settings, database, verifier)
         self._transcoding = Transcoding(settings.transcode_size_bytes_max, settings.transcode_at_once)
         self._services = services(settings, database, retrieve, self._transcoding, self._reporting)
@@ -84,6 +86,7 @@ class Receiver:
         note_sockets(self.settings, plain, tls)
         self._reporting.start()
         self._audit.note(event("started", actor(), text="DICOM receiver"), event("attached", actor()))
+        self._times.start()
         self._listener.start(plain, tls)
 
     def stop(self, patience_s: float = 10) -> None:
@@ -93,6 +96,7 @@ class Receiver:
         self._refusals.stop()
         self._audit.note(event("detached", actor()), event("stopped", actor(), text="DICOM receiver"))
         self._audit.stop()
+        self._times.stop()
 
     def _session_key(self) -> int:
         """This receiver's session, opened again when the database had gone away: its lock says that we live."""
@@ -113,7 +117,9 @@ class Receiver:
         self._on_opened(assoc)
         assoc.trail = Trail(self._audit, self.database, assoc.calling_ae, assoc.peer, assoc.user_name,
                             assoc.certificate_sha256, self.settings.ae_title)  # fmt: skip
-        storing = Storing(self.store, assoc, self._refusals, self._turnstile, lambda: self._note(assoc))
+        storing = Storing(
+            self.store, assoc, self._refusals, self._turnstile, self._times, lambda: self._note(assoc)
+        )
         return Serving(storing, self._services, lambda: self._on_closed(assoc))
 
     def _begin_selftest(self, assoc: Association) -> Serving:

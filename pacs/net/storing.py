@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
+from pacs import clock
 from pacs.archive.store import Announced, Arriving, Store, StoreSession
 from pacs.errors import PacsError
 from pacs.index.refusals import Refusal, RefusalKind
 from pacs.model.uids import name_of
 from pacs.net.association import Association, Sink, StoreRequest
+from pacs.net.receive_times import ReceiveTimes
 from pacs.net.refusals import Refusals
 from pacs.net.turnstile import Turnstile
 
@@ -28,9 +30,12 @@ class Storing:
         assoc: Association,
         refusals: Refusals,
         turnstile: Turnstile,
+        times: ReceiveTimes | None = None,
         note_association: Callable[[], None] = lambda: None,
     ) -> None:
-        """note_association gives the association its row, if it has none: the database was away when it began."""
+        """times: where it is counted how long each object takes. note_association gives the association its row, if it
+        has none: the database was away when it began."""
+        self._times, self._began_s = times, 0.0
         self.store, self.assoc, self.refusals, self.turnstile = store, assoc, refusals, turnstile
         self._note_association = note_association
         self._session = StoreSession()
@@ -41,6 +46,7 @@ class Storing:
         """Begin to take a request's object in."""
         if self.assoc.key is None:  # else nobody would know who sent what comes now
             self._note_association()
+        self._began_s = clock.monotonic_s()
         announced = Announced(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
@@ -60,6 +66,8 @@ class Storing:
         if status != SUCCESS:
             self._note(request, status, comment)
         self.assoc.send_store_response(request, status, comment)
+        if self._times is not None:
+            self._times.note(clock.monotonic_s() - self._began_s, status == SUCCESS)
 
     def close(self) -> None:
         """The association is over: what was on its way and did not arrive is forgotten."""

@@ -1,4 +1,5 @@
-"""The web service: `/healthz` for load balancers and watchers, and one status page. No patient's data on either."""
+"""The web service: one status page, and for watchers `/healthz`, `/checks` (JSON), `/metrics` (Prometheus) and
+`/nagios`. No patient's data on any."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pacs import __version__
-from pacs.checks.check import Result, Subject, run_all, worst
+from pacs.checks import nagios
+from pacs.checks.check import Ground, Result, Subject, run_all, worst
+from pacs.checks.metrics import text_of
 from pacs.checks.registry import CHECKS
 from pacs.errors import PacsError
 from pacs.index.runs import totals
@@ -57,7 +60,20 @@ def make_app(subject: Subject) -> Starlette:
         )
         return HTMLResponse(page, headers=_HEADERS)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/", status)])
+    async def checks(_request: Request) -> Response:
+        return JSONResponse([result.as_json() for result in await _results(subject)], headers=_HEADERS)
+
+    async def nagios_plugin(_request: Request) -> Response:
+        return PlainTextResponse(nagios.render(await _results(subject)), headers=_HEADERS)
+
+    async def metrics(_request: Request) -> Response:
+        results = await _results(subject)
+        is_down = any(result.name in ("database", "checks") and result.severity == "critical" for result in results)
+        text = await run_in_threadpool(text_of, Ground(subject.settings) if is_down else subject, results)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8", headers=_HEADERS)
+
+    pages = {"/": status, "/healthz": healthz, "/checks": checks, "/nagios": nagios_plugin, "/metrics": metrics}
+    return Starlette(routes=[Route(path, page) for path, page in pages.items()])
 
 
 async def _results(subject: Subject) -> list[Result]:

@@ -66,12 +66,13 @@ class Installation:
             time.sleep(1)
 
     def complaints(self) -> list[str]:
-        """What `pacs check` finds amiss, but for the backup and its drill: nobody has said where to yet."""
+        """What `pacs check` finds amiss, but for the backup and its drill, as nobody has said where to yet, and for the
+        time: the machine of a test reaches no time server."""
         checks = json.loads(self.host().run("pacs check --json").stdout)
         return [
             f"{check['severity']} {check['name']}: {check['message']}"
             for check in checks
-            if check["severity"] != "ok" and check["name"] not in ("backup", "drill")
+            if check["severity"] != "ok" and check["name"] not in ("backup", "drill", "time")
         ]
 
     def rewire(self, *data_disks: Path) -> None:

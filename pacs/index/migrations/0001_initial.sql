@@ -475,6 +475,22 @@ CREATE TABLE arrival_counted (
     through_object_key bigint NOT NULL
 );
 INSERT INTO arrival_counted VALUES (0);
+-- Counted with them: who sent in which three hours, for a device that has gone silent (pacs/model/rhythm.py), and how
+-- large the objects were. A class is the first bound of index/growth.py that an object is not larger than.
+CREATE TABLE sending (
+    tenant_id  smallint NOT NULL REFERENCES tenant,
+    calling_ae text NOT NULL,
+    slot       integer NOT NULL,  -- since 1970, in three hours
+    objects    bigint NOT NULL,
+    PRIMARY KEY (tenant_id, calling_ae, slot)
+);
+CREATE TABLE arrival_size (
+    tenant_id  smallint NOT NULL REFERENCES tenant,
+    size_class smallint NOT NULL,
+    objects    bigint NOT NULL,
+    size_bytes numeric NOT NULL,
+    PRIMARY KEY (tenant_id, size_class)
+);
 
 -- Stores one object in one round trip: patient, study, series, object and copy, each only inserted.
 --   outcome 'stored'    the object and its copy are new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def test_a_check_that_fails_is_critical_and_takes_no_other_down() -> None:
     assert worst(results) == "critical"
     assert worst([]) == "ok"
     assert worst([Result("a", "warning", ""), Result("b", "ok", "")]) == "warning"
+
+
+def test_a_check_that_hangs_is_critical_and_holds_nobody_up() -> None:
+    let_go = threading.Event()
+
+    def hangs(_subject: Subject) -> Result:
+        let_go.wait()
+        return Result("hangs", "ok", "too late")
+
+    def fine(_subject: Subject) -> Result:
+        return Result("fine", "ok", "well")
+
+    results = run_all(None, {"hangs": hangs, "fine": fine}, limit_s=0.2)  # type: ignore[arg-type]
+    let_go.set()
+    assert [(each.name, severity(each)) for each in results] == [("hangs", "critical"), ("fine", "ok")]
 
 
 def test_the_checks_of_an_instance_through_its_life(instance: Instance, tmp_path: Path) -> None:

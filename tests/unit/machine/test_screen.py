@@ -61,6 +61,13 @@ def test_what_is_not_well_comes_with_its_hint() -> None:
     assert "Healthy" not in text
 
 
+def test_what_could_not_be_looked_at_is_counted_and_not_listed() -> None:
+    blind = tuple(Check(name, "unknown", "not looked at", "") for name in ("backup", "drill"))
+    text = compose(replace(FACTS, checks=(Check("database", "critical", "does not answer", "Restart it."), *blind)))
+    assert "CRITICAL database" in text and "2 checks could not be made without the database." in text
+    assert "backup" not in text
+
+
 def test_a_service_that_does_not_answer() -> None:
     assert "does not answer" in compose(replace(FACTS, checks=None))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from pacs.model.mail_matters import Matter, Told, to_tell, without_uids
+from pacs.model.alerts import Matter, Told, to_tell, without_uids
 
 START = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 STEP = timedelta(minutes=5)
