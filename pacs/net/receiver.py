@@ -117,9 +117,7 @@ class Receiver:
         self._on_opened(assoc)
         assoc.trail = Trail(self._audit, self.database, assoc.calling_ae, assoc.peer, assoc.user_name,
                             assoc.certificate_sha256, self.settings.ae_title)  # fmt: skip
-        storing = Storing(
-            self.store, assoc, self._refusals, self._turnstile, self._times, lambda: self._note(assoc)
-        )
+        storing = Storing(self.store, assoc, self._refusals, self._turnstile, self._times, lambda: self._note(assoc))
         return Serving(storing, self._services, lambda: self._on_closed(assoc))
 
     def _begin_selftest(self, assoc: Association) -> Serving:
