@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,6 @@ from pacs.checks import audit
 from pacs.checks.check import Subject
 from pacs.cli.instance import Instance
 from pacs.model.audit import event
-from pacs.storage import audit as audit_files
 from pacs.storage.audit import AuditLog
 from pacs.storage.audit_state import AuditState, Sent
 
@@ -41,5 +41,5 @@ def test_what_is_not_written_sealed_or_sent_is_told(instance: Instance, monkeypa
     AuditState(sent={"mail": Sent(str(head), long_ago)}).write(data)
     told = audit.run(subject)
     assert told.severity == "ok" and "sent to mail" in told.message
-    monkeypatch.setattr(audit_files.os, "access", lambda *_words: False)
+    monkeypatch.setattr(os, "access", lambda *_words: False)
     assert audit.run(subject).severity == "critical"
