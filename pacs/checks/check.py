@@ -105,9 +105,10 @@ def _not_ended(name: str, limit_s: float) -> Result:
     return Result(name, "critical", said, "Look at the disks and shares: `journalctl -k -p err`.")
 
 
-def not_looked(name: str) -> Result:
-    """The result of a check that could not be made without the database."""
-    return Result(name, "unknown", "not looked at: the database does not answer", "See the check `database`.")
+def not_looked(name: str, why: str = "database") -> Result:
+    """The result of a check that could not be made. why: the check that says why, database or instance."""
+    said = "the database does not answer" if why == "database" else "the instance cannot be opened"
+    return Result(name, "unknown", f"not looked at: {said}", f"See the check `{why}`.")
 
 
 def _run(subject: _Looked, name: str, check: Callable[[_Looked], Result]) -> Result:

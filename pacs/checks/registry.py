@@ -110,7 +110,7 @@ def look_without(ground: Ground, error: PacsError, only: Collection[str] = ()) -
     names = _named(only)
     made = {each.name: each for each in run_all(ground, {name: GROUND[name] for name in names if name in GROUND})}
     first = Result("database" if is_down else "instance", "critical", str(error), hint)
-    return [first, *(made.get(name) or not_looked(name) for name in names if name != first.name)]
+    return [first, *(made.get(name) or not_looked(name, first.name) for name in names if name != first.name)]
 
 
 def _named(only: Collection[str]) -> list[str]:

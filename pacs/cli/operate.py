@@ -42,10 +42,19 @@ def check(
     elif as_nagios:
         typer.echo(nagios.render(results), nl=False)
     else:
-        for result in results:
+        _print(results)
+    raise typer.Exit(nagios.EXIT_CODES[worst(results)])
+
+
+def _print(results: Sequence[Result]) -> None:
+    """A line each; those that could not be made share one."""
+    for result in results:
+        if result.severity != "unknown":
             hint = f"  → {result.hint} ({result.page})" if result.severity != "ok" else ""
             typer.echo(f"{result.severity.upper():9}{result.name:13}{result.message}{hint}")
-    raise typer.Exit(nagios.EXIT_CODES[worst(results)])
+    for message, hint in dict.fromkeys((each.message, each.hint) for each in results if each.severity == "unknown"):
+        names = ", ".join(each.name for each in results if (each.message, each.hint) == (message, hint))
+        typer.echo(f"UNKNOWN  {names}: {message}  → {hint}")
 
 
 def results_of(data: Path) -> list[Result]:

@@ -95,11 +95,10 @@ def _health(facts: Facts) -> list[str]:
     proven = [f"{check.message}." for check in facts.checks if check.name == "drill" and check.severity == "ok"]
     if not bad:
         return [f"Healthy: all {len(facts.checks)} checks passed.", *_points(tuple(proven))]
-    blind = [check.name for check in bad if check.severity == "unknown"]
-    words = [
-        f"{check.severity.upper()} {check.name}: {check.message} {check.hint}" for check in bad if check.name not in blind
-    ]
-    words += [f"{len(blind)} checks could not be made without the database."] if blind else []
+    seen = [check for check in bad if check.severity != "unknown"]
+    words = [f"{check.severity.upper()} {check.name}: {check.message} {check.hint}" for check in seen]
+    if len(seen) < len(bad):
+        words.append(f"{len(bad) - len(seen)} checks could not be made without the database.")
     return _points((*words, *proven))
 
 
