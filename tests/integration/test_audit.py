@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -14,16 +13,13 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pacs import clock
 from pacs.backup.keys import Keyring
 from pacs.backup.repositories import open_volume, repository_named
-from pacs.model.audit import event
 from pacs.model.audit_chain import Head
 from pacs.storage.audit import AuditLog
 from pacs.storage.audit_copies import copy_on, heads_on
@@ -283,6 +279,7 @@ def test_what_a_killed_receiver_had_taken_gets_its_event(new_dev: Callable[..., 
     assert dev.pacs("audit", "verify").returncode == 0
 
 
+@pytest.mark.long
 def test_the_page_is_true(short_folder: Path) -> None:
     with machine(short_folder) as on:
         on.start()
@@ -322,27 +319,3 @@ def test_after_a_restore_the_log_goes_on_from_the_repository(short_folder: Path,
         assert len(events(new, "received")) == 1, "no event stands there twice"
         replaced = list((new.data / "audit" / "replaced").rglob("*.jsonl"))
         assert len(replaced) == 1, "what the new machine wrote before"
-
-
-@pytest.mark.long
-def test_old_lines_expire_everywhere(new_dev: Callable[..., Dev], tmp_path: Path) -> None:
-    """Segments that are too old go from the state and from the volumes' copies."""
-    log = AuditLog(tmp_path / "data")
-    for number in range(3):
-        log.append([event("alert", {"unit": "x"}, kind="node", text="x" * 400) for _ in range(2000)])
-        log.seal()
-        assert len(log.segments()) == number + 1 or number
-    dev = new_dev(PACS_AUDIT_KEEP_DAYS="30", **QUICK).start()
-    dev.stop()
-    shutil.rmtree(dev.data / "audit")
-    shutil.copytree(tmp_path / "data" / "audit", dev.data / "audit")
-    old = sorted((dev.data / "audit").glob("*.jsonl"))[:-1]
-    assert old
-    (dev.data / "tier1" / "audit").mkdir(exist_ok=True)
-    shutil.copy(old[0], dev.data / "tier1" / "audit")
-    dev.environment["PACS_AUDIT_KEEP_DAYS"] = "1"
-    expired = AuditLog(dev.data).expire(clock.now() + timedelta(days=1), {"unit": "x"})
-    assert expired == len(old)
-    dev.start()
-    wait_for(lambda: not (dev.data / "tier1" / "audit" / old[0].name).exists(), "the copy stays", timeout_s=60)
-    assert "whole: lines " in dev.pacs("audit", "verify").stdout

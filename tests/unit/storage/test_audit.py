@@ -18,8 +18,8 @@ from pacs import clock
 from pacs.model.audit import event
 from pacs.model.audit_chain import Chain, Head, Verified, line_of, parsed
 from pacs.storage import audit as audit_files
-from pacs.storage.audit import AuditLog
-from pacs.storage.audit_copies import AuditCopies, adopt_from_folders
+from pacs.storage.audit import AuditLog, first_of
+from pacs.storage.audit_copies import AuditCopies, adopt_from_folders, heads_on, put_head, remove_heads
 from pacs.storage.audit_signing import sign_with, verify_with
 from pacs.storage.audit_verify import verify
 from pacs.storage.files import LocalVolume
@@ -293,3 +293,26 @@ def test_lines_hold_what_json_and_a_terminal_can_bear(tmp_path: Path) -> None:
     note(log, 'a\n"b\x00\x85\u2028', "\udcff")
     assert look(log).fault is None
     assert json.loads(lines(log)[1])["text"] == 'a\n"b\x00\x85\u2028'
+
+
+def test_what_expires_goes_from_the_volumes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_files, "SEGMENT_SIZE_BYTES", 100)
+    log, volume = AuditLog(tmp_path), volume_at(tmp_path / "volume")
+    for text in "abc":
+        note(log, text)
+        log.seal()
+    copies = AuditCopies(log)
+    assert copies.copy_to(volume) == 4
+    heads = [Head(each["n"], each["head"]) for each in log.read() if each["e"] == "seal"]
+    for head in heads:
+        put_head(volume, head)
+    assert log.expire(clock.now() + timedelta(seconds=1), BY) == 3
+    copies.copy_to(volume)
+    remove_heads(volume, first_of(log.segments()[0].name))
+    assert [path.name for path in (tmp_path / "volume" / "audit").glob("*.jsonl")] == [log.segments()[0].name]
+    assert not heads_on(volume)
+    assert verify(tmp_path, volumes=[volume]).is_whole
+    again = AuditCopies(log)  # the worker was started again meanwhile
+    (tmp_path / "volume" / "audit" / "000000000001-2026-01-01.jsonl").write_bytes(b"old")
+    again.copy_to(volume)
+    assert len(list((tmp_path / "volume" / "audit").glob("*.jsonl"))) == 1
