@@ -431,7 +431,7 @@ def test_over_tls_with_a_password(data: Path, certificate: Certificate, tls: str
     def login(_server: Any, _session: Any, _envelope: Any, _mechanism: str, given: Any) -> AuthResult:
         assert isinstance(given, LoginPassword)
         asked.append(given.password)
-        return AuthResult(success=given.password == b"secret word")
+        return AuthResult(success=given.password == b"secret word", handled=False)
 
     words: dict[str, Any] = {"authenticator": login}
     if tls == "tls":
