@@ -6,7 +6,7 @@ import os
 from datetime import datetime
 
 from pacs import clock
-from pacs.checks.check import ORDER, Result, Severity, Subject
+from pacs.checks.check import ORDER, Ground, Result, Severity
 from pacs.storage.audit import AuditLog
 from pacs.storage.audit_state import AuditState
 
@@ -17,7 +17,7 @@ _WRITTEN_S, _SEALED_S = 600.0, 1200.0
 _SENT_S, _MAILED_S = 3 * 3600.0, 30 * 3600.0
 
 
-def run(subject: Subject) -> Result:
+def run(subject: Ground) -> Result:
     """Look at what the worker noted, and at the log itself."""
     data = subject.settings.data
     state, log = AuditState.read(data), AuditLog(data)

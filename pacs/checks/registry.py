@@ -67,6 +67,7 @@ GROUND: dict[str, GroundCheck] = {
     "lineage": lineage.run,
     **MACHINE,
     "certificates": certificates.run,
+    "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,
 }

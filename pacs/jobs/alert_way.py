@@ -14,7 +14,7 @@ from pacs.checks.check import ORDER, PAGE, Severity
 from pacs.errors import PacsError
 from pacs.model.alerts import Matter
 
-Kind = Literal["alert", "weekly", "test", "alive", "notice"]
+Kind = Literal["alert", "weekly", "test", "alive"]
 
 
 class AlertFailed(PacsError):
@@ -36,9 +36,6 @@ class Alert:
     matters: tuple[Matter, ...] = ()
     #: Of a weekly summary: when a restore was last proven.
     proven: str = ""
-    #: Of a notice: what it is about, and what it says.
-    subject: str = ""
-    words: str = ""
 
     @property
     def wrong(self) -> list[Matter]:
@@ -62,8 +59,6 @@ class Alert:
             return "test"
         if self.kind == "alive":
             return "is alive"
-        if self.kind == "notice":
-            return self.subject
         if self.kind == "weekly":
             return f"this week: {f'{len(self.wrong)} checks not well' if self.wrong else 'all is well'}"
         names = ", ".join(each.name for each in self.wrong or self.over)
@@ -77,8 +72,6 @@ class Alert:
         )
         if self.kind == "test":
             return f"Alerts of this appliance arrive. What is wrong with it will be told here.\n{end}"
-        if self.kind == "notice":
-            return f"{self.words}\n{end}"
         if self.kind == "alive":
             return f"This appliance lives, and looks at itself. This comes once a day: if it does not, look.\n{end}"
         if self.kind == "weekly":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from pacs import clock
@@ -26,6 +27,23 @@ How often these come is the setting audit_mail (docs/operate/audit.md).
 """
 
 
+@dataclass(frozen=True)
+class HeadMail(Alert):
+    """A mail with a head."""
+
+    head: str = ""
+
+    @property
+    def title(self) -> str:
+        """One line of what it says."""
+        return f"audit log: head of line {self.head.partition(':')[0]}"
+
+    @property
+    def text(self) -> str:
+        """All of it, for a person."""
+        return _TEXT.format(host=host(), head=self.head, at=f"{self.at:%Y-%m-%d %H:%M}")
+
+
 def is_mailed(data: Path) -> bool:
     """Whether somebody gets mails."""
     with contextlib.suppress(SettingsError):
@@ -38,9 +56,7 @@ def mail_head(data: Path, head: Head) -> bool:
     settings = mail_settings(data)
     if settings is None:
         return False
-    way, spool = MailWay(data, settings), Spool(data)
-    words = _TEXT.format(host=host(), head=head, at=f"{clock.now():%Y-%m-%d %H:%M}")
-    notice = Alert("notice", clock.now(), subject=f"audit log: head of line {head.number}", words=words)
+    spool = Spool(data)
     with spool.alone():
-        spool.add(way, notice)
+        spool.add(MailWay(data, settings), HeadMail("alive", clock.now(), head=str(head)))
     return True

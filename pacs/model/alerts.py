@@ -25,7 +25,7 @@ FLAPS, FLAPS_WITHIN = 3, timedelta(hours=3)
 WARNINGS = frozenset(
     {
         "conflicts", "lineage", "certificates", "smart", "raid", "ups", "time", "silence", "memory", "alerts",
-        "database",
+        "audit", "database",
     }
 )  # fmt: skip
 #: The checks that say why others could not be made.
