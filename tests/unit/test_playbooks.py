@@ -38,8 +38,8 @@ def test_every_play_stops_at_the_first_failure_and_speaks_c(playbook: Path) -> N
     plays = load(playbook)
     assert plays
     for play in plays:
-        assert play["any_errors_fatal"] is True
-        assert play["max_fail_percentage"] == 0
+        # One at a time, a failure ends the play by itself; see playbooks/upgrade.yml.
+        assert play.get("serial") == 1 or (play["any_errors_fatal"] is True and play["max_fail_percentage"] == 0)
         assert play["environment"]["LC_ALL"] == "C"
 
 
