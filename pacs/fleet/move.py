@@ -30,6 +30,8 @@ _STANDBY = "the standby"
 _LOOK_S = 5.0
 #: How long a copy of the database may take, and the end of it [s].
 _FOLLOW_S, _PROMOTE_S, _SELFTEST_S, _STATE_S = 12 * 3600.0, 1800.0, 1200.0, 3600.0
+#: So many objects may wait when the old one stops; its hand-over copies them.
+_LITTLE = 1000
 #: So many objects may have come since a node began to read.
 _LATE_MAX = 100_000
 #: Room that the new one must have beyond what the old one holds.
@@ -132,9 +134,9 @@ class Move:
             )
 
     def _copy(self) -> None:
-        """Wait until the new one has all, and both have read it, while the old one works."""
+        """Wait until the new one has nearly all, and both have read it, while the old one works."""
         said = ""
-        while not (found := self._role(self.old)).get("is_level"):
+        while not _is_near(found := self._role(self.old)):
             waiting = found["objects"]
             now = f"{waiting['waiting']}{'' if waiting['is_counted'] else ' or more'} objects are to be copied"
             now += plain(f"; {found['away'] or waiting['error']}").rstrip("; ")
@@ -208,6 +210,13 @@ class Move:
         if not isinstance(found, dict) or "is" not in found:
             raise NodeFailed(f"`pacs standby status` on {_name(node)} says something else. Is it another version?")
         return found
+
+
+def _is_near(status: dict[str, Any]) -> bool:
+    """Whether what the new one lacks is copied in a moment: while images come, it never has all."""
+    waiting, log_way = status["objects"], status["log"] or {}
+    is_little = waiting["is_counted"] and waiting["waiting"] < _LITTLE
+    return bool(status["is_level"] or (is_little and log_way.get("is_streaming") and not status["away"]))
 
 
 def _name(node: Node) -> str:

@@ -30,7 +30,6 @@ _ORDER = (
     "test_screen",
     "test_story",
     "test_backup",
-    "test_standby",
     "test_uefi",
     "test_upgrade",
     "test_system_disk",
