@@ -77,6 +77,19 @@ def test_a_disk_that_turned_read_only(ground: Ground, monkeypatch: pytest.Monkey
     assert severity(result) == "critical" and "state: the file system is read-only" in result.message
 
 
+def test_a_sandbox_in_which_disks_cannot_be_written_to_is_no_fault_of_theirs(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As ProtectSystem=strict makes it for each service: the mount is read-only, the file system is not."""
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(
+        "1 0 8:1 / / ro,relatime - ext4 /dev/sda1 rw\n"
+        f"2 1 8:2 / {ground.settings.data} ro,relatime shared:1 - ext4 /dev/sdb rw,errors=remount-ro\n"
+    )
+    monkeypatch.setattr("pacs.storage.mounts.MOUNTINFO", mountinfo)
+    assert "read-only" not in disks.run(ground).message
+
+
 def _array(folder: Path, name: str, **files: object) -> None:
     (folder / name / "md").mkdir(parents=True, exist_ok=True)
     for key, value in {"array_state": "clean", "sync_action": "idle", "degraded": 0, **files}.items():
