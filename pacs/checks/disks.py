@@ -36,7 +36,7 @@ def run(ground: Ground) -> Result:
 def _of(name: str, mount: Mount, place: Path) -> tuple[Severity, str, str, tuple[Figure, ...]]:
     if mount.kind in ("nfs", "smb"):
         return "ok", f"{name}: a share", "", ()
-    if mount.is_read_only and not (name == "system" and place == Path("/") and _is_meant_read_only(mount)):
+    if mount.is_file_system_read_only and not (name == "system" and place == Path("/") and _is_meant_read_only(mount)):
         return (
             "critical", f"{name}: the file system is read-only",
             "The kernel does that after an error of the disk: `journalctl -k -p err`. Replace the disk "

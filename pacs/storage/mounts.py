@@ -29,6 +29,9 @@ class Mount:
     file_system: str
     source: str
     options: frozenset[str]
+    #: Whether the file system itself cannot be written to, by nobody: as the kernel makes it after an error. A mount
+    #: of it may be read-only for a service alone, in its sandbox.
+    is_file_system_read_only: bool = False
 
     @property
     def kind(self) -> Kind | None:
@@ -65,11 +68,12 @@ def mounts() -> list[Mount]:
     for line in MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
         fields, (file_system, source, super_options, *_) = before.split(), after.split()
-        options = frozenset(fields[5].split(",")) | frozenset(super_options.split(","))
+        of_file_system = frozenset(super_options.split(","))
+        options = frozenset(fields[5].split(",")) | of_file_system
         # Of a bind mount that is read-only the file system is not: what the mount says counts.
-        if "rw" in fields[5].split(",") and "ro" not in super_options.split(","):
+        if "rw" in fields[5].split(",") and "ro" not in of_file_system:
             options -= {"ro"}
-        found.append(Mount(_plain(fields[4]), file_system, _plain(source), options))
+        found.append(Mount(_plain(fields[4]), file_system, _plain(source), options, "ro" in of_file_system))
     return found
 
 
