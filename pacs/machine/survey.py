@@ -151,6 +151,8 @@ def stored_files(root: Path, is_state: bool) -> Iterator[Path]:
     ignored.update(half for folder in roots for half in folder.glob(".volume*.json.*.tmp"))
     ignored.update(half for folder in roots for half in folder.glob(f".{MARK_FILE}.*.tmp"))
     ignored |= {roots[-1] / IDENTITY_FILE, roots[-1] / MARK_FILE}
+    # The copy of an audit log that knows of no object yet, and when of nothing all was read.
+    ignored.update(folder / name for folder in roots for name in ("audit", "fixity.json"))
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         folders[:] = [name for name in folders if here / name not in ignored]

@@ -177,8 +177,10 @@ def test_two_workers_at_once_each_of_them_killed(churning: Instance) -> None:
             _assert_rows_are_sound(churning)
         churn.drain("large2")
         survivor = other.begin()
-        _assert_it_goes_on_and_ends(churning, one)
-        kill(survivor)
+        try:
+            _assert_it_goes_on_and_ends(churning, one)
+        finally:
+            kill(survivor)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Container:
     @property
     def pid(self) -> int:
         """Its PID 1, as the host numbers it."""
-        return self._init
+        return self.init
 
     def state(self) -> str:
         """What systemd says of itself: starting, running, degraded …"""

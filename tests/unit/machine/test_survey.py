@@ -30,6 +30,8 @@ def state(tmp_path: Path) -> Path:
         "lineage/state.json",
         "tier1/volume.json",
         "tier1/lineage.json",
+        "audit/000000000001-2026-11-22.jsonl",
+        "tier1/audit/000000000001-2026-11-22.jsonl",
         "lost+found/x",
     ):
         write(tmp_path, name)
@@ -63,6 +65,8 @@ def test_a_tier_after_its_first_boot_is_empty(tmp_path: Path) -> None:
     write(tmp_path, ".volume.json.0a1b2c3d.tmp")  # a claim was killed between giving it its name and taking this away
     write(tmp_path, "lineage.json")
     write(tmp_path, ".lineage.json.0a1b2c3d.tmp")
+    write(tmp_path, "audit/000000000001-2026-11-22.jsonl")
+    write(tmp_path, "fixity.json")
     (tmp_path / "objects/1").mkdir(parents=True)
     assert not has_data(tmp_path, is_state=False)
 
