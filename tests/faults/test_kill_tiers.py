@@ -111,7 +111,7 @@ def _assert_it_goes_on_and_ends(instance: Instance, keeper: Forked) -> None:
     """A worker that is let be brings what was asked for, empties the volume and moves all down; nothing is lost."""
     pid = keeper.begin()
     try:
-        wait_for(lambda: _is_at_rest(instance), f"it does not go on: {keeper.log.read_text()[-3000:]}", timeout_s=120)
+        wait_for(lambda: _is_at_rest(instance), f"it does not go on: {keeper.log.read_text()[-3000:]}", timeout_s=300)
     finally:
         kill(pid, signal.SIGKILL)
     instance.volumes.refresh()

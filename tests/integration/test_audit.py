@@ -64,6 +64,7 @@ def archive(dev: Dev, tmp_path_factory: pytest.TempPathFactory) -> Dev:
     files = [str(path) for path in sorted(folder.iterdir())]
     base = ["-aet", "CT1", "-aec", "PACS", "127.0.0.1", str(dev.dicom_port)]
     subprocess.run([dcmtk("storescu"), *base, *files], check=True, capture_output=True, timeout=60)
+    wait_for_events(dev, 2, "received", "CT1")  # the worker writes them, a moment later
     return dev
 
 
