@@ -92,6 +92,8 @@ def _close(stream: ssl.SSLSocket) -> None:
     ends = clock.monotonic_s() + _TIMEOUT_S
     try:
         plain = stream.unwrap()
+    except TimeoutError:
+        return
     except ssl.SSLError as error:
         if "SHUTDOWN" in str(error).upper() or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return  # it closed without a word of TLS, as many do, and in order
