@@ -6,9 +6,11 @@ strace injects the errors at the border to the kernel, for that file alone, in t
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +75,24 @@ def test_a_file_that_could_not_be_read_for_a_while_and_has_no_other_copy_stays_w
         assert broken.is_file()
         assert pacs(data, "repair", "run")[1]["found_well"] == 1
         assert copies(instance) == before
+
+
+def test_a_file_without_a_row_that_cannot_be_read_is_left_where_it_is(new_instance: Callable[[], Path]) -> None:
+    """It may be whole, and the only one."""
+    data = new_instance()
+    with open_instance(data) as instance:
+        store(instance, ct_study(1, 1))
+        root = Path(instance.volumes.tier(1)[0].location)
+        (row,) = copies(instance)
+        with instance.database.transaction() as connection:
+            connection.execute("DELETE FROM copy")
+            connection.execute("DELETE FROM object")
+        broken, hour_ago = root / row["path"], time.time() - 4000
+        os.utime(broken, (hour_ago, hour_ago))
+        code, found = pacs(data, "reconcile", "run", broken=broken, inject="openat:error=EACCES")
+        assert (code, found["unreadable"], found["quarantined"], found["indexed"]) == (4, 1, 0, 0)
+        assert broken.is_file()
+        assert pacs(data, "reconcile", "run")[1]["indexed"] == 1
 
 
 def test_a_folder_that_cannot_be_listed_is_told_of(new_instance: Callable[[], Path]) -> None:

@@ -181,17 +181,18 @@ def test_a_lost_copy_is_found_in_the_next_night_wherever_its_name_sorts(instance
     assert _reconcile(instance) == Findings(files=2, copies=2)
 
 
-def test_a_file_that_cannot_be_read_is_left_where_it_is(instance: Instance) -> None:
-    """It may be whole, and the only one."""
+def test_a_link_without_a_row_is_put_aside_and_what_it_points_to_stays(instance: Instance) -> None:
+    """As when a repair was killed after its commit, and before it put a link away that stood in the file's place."""
     _store(instance, ct_study(11, 1))
     _forget(instance)
     (file,) = _files(instance)
-    real = file.with_name("real")
+    content, real = file.read_bytes(), instance.settings.data / "elsewhere"
     file.rename(real)
     file.symlink_to(real)
     findings = _reconcile(instance, orphan_age_s=0)
-    assert findings.unreadable == 1 and not findings.is_clean
-    assert file.is_symlink()
+    assert (findings.quarantined, findings.unreadable, findings.is_clean) == (1, 0, True)
+    assert not file.is_symlink() and real.read_bytes() == content
+    assert _reconcile(instance, orphan_age_s=0) == Findings()
 
 
 def test_one_volume_that_is_gone_keeps_no_other_from_being_compared(instance: Instance) -> None:
