@@ -175,7 +175,7 @@ class Comparison:
     def settle_orphan(self, file: FileStatus) -> None:
         """Index it, or put it aside."""
         try:
-            found = self._read_orphan(file.path)
+            found = self._read_orphan(file.path) if file.is_plain else None
         except VolumeFailed as error:
             self.findings.unreadable += 1
             log.error("a file without a row is left: %s", error, extra={"path": ascii(file.path)})

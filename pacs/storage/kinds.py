@@ -60,11 +60,16 @@ class Room:
 
 @dataclass(frozen=True)
 class FileStatus:
-    """A file of a volume: its path relative to the volume, its size, and when it was last written (with time zone)."""
+    """A file of a volume: its path relative to the volume, its size, and when it was last written (with time zone).
+
+    is_plain: no link, pipe or the like, which no volume makes: such a one is nobody's, and what it stands for is not
+    looked at.
+    """
 
     path: str
     size_bytes: int
     modified_at: datetime
+    is_plain: bool = True
 
 
 @dataclass(frozen=True)

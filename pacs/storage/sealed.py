@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pacs import __version__
 from pacs.errors import BackupError, DataTooNew, NotFound, PacsError, PathTaken, WrongKey
@@ -210,9 +210,9 @@ class SealedVolume:
         """Every file below a folder. One whose size no sealed file has counts as empty."""
         for file in self.inner.walk(below):
             try:
-                yield FileStatus(file.path, crypt.plain_size(file.size_bytes), file.modified_at)
+                yield replace(file, size_bytes=crypt.plain_size(file.size_bytes))
             except crypt.Unreadable:
-                yield FileStatus(file.path, 0, file.modified_at)
+                yield replace(file, size_bytes=0)
 
     def names(self, folder: str) -> list[str]:
         """The names of what is directly in a folder, in no order; none if it is not there."""

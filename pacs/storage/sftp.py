@@ -238,7 +238,8 @@ class SftpVolume:
             if is_folder:
                 yield from self._walk(path)
             else:
-                yield FileStatus(path, each.st_size or 0, datetime.fromtimestamp(each.st_mtime or 0, UTC))
+                modified_at = datetime.fromtimestamp(each.st_mtime or 0, UTC)
+                yield FileStatus(path, each.st_size or 0, modified_at, stat.S_ISREG(each.st_mode or stat.S_IFREG))
 
     def read_small(self, path: str) -> bytes:
         """A small file beside the objects. Raise NotFound."""

@@ -223,8 +223,8 @@ class ShareVolume:
             process.begin("walk", below=below)
             for kind, content in process.frames():
                 if kind == b"I":
-                    for path, size_bytes, modified_s in json.loads(content):
-                        yield FileStatus(path, size_bytes, datetime.fromtimestamp(modified_s, UTC))
+                    for path, size_bytes, modified_s, is_plain in json.loads(content):
+                        yield FileStatus(path, size_bytes, datetime.fromtimestamp(modified_s, UTC), is_plain)
 
     def read_small(self, path: str) -> bytes:
         """A small file beside the objects. Raise NotFound."""

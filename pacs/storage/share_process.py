@@ -217,10 +217,10 @@ class Served:
 
     def do_walk(self, below: str) -> None:
         """Every file, in frames of many."""
-        items: list[tuple[str, int, float]] = []
+        items: list[tuple[str, int, float, bool]] = []
         said = time.monotonic()
         for each in self.volume.walk(below):
-            items.append((each.path, each.size_bytes, each.modified_at.timestamp()))
+            items.append((each.path, each.size_bytes, each.modified_at.timestamp(), each.is_plain))
             if len(items) == _ITEMS or time.monotonic() - said > _PROGRESS_S:
                 self._wire.say(b"I", items)
                 items.clear()

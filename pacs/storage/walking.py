@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,4 +35,6 @@ def walk_in_order(root: Path, top: str) -> Iterator[FileStatus]:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        yield FileStatus(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        yield FileStatus(
+            path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), stat.S_ISREG(status.st_mode)
+        )
