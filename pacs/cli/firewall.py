@@ -15,6 +15,7 @@ import typer
 from pacs.cli.context import acting_as_owner
 from pacs.machine import firewall as walls
 from pacs.machine import firewall_sources as sources
+from pacs.machine import kept_settings
 from pacs.machine.commands import output
 from pacs.machine.firewall_policy import Site, openings
 from pacs.machine.firewall_ruleset import TABLE
@@ -91,13 +92,14 @@ def look_up(hosts: Sequence[str]) -> dict[str, set[str]]:
 def _asked(places: Places) -> tuple[Site, sources.Gathered, bool]:
     from pacs import settings as settings_table  # here, as the boot path needs none of it
 
+    kept = kept_settings.load(places.state)  # root's alone
     gathered = sources.Gathered()
-    gathered.ask(sources.as_root(places.volumes, os.environ))
+    gathered.ask(sources.as_root(places.volumes, os.environ, kept))
     with acting_as_owner(places.state):
         settings = settings_table.load(Path(os.environ.get("PACS_DATA", str(places.state))))
         gathered.ask(sources.as_service(settings))
-    site = sources.site_of(settings, walls.own_subnets(), walls.dicom_ports())
-    return site, gathered, settings.administrators_call
+    site = sources.site_of(kept, settings.connections_per_address_max, walls.own_subnets(), walls.dicom_ports())
+    return site, gathered, kept.value("administrators_call") == "on"
 
 
 def _unasked() -> tuple[Site, sources.Gathered, bool]:

@@ -18,6 +18,7 @@ from pacs.errors import PacsError
 from pacs.machine.firewall_policy import Destination, Named, Site
 
 if TYPE_CHECKING:
+    from pacs.machine.kept_settings import Kept
     from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,14 +45,14 @@ class Gathered:
                 self.problems[name] = f"{type(error).__name__}: {error}"
 
 
-def site_of(settings: Settings, own: tuple[str, ...], dicom_ports: tuple[int, ...]) -> Site:
-    """What the settings say, and this machine's own subnets and ports."""
+def site_of(kept: Kept, connections_per_address_max: int, own: tuple[str, ...], dicom_ports: tuple[int, ...]) -> Site:
+    """What the machine's settings say, and its own subnets and ports. The number: of one receiver."""
     return Site(
-        clinical=settings.clinical_networks,
-        administrators=settings.administrator_networks,
+        clinical=tuple(kept.value("clinical_networks").split()),
+        administrators=tuple(kept.value("administrator_networks").split()),
         own=own,
-        registered_only=settings.registered_devices_only,
-        connections_per_address_max=settings.connections_per_address_max,
+        registered_only=kept.value("registered_devices_only") == "on",
+        connections_per_address_max=connections_per_address_max,
         dicom_ports=dicom_ports,
     )
 
@@ -60,20 +61,23 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
     """The sources that belong to the service's user; ask them as that user."""
     data = settings.data
     return {
-        "settings": lambda: of_setting(settings.outgoing),
         "index": lambda: _index(settings),
         "repositories": lambda: _repositories(data),
         "mail": lambda: _mail(data),
         "alerts": lambda: _alerts(data),
         "audit": lambda: _audit(settings),
-        "machine": lambda: _machine(data),
         "standby": lambda: _twin(data),
     }
 
 
-def as_root(volumes: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], Named]]:
+def as_root(volumes: Path, environment: Mapping[str, str], kept: Kept) -> dict[str, Callable[[], Named]]:
     """The sources that are root's. volumes: the folder of the mount points; environment: of the service."""
-    return {"shares": lambda: _shares(volumes), "proxy": lambda: of_environment(environment)}
+    return {
+        "settings": lambda: of_setting(kept.value("outgoing").split()),
+        "machine": lambda: of_environment({"HTTP_PROXY": kept.value("proxy")}),
+        "shares": lambda: _shares(volumes),
+        "proxy": lambda: of_environment(environment),
+    }
 
 
 def of_environment(environment: Mapping[str, str]) -> Named:
@@ -183,13 +187,6 @@ def _audit(settings: Settings) -> Named:
 
     receiver = Receiver.parse(settings.audit_syslog)
     return Named((Destination("audit log", receiver.host, receiver.port),))
-
-
-def _machine(data: Path) -> Named:
-    from pacs.machine import kept_settings
-
-    proxy = kept_settings.load(data).value("proxy")
-    return of_environment({"HTTP_PROXY": proxy}) if proxy else Named()
 
 
 def _twin(data: Path) -> Named:

@@ -50,6 +50,7 @@ def _choice(
 
 
 NETWORK, NAMES, DICOM, MAIL, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "Access"
+FIREWALL = "Firewall"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
 TABLE: tuple[Setting, ...] = (
@@ -102,6 +103,18 @@ TABLE: tuple[Setting, ...] = (
             ("until-set-up", "always", "never")),
     Setting("administrator_keys", ACCESS, "Administrators' keys", "Public keys of SSH for `admin`, one a line.",
             values.ssh_keys, "", _ARCHIVE, many_lines=True),
+    Setting("clinical_networks", FIREWALL, "Clinical networks",
+            "From where DICOM comes in, beside registered devices: 10.20.0.0/16; `own` is the appliance's own subnets, "
+            "`private` all private addresses.", values.each(values.network), "own"),
+    _choice("registered_devices_only", FIREWALL, "Registered devices only",
+            "DICOM comes in from registered devices' addresses, and from nowhere else.", ("off", "on")),
+    Setting("administrator_networks", FIREWALL, "Administrators' networks",
+            "From where SSH comes in, written as the clinical ones are.", values.each(values.network), "own private"),
+    Setting("outgoing", FIREWALL, "May call",
+            "What the appliance may call beside all that is set up: host:port, host:port/udp.",
+            values.each(values.destination)),
+    _choice("administrators_call", FIREWALL, "Administrators call",
+            "What an administrator runs in a session may call anywhere (TCP).", ("on", "off")),
 )  # fmt: skip
 SETTINGS = {row.name: row for row in TABLE}
 PAGES = tuple(dict.fromkeys(row.page for row in TABLE))

@@ -31,6 +31,8 @@ _KEY_KINDS = (
 _RSA_SIZE_BYTES_MIN = 270  # of 2,048 bits, with the rest of the key's blob
 #: What else listens here: SSH, HTTP, HTTPS, DICOM with TLS, and PostgreSQL's usual one.
 _TAKEN_PORTS = (22, 80, 443, 2762, 5432)
+#: Networks that only the machine knows: its own subnets, and all private addresses (RFC 1918, RFC 4193).
+NETWORK_WORDS = ("own", "private")
 
 
 def parts(text: str) -> list[str]:
@@ -177,6 +179,30 @@ def ports(text: str) -> str:
     if taken or not found:
         raise UsageError(f"{text!r} cannot be DICOM's ports: {', '.join(taken) or 'none'} is in use here. Usual: 104.")
     return found
+
+
+def network(text: str) -> str:
+    """A network by its prefix, or a word for some; an address alone is a network of one."""
+    word = text.strip().lower()
+    if word in NETWORK_WORDS:
+        return word
+    try:
+        return str(ipaddress.ip_network(word, strict=False))
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no network. Write it as 10.20.0.0/16, or `own` for the appliance's own subnets, `private` "
+            "for all private addresses."
+        ) from error
+
+
+def destination(text: str) -> str:
+    """HOST:PORT, or HOST:PORT/udp; an IPv6 address in brackets."""
+    host, colon, rest = text.strip().rpartition(":")
+    number_, _, protocol = rest.partition("/")
+    if not colon or not host or protocol not in ("", "tcp", "udp") or (":" in host) != host.startswith("["):
+        raise UsageError(f"{text!r} is no destination. Write it as host:port, [2001:db8::9]:port or host:port/udp.")
+    name = server(host.removeprefix("[").removesuffix("]"))
+    return f"{f'[{name}]' if ':' in name else name}:{port(number_)}{'/udp' if protocol == 'udp' else ''}"
 
 
 def proxy(text: str) -> str:
