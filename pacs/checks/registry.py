@@ -32,6 +32,7 @@ from pacs.checks import (
     standby,
     tiers,
     time,
+    updates,
     upgrade,
     ups,
     volumes,
@@ -61,6 +62,7 @@ MACHINE: dict[str, GroundCheck] = {
     "time": time.run,
     "memory": memory.run,
     "firewall": firewall.run,
+    "updates": updates.run,
 }
 #: What needs no database, and is looked at when there is none.
 GROUND: dict[str, GroundCheck] = {
@@ -99,6 +101,7 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "firewall": firewall.run,
+    "updates": updates.run,
     "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pacs.errors import PacsError
 from pacs.machine.firewall_policy import Destination, Named, Site
+from pacs.model.update_window import OFF
 
 if TYPE_CHECKING:
     from pacs.machine.kept_settings import Kept
@@ -75,9 +76,18 @@ def as_root(volumes: Path, environment: Mapping[str, str], kept: Kept) -> dict[s
     return {
         "settings": lambda: of_setting(kept.value("outgoing").split()),
         "machine": lambda: of_environment({"HTTP_PROXY": kept.value("proxy")}),
+        "updates": lambda: _updates(kept),
         "shares": lambda: _shares(volumes),
         "proxy": lambda: of_environment(environment),
     }
+
+
+def _updates(kept: Kept) -> Named:
+    from pacs.machine import update_sources
+
+    if kept.value("update_window") == OFF or kept.value("proxy"):
+        return Named()
+    return update_sources.called(Path("/"), kept.value("update_mirror"))
 
 
 def of_environment(environment: Mapping[str, str]) -> Named:

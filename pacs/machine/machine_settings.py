@@ -14,6 +14,8 @@ from enum import StrEnum
 
 from pacs.errors import UsageError
 from pacs.machine import setting_values as values
+from pacs.machine import update_sources
+from pacs.model import update_window
 
 
 class Effect(StrEnum):
@@ -50,7 +52,7 @@ def _choice(
 
 
 NETWORK, NAMES, DICOM, MAIL, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "Access"
-FIREWALL = "Firewall"
+FIREWALL, UPDATES = "Firewall", "Security updates"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
 TABLE: tuple[Setting, ...] = (
@@ -115,6 +117,12 @@ TABLE: tuple[Setting, ...] = (
             values.each(values.destination)),
     _choice("administrators_call", FIREWALL, "Administrators call",
             "What an administrator runs in a session may call anywhere (TCP).", ("on", "off")),
+    Setting("update_window", UPDATES, "Window",
+            "When Debian's security updates are installed, and it restarts if it must: sun 02:00-04:00, or off.",
+            update_window.parse, update_window.OFF),
+    Setting("update_mirror", UPDATES, "Mirror",
+            "Of Debian's security archive: http://mirror.hospital.example/debian-security; empty: Debian's own.",
+            update_sources.mirror),
 )  # fmt: skip
 SETTINGS = {row.name: row for row in TABLE}
 PAGES = tuple(dict.fromkeys(row.page for row in TABLE))

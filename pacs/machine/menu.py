@@ -74,6 +74,8 @@ class Menu:
         if page == table.FIREWALL:
             is_strict = values["registered_devices_only"] == "on"
             return f"DICOM from {'registered devices' if is_strict else values['clinical_networks']}"[:_SHOWN]
+        if page == table.UPDATES:
+            return values["update_window"]
         if page == table.MAIL:
             return f"to {values['mail_to']}"[:_SHOWN] if values["mail_server"] else "none are sent"
         return f"{values['host_name'] or 'no name'}, {values['time_zone']}"[:_SHOWN]

@@ -25,7 +25,7 @@ FLAPS, FLAPS_WITHIN = 3, timedelta(hours=3)
 WARNINGS = frozenset(
     {
         "conflicts", "lineage", "certificates", "smart", "raid", "ups", "time", "silence", "memory", "alerts",
-        "audit", "database",
+        "audit", "database", "updates",
     }
 )  # fmt: skip
 #: The checks that say why others could not be made.

@@ -48,6 +48,7 @@ UNITS = (
     "pacs-screen.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
+    "pacs-update.timer",
 )
 
 ECHO = """
