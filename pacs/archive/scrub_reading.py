@@ -19,6 +19,8 @@ from pacs.storage.kinds import Volume
 _THREADS = {"local": 2}
 #: What is far away is waited for.
 _THREADS_FAR = 4
+#: One waits for the disk, past all caches, while the other computes.
+_PROCESSES_A_CORE = 2
 #: How many copies a thread, a process takes at once: of large ones few, so that all end together.
 _OF_A_THREAD = 20
 _OF_A_PROCESS = 100
@@ -100,8 +102,8 @@ def in_threads(volume: Volume, spend: Callable[[int], None]) -> Iterator[Readers
 
 @contextmanager
 def in_processes(database: Database, volumes: Volumes) -> Iterator[Readers]:
-    """Readers in as many processes as there are cores."""
-    processes = Processes(database, volumes)
+    """Readers in processes."""
+    processes = Processes(database, volumes, _PROCESSES_A_CORE)
     try:
         yield _InProcesses(processes)
     finally:
