@@ -55,6 +55,19 @@ def storage() -> None:
 
 
 @machine.command()
+def claim(
+    devices: Annotated[list[str], typer.Argument(help="Blank disks or RAIDs: /dev/md/state /dev/md/archive.")],
+) -> None:
+    """On a machine without volumes: make them of these disks. The smallest is the state's, then tier 1, tier 2."""
+    answer = volumes.claim_named(volumes.Places(), devices)
+    for line in (*answer.problems, *answer.notes):
+        typer.echo(line)
+    if not answer.ready:
+        raise VolumeError("The disks were not claimed.")
+    typer.echo("Claimed. Restart the machine: `sudo systemctl reboot`.")
+
+
+@machine.command()
 def grow() -> None:
     """Let every volume fill its disk, if that was enlarged in the hypervisor. Nothing stops for it."""
     grown, problems = volumes.grow(volumes.Places())

@@ -49,6 +49,7 @@ UNITS = (
     "pacs-screen.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
+    "pacs-raid.timer",
 )
 
 ECHO = """
