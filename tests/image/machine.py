@@ -230,12 +230,25 @@ class Machine:
         """Plug a raw disk in while it runs; `device` is its serial number, and what it is pulled by."""
         node = {"driver": "raw", "node-name": f"node-{device}", "file": {"driver": "file", "filename": str(disk)}}
         self._monitor("blockdev-add", **node)
-        self._monitor("device_add", **{"driver": "scsi-hd", "bus": BAYS, "drive": f"node-{device}", "id": device,
-                                       "serial": device})  # fmt: skip
+        words = {"driver": "scsi-hd", "bus": BAYS, "drive": f"node-{device}", "id": device, "serial": device}
+        self._monitor("device_add", **words)
 
     def pull(self, device: str) -> None:
         """Pull a disk that was plugged in into a bay, as a hand does: the guest is not asked."""
         self._monitor("device_del", id=device)
+
+    def wait_for_power_off(self, limit_s: float) -> None:
+        """Wait until the guest has switched itself off."""
+        assert self._qemu is not None
+        try:
+            self._qemu.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise self.failure(f"the guest did not switch itself off within {limit_s:.0f} s") from None
+        for disk in self._disks:
+            disk.close()
+        self._disks = []
+        self._qemu = None
+        self._forget_connection()
 
     def screenshot(self, name: str = "screen.png") -> Path:
         """Save what the display shows as a PNG in the machine's folder and return its path."""
