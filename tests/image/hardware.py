@@ -81,6 +81,10 @@ class Hardware:
         code = f"if=pflash,format=raw,readonly=on,file={_OVMF / 'OVMF_CODE_4M.fd'}"
         arguments = ["-machine", "q35", "-drive", code, "-drive", f"if=pflash,format=raw,file={variables}"]
         arguments += ["-device", "virtio-net-pci,netdev=net0,romfile=", "-device", "virtio-scsi-pci,id=scsi0"]
+        # What libvirt and Proxmox speak to the guest's agent through.
+        agent = f"socket,id=agent,path={folder / 'agent.sock'},server=on,wait=off"
+        arguments += ["-device", "virtio-serial-pci", "-chardev", agent]
+        arguments += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
         return [*arguments, "-device", "nvme,drive=system,serial=pacs-system,bootindex=1"]
 
 
