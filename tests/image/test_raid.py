@@ -6,19 +6,18 @@ As on bare metal: no blank disk is claimed by itself, the RAID is made and given
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from packer.accelerator import Accelerator
 from tests.image.exchange import make_study, send, sending
 from tests.image.hardware import Firmware
-from tests.image.installation import Installation, install, remove
-from tests.image.ova import Imported
+from tests.image.installation import Installation
 from tests.image.seed import make_seed
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -36,23 +35,19 @@ def _blank(folder: Path, serial: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def metal(imported: Imported, folder: Path, accelerator: Accelerator) -> Iterator[Installation]:
+def metal(another: Installation, installations: dict[Firmware, Installation]) -> Installation:
     """A machine with six disks in bays and none else, where nothing is claimed by itself; SSH answers."""
-    made = install(imported, folder / "raid", Firmware.BIOS, accelerator)
-    machine = made.machine
+    for other in installations.values():
+        other.machine.shut_down()
+    machine = another.machine
     bays = tuple((f"BAY{number}", _blank(machine.folder, f"BAY{number}")) for number in range(1, 7))
-    for file in (machine.folder / "cidata").iterdir():
-        file.unlink()
-    (machine.folder / "cidata").rmdir()
+    shutil.rmtree(machine.folder / "cidata")
     key = machine.key.with_suffix(".pub").read_text("utf-8").strip()
     seed = make_seed(machine.folder, key, "pacs-raid", "PACS_MACHINE_KEEP_BLANK=1\n")
     machine.hardware = replace(machine.hardware, data_disks=(), in_bays=bays, seed=seed)
     machine.trusts_any_host_key = True
     machine.boot()
-    try:
-        yield made
-    finally:
-        remove(made)
+    return another
 
 
 def _pacs(site: Installation, words: str, ends: int = 0) -> str:
