@@ -26,7 +26,7 @@ _DRIVER, _SERVER, _MONITOR, _EVENTS = (
 )  # fmt: skip
 #: Every unit that there may be.
 UNITS = (_EVENTS, _DRIVER, _SERVER, _MONITOR)
-_HEAD = "# Written by `pacs machine` from the settings (ups …); change it with those.\n"
+_HEAD = "# Written by `pacs machine` from the settings (ups, ups_server and others); change it with those.\n"
 #: What pacs-ups-event is called for; all of it is logged.
 _EVENTS_TOLD = ("ONLINE", "ONBATT", "LOWBATT", "FSD", "COMMOK", "COMMBAD", "SHUTDOWN", "REPLBATT", "NOCOMM")
 _POLL_S = 5.0
