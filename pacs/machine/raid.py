@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Level → the fewest disks that it makes sense with.
+#: By level, the fewest disks that it makes sense with.
 LEVELS = {"1": 2, "5": 3, "6": 4, "10": 4}
 #: A name stands in each superblock, and is a file's below /dev/md.
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,14}", re.ASCII)
