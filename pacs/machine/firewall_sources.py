@@ -79,6 +79,7 @@ def as_root(volumes: Path, environment: Mapping[str, str], kept: Kept) -> dict[s
         "updates": lambda: _updates(kept),
         "shares": lambda: _shares(volumes),
         "proxy": lambda: of_environment(environment),
+        "ups": lambda: _ups(kept),
     }
 
 
@@ -197,6 +198,14 @@ def _audit(settings: Settings) -> Named:
 
     receiver = Receiver.parse(settings.audit_syslog)
     return Named((Destination("audit log", receiver.host, receiver.port),))
+
+
+def _ups(kept: Kept) -> Named:
+    from pacs.machine import ups
+    from pacs.machine.machine_settings import Effect
+
+    place = ups.server_of(kept.of_effect(Effect.MACHINE))
+    return Named((Destination("UPS", *place),)) if place else Named()
 
 
 def _twin(data: Path) -> Named:

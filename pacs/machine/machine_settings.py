@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pacs.errors import UsageError
+from pacs.machine import firewall_values, update_sources
 from pacs.machine import setting_values as values
-from pacs.machine import update_sources
 from pacs.model import update_window
 
 
@@ -51,7 +51,7 @@ def _choice(
     return Setting(name, page, label, meaning, values.choice(*choices), choices[0], effect, choices)
 
 
-NETWORK, NAMES, DICOM, MAIL, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "Access"
+NETWORK, NAMES, DICOM, MAIL, UPS, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "UPS", "Access"
 FIREWALL, UPDATES = "Firewall", "Security updates"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
@@ -100,6 +100,16 @@ TABLE: tuple[Setting, ...] = (
     Setting("mail_to", MAIL, "To", "Mailboxes of those who look after it.", values.each(values.mailbox), "", _ARCHIVE),
     Setting("mail_user", MAIL, "User", "For a mail server that wants one.", str.strip, "", _ARCHIVE),
     Setting("mail_password", MAIL, "Password", "Its password.", str.strip, "", _ARCHIVE, secret=True),
+    _choice("ups", UPS, "UPS", "None, one at this machine (local), or one that another machine's NUT serves (remote).",
+            ("none", "local", "remote")),
+    Setting("ups_driver", UPS, "Driver and port", "Of a local one that is not found on USB: apcsmart /dev/ttyS0.",
+            values.ups_driver),
+    Setting("ups_server", UPS, "Served at", "Of a remote one: ups@nut.hospital.example, ups@192.0.2.5:3493.",
+            values.ups_server),
+    Setting("ups_user", UPS, "User", "Of a remote one: its name in that machine's upsd.users.", values.word),
+    Setting("ups_password", UPS, "Password", "That user's password.", values.word, secret=True),
+    Setting("ups_shutdown_charge", UPS, "Shut down at", "Charge of the battery [%] at which the machine shuts down.",
+            values.percent(5, 95), "30"),
     _choice("display_menu", ACCESS, "Menu on the display",
             "Who may use it there: anybody until an administrator has a key, anybody always, or nobody.",
             ("until-set-up", "always", "never")),
@@ -107,14 +117,15 @@ TABLE: tuple[Setting, ...] = (
             values.ssh_keys, "", _ARCHIVE, many_lines=True),
     Setting("clinical_networks", FIREWALL, "Clinical networks",
             "From where DICOM comes in, beside registered devices: 10.20.0.0/16; `own` is the appliance's own subnets, "
-            "`private` all private addresses.", values.each(values.network), "own"),
+            "`private` all private addresses.", values.each(firewall_values.network), "own"),
     _choice("registered_devices_only", FIREWALL, "Registered devices only",
             "DICOM comes in from registered devices' addresses, and from nowhere else.", ("off", "on")),
     Setting("administrator_networks", FIREWALL, "Administrators' networks",
-            "From where SSH comes in, written as the clinical ones are.", values.each(values.network), "own private"),
+            "From where SSH comes in, written as the clinical ones are.", values.each(firewall_values.network),
+            "own private"),
     Setting("outgoing", FIREWALL, "May call",
             "What the appliance may call beside all that is set up: host:port, host:port/udp.",
-            values.each(values.destination)),
+            values.each(firewall_values.destination)),
     _choice("administrators_call", FIREWALL, "Administrators call",
             "What an administrator runs in a session may call anywhere (TCP).", ("on", "off")),
     Setting("update_window", UPDATES, "Window",

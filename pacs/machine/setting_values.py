@@ -31,8 +31,6 @@ _KEY_KINDS = (
 _RSA_SIZE_BYTES_MIN = 270  # of 2,048 bits, with the rest of the key's blob
 #: What else listens here: SSH, HTTP, HTTPS, DICOM with TLS, and PostgreSQL's usual one.
 _TAKEN_PORTS = (22, 80, 443, 2762, 5432)
-#: Networks that only the machine knows: its own subnets, and all private addresses (RFC 1918, RFC 4193).
-NETWORK_WORDS = ("own", "private")
 
 
 def parts(text: str) -> list[str]:
@@ -181,30 +179,6 @@ def ports(text: str) -> str:
     return found
 
 
-def network(text: str) -> str:
-    """A network by its prefix, or a word for some; an address alone is a network of one."""
-    word = text.strip().lower()
-    if word in NETWORK_WORDS:
-        return word
-    try:
-        return str(ipaddress.ip_network(word, strict=False))
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is no network. Write it as 10.20.0.0/16, or `own` for the appliance's own subnets, `private` "
-            "for all private addresses."
-        ) from error
-
-
-def destination(text: str) -> str:
-    """HOST:PORT, or HOST:PORT/udp; an IPv6 address in brackets."""
-    host, colon, rest = text.strip().rpartition(":")
-    number_, _, protocol = rest.partition("/")
-    if not colon or not host or protocol not in ("", "tcp", "udp") or (":" in host) != host.startswith("["):
-        raise UsageError(f"{text!r} is no destination. Write it as host:port, [2001:db8::9]:port or host:port/udp.")
-    name = server(host.removeprefix("[").removesuffix("]"))
-    return f"{f'[{name}]' if ':' in name else name}:{port(number_)}{'/udp' if protocol == 'udp' else ''}"
-
-
 def proxy(text: str) -> str:
     """An HTTP proxy's URL without a password, which would stand in the environment of every service."""
     words = text.strip()
@@ -219,6 +193,44 @@ def proxy(text: str) -> str:
         raise UsageError("A proxy's password is not kept here. Have the proxy let this machine's address through.")
     name = server(url.hostname)
     return f"http://{f'[{name}]' if ':' in name else name}:{number_}"
+
+
+def ups_driver(text: str) -> str:
+    """A driver of NUT's, and its port: usbhid-ups auto, apcsmart /dev/ttyS0."""
+    words = text.split()
+    good = len(words) in (1, 2) and re.fullmatch(r"[a-z0-9_-]+", words[0]) and re.fullmatch(r"[\w./:-]+", words[-1])
+    if not good:
+        raise UsageError(f"{text!r} is no driver and port. Write it as apcsmart /dev/ttyS0; NUT's list names drivers.")
+    return " ".join([*words, "auto"][:2])
+
+
+def ups_server(text: str) -> str:
+    """A UPS as NUT names it: ups@host, ups@host:port."""
+    name, at, place = text.strip().partition("@")
+    host, _, number = place.rpartition(":") if re.search(r"[^:]:\d+$|\]:\d+$", place) else (place, "", "")
+    if not at or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise UsageError(f"{text!r} is no UPS of another machine. Write it as ups@nut.hospital.example.")
+    found = server(host.strip("[]"))
+    return f"{name}@{f'[{found}]' if ':' in found else found}{f':{port(number)}' if number else ''}"
+
+
+def word(text: str) -> str:
+    """A word that stands in a configuration file: no space, no quotation mark, no backslash."""
+    if not re.fullmatch(r"[!#-\[\]-~]{1,64}", text.strip()):
+        raise UsageError("Take letters, digits and signs of ASCII, without spaces, quotation marks and backslashes.")
+    return text.strip()
+
+
+def percent(least: int, most: int) -> Parse:
+    """A whole number of percents."""
+
+    def parsed(text: str) -> str:
+        number = text.strip().removesuffix("%").strip()
+        if not number.isdecimal() or not least <= int(number) <= most:
+            raise UsageError(f"{text!r} is no number of {least} to {most}.")
+        return str(int(number))
+
+    return parsed
 
 
 def certificates(text: str) -> str:

@@ -34,7 +34,7 @@ def test_lynis_gives_85_and_its_profile_hides_nothing_that_matters(appliance: Co
     profile = ours.read_text()
     shutil.copy(lynis, appliance.root / "usr/sbin/lynis")
     shutil.copytree("/usr/share/lynis", appliance.root / "usr/share/lynis")
-    shutil.copy("/etc/lynis/default.prf", appliance.root / "etc/lynis/default.prf")
+    shutil.copytree("/etc/lynis", ours.parent, dirs_exist_ok=True, symlinks=True)
     try:
         bare, _ = _index(appliance, _HOSTS)
         found, suggested = _index(appliance, _HOSTS + profile)
@@ -42,7 +42,9 @@ def test_lynis_gives_85_and_its_profile_hides_nothing_that_matters(appliance: Co
         assert found >= LEAST, suggested
         assert bare >= 70, "what is left out carries the figure"
     finally:
+        shutil.rmtree(ours.parent)
+        ours.parent.mkdir()
         ours.write_text(profile)
-        for path in ("usr/sbin/lynis", "etc/lynis/default.prf", "var/log/lynis-report.dat", "var/log/lynis.log"):
+        for path in ("usr/sbin/lynis", "var/log/lynis-report.dat", "var/log/lynis.log"):
             (appliance.root / path).unlink(missing_ok=True)
         shutil.rmtree(Path(appliance.root, "usr/share/lynis"), ignore_errors=True)
