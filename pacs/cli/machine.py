@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, clock, log
-from pacs.cli import machine_settings
+from pacs.cli import locks, machine_settings
 from pacs.cli.firewall import firewall
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
@@ -42,6 +42,7 @@ machine = typer.Typer(
 )
 machine.add_typer(firewall, name="firewall")
 machine_settings.register(machine)
+locks.register(machine)
 
 
 @machine.command()
@@ -159,9 +160,14 @@ def screen() -> None:
 def add_disk(
     device: Annotated[str, typer.Argument(help="A blank disk: /dev/sdd. The screen shows which there are.")],
     name: Annotated[str, typer.Argument(help="A name for it: 1 to 11 small letters, digits and hyphens.")],
+    encrypt: Annotated[
+        bool | None, typer.Option("--encrypt/--plain", help="Else as the machine's setting encrypt_volumes says.")
+    ] = None,
 ) -> None:
     """Make a file system on a blank disk and mount it, now and at every start."""
-    where = disks.add(volumes.Places(), device, name)
+    if encrypt is None:
+        encrypt = machine_settings.this_machine().values()["encrypt_volumes"] != "off"
+    where = disks.add(volumes.Places(), device, name, encrypt)
     typer.echo(f"{device} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
 
 

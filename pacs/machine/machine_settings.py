@@ -50,6 +50,7 @@ def _choice(
 
 
 NETWORK, NAMES, DICOM, MAIL, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "Access"
+ENCRYPTION = "Encryption"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
 TABLE: tuple[Setting, ...] = (
@@ -102,6 +103,9 @@ TABLE: tuple[Setting, ...] = (
             ("until-set-up", "always", "never")),
     Setting("administrator_keys", ACCESS, "Administrators' keys", "Public keys of SSH for `admin`, one a line.",
             values.ssh_keys, "", _ARCHIVE, many_lines=True),
+    _choice("encrypt_volumes", ENCRYPTION, "Encrypted volumes",
+            "Opened at a start by the TPM, or each time by the key of the recovery sheet. Counts for volumes on which "
+            "nothing is stored yet, from the next start.", ("off", "tpm", "sheet")),
 )  # fmt: skip
 SETTINGS = {row.name: row for row in TABLE}
 PAGES = tuple(dict.fromkeys(row.page for row in TABLE))

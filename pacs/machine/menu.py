@@ -71,6 +71,8 @@ class Menu:
             return values["address"] if values["network"] == "static" else "by DHCP"
         if page == table.DICOM:
             return f"AE title {values['ae_title']}, ports {values['dicom_ports']}"
+        if page == table.ENCRYPTION:
+            return f"of the volumes: {values['encrypt_volumes']}"
         if page == table.MAIL:
             return f"to {values['mail_to']}"[:_SHOWN] if values["mail_server"] else "none are sent"
         return f"{values['host_name'] or 'no name'}, {values['time_zone']}"[:_SHOWN]

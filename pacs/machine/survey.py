@@ -10,12 +10,14 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pacs.errors import VolumeError, VolumeMissing
 from pacs.machine import filesystem
 from pacs.machine.commands import MachineError, output, run
+from pacs.machine.encryption import mapped
 from pacs.machine.policy import Disk, Volume
 from pacs.machine.records import read_set
 from pacs.storage.lineage import MARK_FILE
@@ -25,10 +27,13 @@ _COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
 # Floppies, memory and network disks: nothing to keep data on.
 _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
+_HOW_TO_UNLOCK = (
+    "Unlock it with the key of the recovery sheet: type setup at \"login:\" here, or by SSH: sudo pacs machine unlock."
+)
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
     "lost+found", "audit", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
-    "config/keys", "machine",
+    "config/keys", "machine", "locks",
 )  # fmt: skip
 
 
@@ -63,6 +68,8 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
     path, size_bytes = listed["path"], int(listed["size"])
     probed = run("blkid", "-p", "-o", "export", path, accept=range(256))
     values = dict(line.split("=", 1) for line in probed.stdout.splitlines() if "=" in line)
+    if values.get("TYPE") == "crypto_LUKS" and values.get("LABEL", "").startswith("pacs-"):
+        return _look_below(listed, values, mounted_at)
     # A disk that cannot be read is not blank, and no reason not to start with the others.
     signatures = run("wipefs", "-n", path, accept=range(256))
     unsigned = probed.returncode == 2 and signatures.returncode == 0 and not signatures.stdout.strip()
@@ -85,6 +92,25 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
         problem=problem,
         label=values.get("LABEL", "") if is_ext4 else "",
     )
+
+
+def _look_below(listed: dict[str, Any], values: dict[str, str], mounted_at: Path | None) -> Disk:
+    """An encrypted volume: if it is open, what is in it; else that it is locked."""
+    path, volume_uuid = listed["path"], values["UUID"]
+    inner = next((child for child in listed.get("children", ()) if child["path"] == str(mapped(volume_uuid))), None)
+    hardware = _hardware(path, int(listed["size"]))
+    if inner is None:
+        problem = f"it is encrypted ({values['LABEL']}), and no key for it is here. {_HOW_TO_UNLOCK}"
+        return Disk(
+            path, int(listed["size"]), hardware, fs_uuid=volume_uuid, problem=problem, label=values["LABEL"],
+            locked=True,
+        )  # fmt: skip
+    found = _look_at(inner, mounted_at)
+    # A claim that was cut short before its mkfs leaves an open volume with nothing in it.
+    return replace(
+        found, hardware=hardware, unsigned=False, blank=False, fs_uuid=found.fs_uuid or volume_uuid,
+        label=found.label or values["LABEL"], backing=path,
+    )  # fmt: skip
 
 
 def _hardware(path: str, size_bytes: int) -> str:

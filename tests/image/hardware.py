@@ -34,6 +34,8 @@ class Hardware:
     system_disk: Path
     data_disks: tuple[Path, ...]
     seed: Path | None = None
+    #: Further arguments, of what only one test plugs in.
+    more: tuple[str, ...] = ()
 
     def with_disks(self, *data_disks: Path) -> Hardware:
         """The same machine with other data disks."""
@@ -55,7 +57,7 @@ class Hardware:
         if self.seed is not None:
             arguments += ["-drive", f"if=none,id=seed,media=cdrom,readonly=on,format=raw,file={self.seed}"]
             arguments += ["-device", "ide-cd,drive=seed"]
-        return arguments
+        return [*arguments, *self.more]
 
     def _bios(self) -> list[str]:
         """As VMware has it: all disks on one paravirtual SCSI controller, vmxnet3."""
