@@ -7,17 +7,22 @@ import os
 import socket
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pacs.cli.context import acting_as_owner
+from pacs.errors import PacsError
 from pacs.machine import firewall as walls
 from pacs.machine import firewall_sources as sources
+from pacs.machine import kept_settings
 from pacs.machine.commands import output
-from pacs.machine.firewall_policy import Site, openings
+from pacs.machine.firewall_policy import Site, Tunnel, openings
 from pacs.machine.firewall_ruleset import TABLE
+from pacs.machine.machine_settings import Effect
+from pacs.machine.remote_access import INTERFACE, tunnel_of
 from pacs.machine.storage import Places
 from pacs.model.addresses import normalised
 
@@ -65,6 +70,8 @@ def show(
     typer.echo(f"  DICOM  {_ports(found.dicom_ports)}  from {_listed(found.dicom_from)}")
     typer.echo("  HTTP   80, 443  from everywhere")
     typer.echo(f"  SSH    22  from {_listed(found.ssh_from)}")
+    if site.tunnel:
+        typer.echo(f"  remote access  {_ports(site.tunnel.ports)}  through the tunnel")
     typer.echo("Out:")
     typer.echo("  names (53), time (123, 4460), DHCP, ping")
     for each in (call for named in known.named.values() for call in named.calls):
@@ -97,7 +104,16 @@ def _asked(places: Places) -> tuple[Site, sources.Gathered, bool]:
         settings = settings_table.load(Path(os.environ.get("PACS_DATA", str(places.state))))
         gathered.ask(sources.as_service(settings))
     site = sources.site_of(settings, walls.own_subnets(), walls.dicom_ports())
+    site = replace(site, tunnel=_tunnel(places.state, site.dicom_ports))
     return site, gathered, settings.administrators_call
+
+
+def _tunnel(state: Path, dicom_ports: tuple[int, ...]) -> Tunnel | None:
+    """What comes in by remote access. Settings that cannot be read are told of elsewhere; then it is closed."""
+    try:
+        return tunnel_of(kept_settings.load(state).of_effect(Effect.MACHINE), dicom_ports)
+    except PacsError:
+        return Tunnel(INTERFACE, ())
 
 
 def _unasked() -> tuple[Site, sources.Gathered, bool]:

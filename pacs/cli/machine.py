@@ -16,14 +16,14 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, clock, log
-from pacs.cli import locks, machine_settings
+from pacs.cli import locks, machine_certificates, machine_settings
 from pacs.cli.firewall import firewall
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
-from pacs.machine import settling, shares, slot_writing, slots
+from pacs.machine import encrypting, kept_settings, settling, shares, slot_writing, slots
 from pacs.machine import smart as smart_report
 from pacs.machine import storage as volumes
 from pacs.machine import trial as trials
@@ -43,6 +43,7 @@ machine = typer.Typer(
 machine.add_typer(firewall, name="firewall")
 machine_settings.register(machine)
 locks.register(machine)
+machine_certificates.register(machine)
 
 
 @machine.command()
@@ -166,7 +167,7 @@ def add_disk(
 ) -> None:
     """Make a file system on a blank disk and mount it, now and at every start."""
     if encrypt is None:
-        encrypt = machine_settings.this_machine().values()["encrypt_volumes"] != "off"
+        encrypt = kept_settings.load(volumes.Places().state).value(encrypting.NAME) != "off"
     where = disks.add(volumes.Places(), device, name, encrypt)
     typer.echo(f"{device} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
 

@@ -56,6 +56,7 @@ COMMANDS = {
     "worker": "worker",
     "database": "database",
     "machine": "machine",
+    "remote": "remote",
     "upgrade": "upgrade",
 }
 

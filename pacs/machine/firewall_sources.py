@@ -187,9 +187,17 @@ def _audit(settings: Settings) -> Named:
 
 def _machine(data: Path) -> Named:
     from pacs.machine import kept_settings
+    from pacs.machine.machine_settings import Effect
+    from pacs.machine.remote_access import endpoint_of
 
-    proxy = kept_settings.load(data).value("proxy")
-    return of_environment({"HTTP_PROXY": proxy}) if proxy else Named()
+    kept = kept_settings.load(data)
+    proxy, acme = kept.value("proxy"), urlsplit(kept.value("acme_directory"))
+    calls = of_environment({"HTTP_PROXY": proxy}).calls if proxy else ()
+    if acme.hostname:
+        calls = (*calls, Destination("certificates (ACME)", acme.hostname, acme.port or _HTTPS_PORT))
+    if far := endpoint_of(kept.of_effect(Effect.MACHINE)):
+        calls = (*calls, Destination("remote access", *far, "udp"))
+    return Named(calls)
 
 
 def _twin(data: Path) -> Named:

@@ -73,6 +73,10 @@ class Menu:
             return f"AE title {values['ae_title']}, ports {values['dicom_ports']}"
         if page == table.ENCRYPTION:
             return f"of the volumes: {values['encrypt_volumes']}"
+        if page == table.CERTIFICATES:
+            return values["acme_directory"][:_SHOWN] or "issued by the appliance itself, or put in by command"
+        if page == table.REMOTE:
+            return f"dials {values['wireguard_endpoint']}"[:_SHOWN] if values["wireguard_peer"] else "off"
         if page == table.MAIL:
             return f"to {values['mail_to']}"[:_SHOWN] if values["mail_server"] else "none are sent"
         return f"{values['host_name'] or 'no name'}, {values['time_zone']}"[:_SHOWN]

@@ -38,16 +38,18 @@ def put_for_web(folder: Path, key: str, certificate: str) -> None:
     run("systemctl", "reload", "nginx.service", accept=range(256))  # not running: it reads it when it starts
 
 
-def renew_own(folder: Path, days: int, names: Sequence[str] = ()) -> bool:
+def renew_own(folder: Path, days: int, names: Sequence[str] = (), former: Path | None = None) -> bool:
     """Issue a certificate anew that the own authority issued, when its end is near or it is not for these names.
 
-    With the same key, so that who holds on to that is not cut off. Whether it was; somebody's own is left alone.
+    With the same key, so that who holds on to that is not cut off. Whether it was; somebody's own is left alone, but
+    not `former`: what an ACME server issued that is not asked any more.
     """
     ca, now = authority.folder_beside(folder), folder / CERTIFICATE
-    if not (ca / CERTIFICATE).exists() or not authority.issued(ca, now):
+    is_former = former is not None and former.exists() and former.read_bytes() == now.read_bytes()
+    if not (ca / CERTIFICATE).exists() or not (is_former or authority.issued(ca, now)):
         return False
     known = authority.names_of(now)
-    if authority.lasts(now, RENEW_DAYS) and set(names) <= known:
+    if not is_former and authority.lasts(now, RENEW_DAYS) and set(names) <= known:
         return False
     with tempfile.TemporaryDirectory(prefix="pacs-certificate-", dir="/dev/shm") as scratch:
         key, certificate = Path(scratch, KEY), Path(scratch, CERTIFICATE)
