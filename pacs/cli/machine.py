@@ -21,9 +21,9 @@ from pacs.cli.firewall import firewall
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
+from pacs.machine import encrypting, kept_settings, settling, shares, slot_writing, slots
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
-from pacs.machine import encrypting, kept_settings, settling, shares, slot_writing, slots
 from pacs.machine import smart as smart_report
 from pacs.machine import storage as volumes
 from pacs.machine import trial as trials

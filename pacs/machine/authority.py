@@ -44,11 +44,13 @@ def have(folder: Path) -> None:
     (folder / KEY).chmod(0o600)
     durable.replace_file(folder / KEY, (folder / KEY).read_bytes(), 0o600)
     durable.replace_file(folder / CERTIFICATE, unfinished.read_bytes(), 0o644)  # last: where it is, both are
+    for path, mode in ((folder, 0o755), (folder / CERTIFICATE, 0o644)):  # whatever the umask
+        path.chmod(mode)
     unfinished.unlink()
 
 
 def issue(authority: Path, names: Sequence[str], days: int, key: Path, certificate: Path) -> None:
-    """Issue a certificate for names (DNS names and addresses), the authority's behind it; its key is made if need be."""
+    """Issue a certificate for names (DNS or addresses), the authority's behind it; its key is made if need be."""
     own = ("-key", str(key)) if key.exists() else ("-newkey", _BITS, "-nodes", "-keyout", str(key))
     alternatives = ",".join(f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in dict.fromkeys(names))
     run(

@@ -32,7 +32,7 @@ _SECTOR_BYTES = 512
 OWN, SHEET, TPM = "pacs-own", "pacs-sheet", "systemd-tpm2"
 _MAPPER = Path("/dev/mapper")
 _TPM_DEVICE = Path("/dev/tpmrm0")
-_MEMORY = Path("/dev/shm")
+_MEMORY = Path("/dev/shm")  # noqa: S108 (memory of root's file, 0600)
 _WRONG_KEY = 2
 # Keys of 160 and 512 random bits gain nothing from a slow derivation; a person's words would.
 _DERIVATION = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
@@ -140,6 +140,19 @@ def add_sheet(device: str, own_key: str, sheet: MasterKey) -> None:
     _name(device, SHEET, added, key_id=sheet.key_id)
 
 
+def add_own(device: str, other_key: str, own_key: str) -> None:
+    """Let a new own key open a volume, and no earlier one any more; with another key that opens it now."""
+    before = slots(device)
+    with _in_memory(own_key) as new:
+        run("cryptsetup", "luksAddKey", "--batch-mode", *_DERIVATION, "--key-file", "-", device, str(new),
+            given=other_key)  # fmt: skip
+    added = tuple(sorted(set(slots(device).others) - set(before.others)))
+    for number in before.own:
+        run("cryptsetup", "luksKillSlot", "--batch-mode", "--key-file", "-", device, str(number), given=own_key)
+    _forget_lost_tokens(device)
+    _name(device, OWN, added)
+
+
 def add_tpm(device: str, own_key: str) -> None:
     """Let this machine's TPM open a volume, and no other's any more."""
     with _in_memory(own_key) as key:
@@ -153,7 +166,7 @@ def remove_tpm(device: str) -> None:
 
 
 def keep_header(device: str, volume_uuid: str, folder: Path) -> None:
-    """Keep a copy of a volume's header: with the keys that fit it, it opens the volume if the one on the disk is lost."""
+    """Keep a copy of a volume's header: with a key that fits, it opens the volume if the one on the disk is lost."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     target, unfinished = header_copy(folder, volume_uuid), folder / f".{volume_uuid}.unfinished"
     unfinished.unlink(missing_ok=True)
@@ -206,7 +219,7 @@ def _forget_lost_tokens(device: str) -> None:
     """Remove the tokens of ours whose slots are gone."""
     header = json.loads(output("cryptsetup", "luksDump", "--dump-json-metadata", device))
     for number, token in header["tokens"].items():
-        if token["type"] == SHEET and not token["keyslots"]:
+        if token["type"] in (OWN, SHEET) and not token["keyslots"]:
             run("cryptsetup", "token", "remove", "--token-id", number, device)
 
 

@@ -28,7 +28,7 @@ _COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
 _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 _HOW_TO_UNLOCK = (
-    "Unlock it with the key of the recovery sheet: type setup at \"login:\" here, or by SSH: sudo pacs machine unlock."
+    'Unlock it with the key of the recovery sheet: type setup at "login:" here, or by SSH: sudo pacs machine unlock.'
 )
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (

@@ -132,24 +132,38 @@ def open_by_sheet(found: Iterable[Disk], sheet: MasterKey) -> list[str]:
 def keep_in_order(disks: Iterable[Disk], state: Path, headers: Path, by_tpm: bool | None) -> list[str]:
     """Have each open volume opened by what should open it, and by nothing else; keep copies of headers.
 
-    The sheet that counts is the state volume's; the TPM this machine's, if by_tpm; None: as it is. Return notes for a person.
+    The sheet that counts is the state volume's; the TPM this machine's, if by_tpm; None: as it is. Return notes for a
+    person.
     """
     notes = []
     encrypted = [disk for disk in disks if disk.backing]
     sheet = have_sheet(state) if encrypted else None
     for disk in encrypted:
+        assert sheet is not None
         try:
-            key = own_key(state, disk.fs_uuid)
-            if not encryption.fits(disk.backing, key):
-                raise VolumeError(f"The key in {state / LOCKS} does not fit {disk.backing}.")
-            if sheet is not None:
-                encryption.add_sheet(disk.backing, key, sheet)
+            key = _fitting_own_key(disk, state, sheet)
+            encryption.add_sheet(disk.backing, key, sheet)
             if disk.fs_uuid in _state_uuids(encrypted):
                 notes += _tpm_in_order(disk, key, by_tpm)
             encryption.keep_header(disk.backing, disk.fs_uuid, headers)
         except (PacsError, OSError) as error:
             notes.append(f"What opens {disk.backing} could not be brought in order: {error}")
     return notes
+
+
+def _fitting_own_key(disk: Disk, state: Path, sheet: MasterKey) -> str:
+    """The own key of a volume; a new one if that was lost with another state volume, and the sheet opens it."""
+    path = state / LOCKS / f"{disk.fs_uuid}.key"
+    if path.exists() and encryption.fits(disk.backing, key := own_key(state, disk.fs_uuid)):
+        return key
+    if not encryption.fits(disk.backing, sheet.text):
+        raise VolumeError(
+            f"Neither the key in {state / LOCKS} nor the recovery sheet {sheet.key_id} fits. It stays as it is."
+        )
+    key = encryption.new_key()
+    keep_own_key(state, disk.fs_uuid, key)
+    encryption.add_own(disk.backing, sheet.text, key)
+    return key
 
 
 def _state_uuids(disks: Iterable[Disk]) -> Collection[str]:

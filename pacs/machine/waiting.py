@@ -47,7 +47,7 @@ def server(storage: Path, port: int) -> ThreadingHTTPServer:
 
         do_HEAD = do_GET  # noqa: N815 (the library's name)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's)
             """Nothing: watchers ask all the time."""
 
         def version_string(self) -> str:

@@ -8,6 +8,7 @@ key's certificate.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import ssl
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def look_at(key: Path, certificate: Path, host_name: str = "") -> Seen:
                 f"The certificate of {_subject(each)} counts only from {each.not_valid_before_utc:%Y-%m-%d %H:%M} UTC "
                 "on. Is this machine's time right?"
             )
-    for below, above in zip(chain, chain[1:], strict=False):
+    for below, above in itertools.pairwise(chain):
         try:
             below.verify_directly_issued_by(above)
         except Exception as error:  # ValueError, TypeError, InvalidSignature

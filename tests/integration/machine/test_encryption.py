@@ -69,6 +69,18 @@ def test_a_new_sheet_takes_the_place_of_the_old_one_also_after_being_cut_short(
     assert encryption.slots(disk) == again, "done once, not each time"
 
 
+def test_a_lost_own_key_is_made_anew_by_the_sheet(volume: tuple[str, str, MasterKey]) -> None:
+    """As after the loss of the state disk: the sheet opens the others, and the new state volume gets keys to them."""
+    disk, lost, sheet = volume
+    new = encryption.new_key()
+    encryption.add_own(disk, sheet.text, new)
+    assert encryption.fits(disk, new)
+    assert encryption.fits(disk, sheet.text)
+    assert not encryption.fits(disk, lost)
+    slots = encryption.slots(disk)
+    assert (len(slots.own), len(slots.sheet), slots.others) == (1, 1, ())
+
+
 def test_a_lost_header_is_put_back_from_its_copy(volume: tuple[str, str, MasterKey], tmp_path: Path) -> None:
     disk, own, _ = volume
     headers = tmp_path / "headers"
