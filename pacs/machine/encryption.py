@@ -119,8 +119,8 @@ def slots(device: str) -> Slots:
             found[token["type"]] |= {int(number) for number in token["keyslots"]} & there
         if token["type"] == SHEET:
             sheet_id = str(token.get("key_id", ""))
-    known = set().union(*found.values())
-    return Slots(*(tuple(sorted(each)) for each in (*found.values(), there - known)), sheet_id=sheet_id)
+    own, sheet, tpm = (tuple(sorted(found[kind])) for kind in (OWN, SHEET, TPM))
+    return Slots(own, sheet, tpm, tuple(sorted(there - {*own, *sheet, *tpm})), sheet_id)
 
 
 def add_sheet(device: str, own_key: str, sheet: MasterKey) -> None:

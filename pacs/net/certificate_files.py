@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def end(folder: Path) -> None:
     durable.fsync_folder(folder)
 
 
-def _seen(chain: list[object], host_name: str) -> Seen:
+def _seen(chain: Sequence[object], host_name: str) -> Seen:
     from cryptography import x509
 
     own, last = chain[0], chain[-1]
