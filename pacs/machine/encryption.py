@@ -32,6 +32,8 @@ _SECTOR_BYTES = 512
 OWN, SHEET, TPM = "pacs-own", "pacs-sheet", "systemd-tpm2"
 _MAPPER = Path("/dev/mapper")
 _TPM_DEVICE = Path("/dev/tpmrm0")
+#: Of volumes that the TPM has opened since the machine was switched on.
+_TRIED = Path("/run/pacs-machine/tpm")
 _MEMORY = Path("/dev/shm")  # noqa: S108 (memory of root's file, 0600)
 _WRONG_KEY = 2
 # Keys of 160 and 512 random bits gain nothing from a slow derivation; a person's words would.
@@ -93,13 +95,16 @@ def open_by_tpm(device: str, volume_uuid: str) -> bool:
     if not has_tpm() or not slots(device).tpm:
         return False
     words = ("systemd-cryptsetup", "attach", mapped(volume_uuid).name, device, "-", "tpm2-device=auto,headless=true")
-    return run(*words, accept=range(256)).returncode == 0
+    if run(*words, accept=range(256)).returncode != 0:
+        return False
+    _TRIED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    (_TRIED / volume_uuid).touch()
+    return True
 
 
-def tpm_fits(device: str) -> bool:
-    """Whether this machine's TPM opens a volume, without opening it."""
-    words = ("cryptsetup", "open", "--test-passphrase", "--token-only", "--token-type", TPM, device)
-    return has_tpm() and run(*words, accept=range(256)).returncode == 0
+def tpm_has_opened(volume_uuid: str) -> bool:
+    """Whether this machine's TPM has opened a volume since the machine was switched on."""
+    return (_TRIED / volume_uuid).exists()
 
 
 def close(volume_uuid: str) -> None:
@@ -186,7 +191,8 @@ def backing(device: str) -> Path | None:
     """The disk below an open volume; None if the device is a disk itself."""
     if not device.startswith(f"{_MAPPER}/"):
         return None
-    below = list(Path("/sys/class/block", Path(device).resolve().name, "slaves").glob("*"))
+    number = Path(device).stat().st_rdev
+    below = list(Path("/sys/dev/block", f"{os.major(number)}:{os.minor(number)}", "slaves").glob("*"))
     return Path("/dev", below[0].name) if len(below) == 1 else None
 
 

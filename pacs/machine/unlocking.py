@@ -178,7 +178,7 @@ def _tpm_in_order(disk: Disk, key: str, by_tpm: bool | None) -> list[str]:
         return []
     if not encryption.has_tpm():
         return ["The volumes are encrypted, and this machine has no TPM: each start waits for the recovery sheet."]
-    if not known or not encryption.tpm_fits(disk.backing):
+    if not known or not encryption.tpm_has_opened(disk.fs_uuid):
         encryption.add_tpm(disk.backing, key)
         log.info("this machine's TPM opens %s from now on", disk.backing)
     return []
