@@ -32,6 +32,7 @@ def unlock(
 ) -> None:
     """Open the encrypted volumes with the key of the recovery sheet, and go on with the start."""
     places = volumes.Places()
+    before = volumes.read_answer(places)
     locked = [disk for disk in volumes.look(places) if disk.locked]
     if not locked:
         raise UsageError("No volume is locked. What the machine waits for: systemctl status pacs-storage")
@@ -39,6 +40,10 @@ def unlock(
     words = _words(sheet_file)
     opened = unlocking.open_by_sheet(locked, MasterKey.typed(words))
     typer.echo(f"Open now: {', '.join(opened)}. The machine goes on with its start.")
+    if before is not None and before.ready:  # a disk that was added: what runs, runs on
+        for note in volumes.start(places).notes:
+            typer.echo(note)
+        return
     run("systemctl", "restart", "pacs-storage.service", accept=range(256))
     answer = volumes.read_answer(places)
     for line in (*(answer.problems if answer else ()), *(answer.notes if answer else ())):

@@ -21,7 +21,9 @@ _YEARS = 20
 #: Browsers take no longer ones; it is renewed by a timer. Devices hold on to theirs.
 WEB_DAYS, DICOM_DAYS = 397, 3650
 _DAY_S = 86400
-_BITS = "rsa:3072"
+#: Kinds of keys, as `openssl req -newkey` takes them.
+RSA: tuple[str, ...] = ("rsa:3072",)
+EC: tuple[str, ...] = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 
 
 def folder_beside(folder: Path) -> Path:
@@ -29,14 +31,14 @@ def folder_beside(folder: Path) -> Path:
     return folder.parent / FOLDER
 
 
-def have(folder: Path) -> None:
+def have(folder: Path, kind: tuple[str, ...] = RSA) -> None:
     """Have the authority in folder; made if there is none. The certificate is for everybody, the key for root."""
     if (folder / CERTIFICATE).exists():
         return
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     unfinished = folder / "unfinished.pem"
     run(
-        "openssl", "req", "-x509", "-newkey", _BITS, "-nodes", "-sha256", "-days", str(_YEARS * 365),
+        "openssl", "req", "-x509", "-newkey", *kind, "-nodes", "-sha256", "-days", str(_YEARS * 365),
         "-subj", f"/CN=PACS appliance CA {secrets.token_hex(3)}",
         "-addext", "basicConstraints=critical,CA:TRUE,pathlen:0", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
         "-keyout", str(folder / KEY), "-out", str(unfinished),
@@ -49,9 +51,11 @@ def have(folder: Path) -> None:
     unfinished.unlink()
 
 
-def issue(authority: Path, names: Sequence[str], days: int, key: Path, certificate: Path) -> None:
+def issue(
+    authority: Path, names: Sequence[str], days: int, key: Path, certificate: Path, kind: tuple[str, ...] = RSA
+) -> None:
     """Issue a certificate for names (DNS or addresses), the authority's behind it; its key is made if need be."""
-    own = ("-key", str(key)) if key.exists() else ("-newkey", _BITS, "-nodes", "-keyout", str(key))
+    own = ("-key", str(key)) if key.exists() else ("-newkey", *kind, "-nodes", "-keyout", str(key))
     alternatives = ",".join(f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in dict.fromkeys(names))
     run(
         "openssl", "req", "-x509", *own, "-CA", str(authority / CERTIFICATE), "-CAkey", str(authority / KEY),

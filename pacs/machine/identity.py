@@ -34,15 +34,15 @@ def make_tls(folder: Path, host_name: str) -> None:
 
     A timer renews it; an operator may put the hospital's own in its place, or have one from an ACME server.
     """
-    _make_certificate(folder, host_name, authority.WEB_DAYS)
+    _make_certificate(folder, host_name, authority.WEB_DAYS, authority.EC)
 
 
 def make_dicom_tls(folder: Path, host_name: str, owner: str | None = None) -> None:
-    """The same for DICOM over TLS, for the user who serves it."""
-    _make_certificate(folder, host_name, authority.DICOM_DAYS, owner)
+    """The same for DICOM over TLS, for the user who serves it; RSA, as many devices know nothing else."""
+    _make_certificate(folder, host_name, authority.DICOM_DAYS, authority.RSA, owner)
 
 
-def _make_certificate(folder: Path, host_name: str, days: int, owner: str | None = None) -> None:
+def _make_certificate(folder: Path, host_name: str, days: int, kind: tuple[str, ...], owner: str | None = None) -> None:
     if folder.exists():
         certificate_files.end(folder)
         return
@@ -50,9 +50,10 @@ def _make_certificate(folder: Path, host_name: str, days: int, owner: str | None
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700, parents=True)
     own = authority.folder_beside(folder)
-    authority.have(own)
+    # Without an owner it is `pacs dev`, which starts often and is called by no old device: a key that is made at once.
+    authority.have(own, authority.RSA if owner or kind == authority.EC else authority.EC)
     key = unfinished / "key.pem"
-    authority.issue(own, (host_name, "pacs", "localhost"), days, key, unfinished / "certificate.pem")
+    authority.issue(own, (host_name, "pacs", "localhost"), days, key, unfinished / "certificate.pem", kind)
     key.chmod(0o600)
     if owner is not None:
         for path in (*unfinished.iterdir(), unfinished):

@@ -73,7 +73,7 @@ def open_by_itself(found: Iterable[Disk], state: Path, tried: set[str]) -> bool:
     locked = [disk for disk in found if disk.locked]
     opened = False
     for disk in locked:
-        if disk.label == _STATE_LABEL and disk.fs_uuid not in tried:
+        if disk.label == _STATE_LABEL and disk.fs_uuid not in tried and encryption.has_tpm():
             tried.add(disk.fs_uuid)
             opened |= encryption.open_by_tpm(disk.path, disk.fs_uuid)
     keys = _keys([_of_state(disk) for disk in found if disk.label == _STATE_LABEL], state) if locked else {}
