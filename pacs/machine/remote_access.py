@@ -162,7 +162,7 @@ def _alone(address: str) -> str:
 
 
 def _is_there() -> bool:
-    return Path("/sys/class/net", INTERFACE).exists()
+    return run("ip", "link", "show", INTERFACE, accept=range(256)).returncode == 0
 
 
 def _is_other(remote: Remote, private: str) -> bool:

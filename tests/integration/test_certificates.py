@@ -94,9 +94,9 @@ def test_a_certificate_that_somebody_put_there_is_not_renewed(identity: Path, tm
 
 def _chain(folder: Path) -> tuple[Path, Path, Path]:
     """A key, its certificate alone, and that of its issuer."""
-    authority.have(folder / "ca")
+    authority.have(folder / "ca", authority.EC)
     key, both = folder / "leaf.key", folder / "leaf.pem"
-    authority.issue(folder / "ca", (_NAME,), 30, key, both)
+    authority.issue(folder / "ca", (_NAME,), 30, key, both, authority.EC)
     alone = folder / "alone.pem"
     alone.write_text(certificate_files.certificates_in(both.read_text())[0] + "\n")
     return key, alone, folder / "ca/certificate.pem"

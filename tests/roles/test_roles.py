@@ -48,6 +48,8 @@ UNITS = (
     "pacs-upgrade.service",
     "pacs-screen.timer",
     "pacs-grow.timer",
+    "pacs-certificates.timer",
+    "pacs-remote.timer",
     "pacs-mounts.timer",
 )
 
