@@ -185,8 +185,9 @@ def _is_stale() -> bool:
 
 
 def _addresses() -> list[str]:
-    shown = json.loads(output("ip", "-json", "address", "show", "dev", INTERFACE, "scope", "global"))
-    return [f"{one['local']}/{one['prefixlen']}" for each in shown for one in each.get("addr_info", ())]
+    shown = json.loads(output("ip", "-json", "address", "show", "dev", INTERFACE))
+    every = (one for each in shown for one in each.get("addr_info", ()))
+    return [f"{one['local']}/{one['prefixlen']}" for one in every if one["scope"] == "global"]
 
 
 def _require_apart(remote: Remote) -> None:

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 _SIZES_MIB = {"disk0": 1100, "disk1": 1150, "disk2": 1200, "disk3": 1100}
 _PREPARE = (
     "for one in passwd group; do mount --bind /far/$one /etc/$one; done; "
-    "mkdir -p /run/cloud-init /dev/shm; mount -t tmpfs shm /dev/shm; for one in dm_crypt algif_skcipher xts; do modprobe $one; done; "
+    "mkdir -p /run/cloud-init /dev/shm; mount -t tmpfs shm /dev/shm; "
+    "for one in dm_crypt algif_skcipher xts; do modprobe $one; done; "
     "PATH=/far/bin:$PATH python3 -m tests.remote.encrypted "
 )
 #: The TPM is a program that is asked over TCP; udev and the hypervisor are not there.
