@@ -55,9 +55,18 @@ def opened_by_tpm(state: Path) -> bool | None:
 
     At the first start the seed has not been taken yet.
     """
-    kept = kept_settings.load(state)
-    choice = kept.managed.get(NAME) or kept.values.get(NAME) or _seeded_choice()
+    choice = _kept_choice(state) or _seeded_choice()
     return None if choice in ("", "off") else choice == "tpm"
+
+
+def _kept_choice(state: Path) -> str:
+    """What a state volume's settings say; empty if nothing, or if they cannot be read: that is told elsewhere."""
+    try:
+        kept = kept_settings.load(state)
+    except PacsError as error:
+        log.warning("%s", error)
+        return ""
+    return kept.managed.get(NAME) or kept.values.get(NAME, "")
 
 
 def _carried_choice(carried: Path) -> str:
@@ -77,7 +86,7 @@ def claimed_anew(made: Adopt, places: Places) -> Claim | None:
     if state.backing or filesystem.is_mounted(places.state):
         return None
     with filesystem.looked_into(state.path, "ro") as root:
-        choice = kept_settings.load(root).of_effect(table.Effect.MACHINE)[NAME]
+        choice = _kept_choice(root) or "off"
         if choice == "off" or not _is_unused(root, made):
             return None
         carry(root, choice, places.carried)
