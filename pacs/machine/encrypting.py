@@ -89,6 +89,7 @@ def claimed_anew(made: Adopt, places: Places) -> Claim | None:
         choice = _kept_choice(root) or "off"
         if choice == "off" or not _is_unused(root, made):
             return None
+        encryption.require_programs(with_tpm=choice == "tpm")  # before anything is given up
         carry(root, choice, places.carried)
     own = {each.fs_uuid for each in made.members}
     hardware = {fs_uuid: disk.hardware for fs_uuid, disk in made.disks.items() if fs_uuid in own}
@@ -112,7 +113,7 @@ def _is_unused(state: Path, made: Adopt) -> bool:
         return False
     if any(disk.volume and disk.volume.has_data and disk.label != "pacs-state" for disk in made.disks.values()):
         return False
-    if any((state / "config/repositories").glob("*")):
+    if any(each for name in ("repositories", "standby") for each in (state / "config" / name).glob("*")):
         return False
     return all(path.is_relative_to(state / "config") for path in survey.stored_files(state, is_state=True))
 
