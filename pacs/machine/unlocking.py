@@ -1,6 +1,6 @@
 """The encrypted volumes of an appliance: opened at a start, by the recovery sheet, and their slots kept in order.
 
-    TPM, or recovery sheet ─ opens ─▶ state volume ─ holds locks/<uuid>.key ─ open ─▶ the volumes beside it
+    TPM, or recovery sheet - opens -> state volume - holds locks/<uuid>.key - open -> the volumes beside it
 
 Whatever cannot be opened stays as it is, and the survey tells of it (docs/decisions/0006-volume-encryption.md).
 """
