@@ -58,6 +58,7 @@ COMMANDS = {
     "machine": "machine",
     "remote": "remote",
     "upgrade": "upgrade",
+    "raid": "raid",
 }
 
 

@@ -47,10 +47,10 @@ def add(places: Places, device: str, name: str, encrypted: bool = False) -> Path
         raise UsageError(f"{mount_point} is not empty. Take another name, or see what is in there.")
     mounted = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
     found = survey.disks(mounted, places.disk_types, places.disks)
-    disk = _chosen(found, str(Path(device).resolve()))
+    disk = chosen(found, str(Path(device).resolve()))
     path = disk.path
     if disk.label != LABEL + name:
-        _require_blank(disk, found)
+        require_blank(disk, found)
         path = _make(places, disk, name, encrypted)
     filesystem.mount(path, mount_point)
     claim.give_folder(mount_point)
@@ -81,14 +81,16 @@ def require_name(name: str) -> None:
         )
 
 
-def _chosen(found: list[Disk], device: str) -> Disk:
+def chosen(found: list[Disk], device: str) -> Disk:
+    """The disk of that path. Raise UsageError if it is none that may be used."""
     for disk in found:
         if device in (disk.path, disk.backing):
             return disk
     raise UsageError(f"There is no free disk {device}. {_blank_ones(found)}")
 
 
-def _require_blank(disk: Disk, found: list[Disk]) -> None:
+def require_blank(disk: Disk, found: list[Disk]) -> None:
+    """Raise UsageError with what to do unless nothing is on a disk."""
     if disk.locked:
         raise UsageError(f"{disk.path} is an encrypted volume, and is left alone. {_blank_ones(found)}")
     if disk.volume is not None:

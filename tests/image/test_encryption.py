@@ -44,7 +44,7 @@ def ask_for_encryption(installation: Installation) -> None:
     folder = machine.folder / "seed"
     folder.mkdir()
     key = machine.key.with_suffix(".pub").read_text("utf-8").strip()
-    seed = make_seed(folder, key, "pacs-encrypted", {"encrypt_volumes": "tpm"})
+    seed = make_seed(folder, key, "pacs-encrypted", settings={"encrypt_volumes": "tpm"})
     machine.hardware = replace(machine.hardware, seed=seed)
 
 

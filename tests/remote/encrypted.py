@@ -108,6 +108,11 @@ def begins_with(*devices: str) -> list[str]:
     return [hashlib.sha256(Path(each).open("rb").read(8 << 20)).hexdigest() for each in devices]
 
 
+def header_of(device: str) -> bytes:
+    with open(device, "rb") as file:
+        return file.read(encryption.OFFSET_BYTES)
+
+
 def make_blank(*devices: str) -> None:
     for each in devices:
         with open(each, "r+b") as file:
@@ -189,10 +194,10 @@ def the_tpm_opens_it_another_tpm_does_not_and_then_does() -> None:
     sheet = site.sheet
     for _boot in range(2):
         site.off()
-        before = Path(state.backing).open("rb").read(encryption.OFFSET_BYTES)
+        before = header_of(state.backing)
         site.started()
         assert site.has()
-    assert Path(state.backing).open("rb").read(encryption.OFFSET_BYTES) == before, "what is in order is not written again"
+    assert header_of(state.backing) == before, "what is in order is not written again"
     site.off()
     site.plug_tpm("tpm2")
     assert not site.start().ready
