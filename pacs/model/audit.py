@@ -75,7 +75,8 @@ ALERTS: dict[str, tuple[str, str]] = {
 }
 
 #: The journal's events (docs/reference/journal.md): what each is to the audit log, by its first word.
-_OF_JOURNAL = {"device": "network", "refusal": "security", "volume": "hardware", "restore": "software"}
+_OF_JOURNAL = {"device": "network", "refusal": "security", "volume": "hardware", "restore": "software",
+               "token": "security"}  # fmt: skip
 
 
 def event(kind: str, by: Mapping[str, str], outcome: int = SUCCESS, /, **values: Any) -> Event:
