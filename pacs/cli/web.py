@@ -70,11 +70,9 @@ def dicomweb_of(instance: Instance) -> Iterator[list[Route]]:
     audit, session = AuditWriter(settings.data), WebSession(database)
     trail = WebTrail(audit, database, settings.ae_title)
     retrieve, transcoding = instance.retrieve(), Transcoding(settings.transcode_size_bytes_max)
-    service = Service(
-        settings, database, retrieve, instance.store(), transcoding,
-        Metadata(retrieve, instance.volumes, transcoding), Access(database, audit, settings.http_socket is not None),
-        trail,
-    )  # fmt: skip
+    access = Access(settings.data, database, audit, settings.http_socket is not None)
+    metadata = Metadata(retrieve, instance.volumes, transcoding)
+    service = Service(settings, database, retrieve, instance.store(), transcoding, metadata, access, trail)
     audit.note(event("started", actor(), text="DICOMweb"))
     try:
         yield routes(service, Stow(service, session))

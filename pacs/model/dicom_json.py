@@ -153,6 +153,9 @@ class _Reader:
                 return found, at + 8
             self._count()
             vr = start[4:6].decode() if encoding.explicit else representation_of(tag, facts)
+            if vr == "UN" and length != UNDEFINED:  # known all the same, as implicit VR has it (PS3.5 6.2.2)
+                vr = representation_of(tag, facts) if tag != PIXEL_DATA else vr
+                nested = IMPLICIT
             at += header_size
             value, at = self._element(tag, vr, at, length, nested, facts, encodings, path, depth)
             if tag == SPECIFIC_CHARACTER_SET and value.get("Value"):

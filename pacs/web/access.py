@@ -12,6 +12,7 @@ import binascii
 import ipaddress
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.requests import Request
 
@@ -22,6 +23,7 @@ from pacs.index import tokens
 from pacs.index.database import Database
 from pacs.model.audit import MINOR, event, peer
 from pacs.storage.audit_writer import AuditWriter
+from pacs.storage.lineage import LineageFiles
 
 #: Whoever is refused again and again is told of so often [s]; so many addresses are remembered.
 _TOLD_EVERY_S, _TOLD_MAX = 60.0, 1000
@@ -45,14 +47,17 @@ class Caller:
 class Access:
     """Gives requests their callers."""
 
-    def __init__(self, database: Database, audit: AuditWriter, is_behind_proxy: bool) -> None:
+    def __init__(self, data: Path, database: Database, audit: AuditWriter, is_behind_proxy: bool) -> None:
         """is_behind_proxy: nginx is between, which says where a request came from."""
         self.database, self.audit, self.is_behind_proxy = database, audit, is_behind_proxy
+        self._fence = LineageFiles(data)
         self._told: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def caller(self, request: Request, scope: str) -> Caller:
-        """Who asks. Raise Unauthenticated if that is not known, Forbidden if they may not do what `scope` is for."""
+        """Who asks. Raise Unauthenticated if that is not known, Forbidden if they may not do what `scope` is for,
+        Fenced if another node has taken over."""
+        self._fence.require_readable()
         address = self.address_of(request)
         secret = _secret_of(request.headers.get("authorization", ""))
         token = tokens.token_of(self.database, digest_of(secret)) if secret else None
