@@ -8,6 +8,7 @@ import threading
 from pacs.archive.metadata import Metadata
 from pacs.errors import PacsError
 from pacs.index import metadata as rows
+from pacs.index.recalls import FAR_TIER
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ class MetadataWriter:
 
     def _write(self, study_instance_uid: str) -> int:
         try:
+            wanted = self.metadata.retrieve.wanted({"StudyInstanceUID": [study_instance_uid]})
+            if any(not each.copies or each.copies[0].tier >= FAR_TIER for each in wanted):
+                return 0  # nothing is fetched from far away for what nobody asked for
             self.metadata.of_study(study_instance_uid)
         except PacsError as error:  # it is made when it is asked for
             log.warning("a settled study has no metadata yet: %s", error)

@@ -21,7 +21,7 @@ from pacs.net.finding import Asked, Extended
 from pacs.net.identifier import UNICODE, Answer, Key
 
 #: Results of a search that says no limit, and the most that one gives; how far an offset may go.
-LIMIT, LIMIT_MAX, OFFSET_MAX = 1000, 5000, 1_000_000
+LIMIT, LIMIT_MAX, OFFSET_MAX = 1000, 5000, 100_000
 _VALUE_LENGTH_MAX, _PARAMETERS_MAX = 8192, 100
 
 #: What an answer has whoever asks (PS3.18 Tables 10.6.3-3 to 10.6.3-5), of what the index knows.
