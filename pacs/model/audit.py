@@ -147,6 +147,8 @@ def words_of(found: Event) -> str:
 
 def who(by: Mapping[str, str]) -> str:
     """Who did something, for a person."""
+    if "ae" not in by and "peer" in by and by.get("user"):  # over the web
+        return f"{by['user']}@{by['peer']}"
     if "ae" in by or "peer" in by:
         user = f" (user {by['user']})" if by.get("user") else ""
         return f"{by.get('ae', '?')}@{by.get('peer', '?')}{user}"
