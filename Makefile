@@ -82,7 +82,7 @@ reference: setup ## Write docs/reference from the code
 	@$(BIN)/python -c "from pathlib import Path; from pacs.storage.opening import reference; p = Path('docs/reference/volumes.md'); t = p.read_text(); p.write_text(t[:t.index('| |')] + reference())"
 	@$(BIN)/python -c "from pathlib import Path; from pacs.checks.reference import table; p = Path('docs/reference/checks.md'); t = p.read_text(); p.write_text(t[:t.index('| check')] + table())"
 	@$(BIN)/python -c "from pathlib import Path; from pacs.machine.machine_settings import reference; p = Path('docs/reference/machine-settings.md'); t = p.read_text(); p.write_text(t[:t.index('| setting')] + reference())"
-	@$(BIN)/python -c "from pathlib import Path; from pacs.net.conformance import statement; from pacs.settings import Settings; Path('docs/reference/conformance.md').write_text(statement(Settings(data=Path('/srv/pacs/state'))))"
+	@$(BIN)/python -c "from pathlib import Path; from pacs.net.conformance import statement; from pacs.settings import Settings; from pacs.web.conformance import sections; s = Settings(data=Path('/srv/pacs/state')); Path('docs/reference/conformance.md').write_text(statement(s, sections(s)))"
 
 .PHONY: lock
 lock: ## Renew the hash-locked requirements from their .in files
