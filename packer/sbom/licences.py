@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from license_expression import ExpressionError, get_spdx_licensing
+from boolean import ParseError
+from license_expression import ExpressionError, Licensing, get_spdx_licensing
 
 _FORMAT = re.compile(r"\AFormat(?:-Specification)?:", re.MULTILINE)
 _FIELD = re.compile(r"^License:[ \t]*(?:\n[ \t]+)?(.*)$", re.MULTILINE | re.IGNORECASE)
@@ -55,8 +56,8 @@ def is_spdx(name: str) -> bool:
 def is_expression(text: str) -> bool:
     """Whether it is an expression of SPDX licence ids."""
     try:
-        return not get_spdx_licensing().validate(text).errors
-    except ExpressionError:
+        return _licensing().parse(text, validate=True) is not None
+    except (ExpressionError, ParseError):
         return False
 
 
@@ -68,7 +69,12 @@ def _parts(line: str) -> list[str]:
 
 
 @cache
+def _licensing() -> Licensing:
+    return get_spdx_licensing()
+
+
+@cache
 def _ids() -> dict[str, str]:
     """Lower case to the right spelling, of all ids that SPDX does not call deprecated."""
-    symbols = get_spdx_licensing().known_symbols.values()
+    symbols = _licensing().known_symbols.values()
     return {symbol.key.lower(): symbol.key for symbol in symbols if not symbol.key.startswith("LicenseRef-")}
