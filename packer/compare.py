@@ -29,7 +29,12 @@ class Justified:
     why: str
 
 
-JUSTIFIED: tuple[Justified, ...] = ()
+JUSTIFIED: tuple[Justified, ...] = (
+    Justified(
+        r"/etc/shadow",
+        "the day on which each account was made; the same for two builds of one day. No account has a password.",
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The finished system disk says what it is: its list of parts, which goes into it too, and the manifest of its files."""
+"""The finished system disk says what it is: the list of its parts, which goes into it too, and the manifest."""
 
 from __future__ import annotations
 

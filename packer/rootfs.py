@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -150,7 +149,7 @@ def as_raw(disk: Path, scratch: Path | None = None) -> Iterator[Path]:
 
 
 def partition_digest(disk: Path, start_mib: int, size_mib: int) -> str:
-    """SHA-256 of a part of a raw disk: of its MiBs that are not all zeros, and of where they are. Holes are not read."""
+    """SHA-256 of a part of a raw disk: of its MiBs that are not all zeros and where they are. Holes are not read."""
     digest = hashlib.sha256()
     position, end = start_mib * layout.MIB, (start_mib + size_mib) * layout.MIB
     with disk.open("rb") as stream:

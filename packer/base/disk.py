@@ -165,7 +165,8 @@ def _efi_partition(folder: Path, root: Path, disk: Path, log: Path, identifiers:
     commands.extend(["mcopy", "-i", esp, source, f"::{target}"] for target, source in files.items())
     commands.append(["dd", f"if={esp}", f"of={disk}", "bs=1M", f"seek={layout.ESP_START_MIB}", "conv=notrunc,sparse"])
     for command in commands:
-        run_logged(command, log, remedy=_REMEDY)
+        # mkfs.vfat and mtools take the time that they write from there.
+        run_logged(command, log, remedy=_REMEDY, env={"SOURCE_DATE_EPOCH": str(layout.EPOCH_S)})
     variables.unlink()
 
 

@@ -115,7 +115,7 @@ def _check_end(ova: Path, members: dict[str, tarfile.TarInfo]) -> None:
 
 
 def _check_order(names: list[str]) -> str:
-    """.ovf, .mf, .cert if there is one, then the disks; the name's stem. ovftool and Workstation take no other order."""
+    """The name's stem. ovftool and Workstation take no order but .ovf, .mf, .cert if there is one, the disks."""
     stem = names[0].removesuffix(".ovf")
     begins = [f"{stem}.ovf", f"{stem}.mf"]
     if f"{stem}.cert" in names:

@@ -2,7 +2,7 @@
 
 What is in it: every Debian package with its source package and licences, every Python wheel with its digest and
 licence. It is made from the disk and not from the build's intentions, is written into the disk itself as well
-(/usr/local/share/pacs/sbom.cdx.json), and is the same for the same disk. docs/reference/sbom.md says what to do with it.
+(/usr/local/share/pacs/sbom.cdx.json), and is the same for the same disk. What to do with it: docs/reference/sbom.md.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _NAMES = {
 
 
 def licences(copyright_text: str) -> list[str]:
-    """The licences that a copyright file names, each once, in alphabetical order: SPDX ids, else its own short names."""
+    """The licences that a copyright file names, each once, by name: SPDX ids, else its own short names."""
     if _FORMAT.search(copyright_text):
         named = {part for line in _FIELD.findall(copyright_text) for part in _parts(line)}
     else:

@@ -188,7 +188,9 @@ def test_openssl_finds_it_good(signed: Path, tmp_path: Path) -> None:
     for name, content in {"signature": bytes.fromhex(head.split(b"= ")[1].decode()), "mf": listing, "pem": pem}.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "key").write_text(_openssl("x509", "-in", tmp_path / "pem", "-noout", "-pubkey"))
-    said = _openssl("dgst", "-sha256", "-verify", tmp_path / "key", "-signature", tmp_path / "signature", tmp_path / "mf")
+    said = _openssl(
+        "dgst", "-sha256", "-verify", tmp_path / "key", "-signature", tmp_path / "signature", tmp_path / "mf"
+    )
     assert "Verified OK" in said
 
 

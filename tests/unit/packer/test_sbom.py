@@ -63,7 +63,10 @@ def root(tmp_path: Path) -> Rootfs:
     put(STATUS, _STATUS)
     put("/usr/share/doc/libc6/copyright", _DEP5)
     (tmp_path / "usr/share/doc/python3-yaml").symlink_to("libc6")
-    put(f"{SITE_PACKAGES}/Foo_Bar-1.0.dist-info/METADATA", "Name: Foo.Bar\nVersion: 1.0\nLicense-Expression: MIT OR 0BSD")
+    put(
+        f"{SITE_PACKAGES}/Foo_Bar-1.0.dist-info/METADATA",
+        "Name: Foo.Bar\nVersion: 1.0\nLicense-Expression: MIT OR 0BSD",
+    )
     put(f"{SITE_PACKAGES}/pacs-1.2.3.dist-info/METADATA", "Name: pacs\nVersion: 1.2.3\nSummary: It\n\nwords")
     put(WHEELS, f"{'1' * 64}  foo_bar-1.0-py3-none-any.whl\n{'2' * 64}  pacs-1.2.3-py3-none-any.whl\n")
     return Rootfs(tmp_path / "none", tmp_path)
