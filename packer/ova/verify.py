@@ -71,7 +71,7 @@ def _verify(tar: tarfile.TarFile, names: list[str], trusted: Sequence[x509.Certi
     digests = _check_manifest(listing, [name for name in names if not name.endswith((".mf", ".cert"))])
     for name, digest in digests.items():
         with _open(tar, name) as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            if _sha256(stream) != digest:
                 raise BuildError(f"{name} is not what the manifest says: it was changed or damaged.", _AGAIN)
     said.append(f"manifest: {len(digests)} files as they were made")
     contents = read_contents(_read(tar, f"{stem}.ovf"))
@@ -174,6 +174,13 @@ def _check_disk(stream: IO[bytes], name: str) -> tuple[int, int]:
         return check(stream)
     except BuildError as error:
         raise BuildError(f"{name}: {error.what}", _AGAIN) from error
+
+
+def _sha256(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while part := stream.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _open(tar: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -168,3 +168,8 @@ def test_only_content_is_justified() -> None:
         assert row.why
     ours, theirs = Entry("/x", 0o100644, 0, 0, 1, "a"), Entry("/x", 0o100644, 0, 2100, 1, "b")
     assert [each.why for each in compare.differences([ours], [theirs])] == [""]
+
+
+def test_the_page_has_the_table_of_the_code() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/reproducible.md").read_text("utf-8")
+    assert page.endswith(compare.reference())
