@@ -21,7 +21,6 @@ from pathlib import Path
 
 from packer import accelerator, backports, preflight
 from packer.base.disk import BaseDisk, base_disk
-from packer.describe import describe
 from packer.errors import BuildError
 from packer.machine import Plan, build_system_disk
 from packer.mirrors import GUEST_RELEASE, Mirrors, host_mirrors, packages_digest
@@ -87,6 +86,8 @@ def _build(options: argparse.Namespace, progress: Progress) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with progress.stage("list of parts and manifest"):
+        from packer.describe import describe  # here, as it imports a schema's grammars, for seconds
+
         described = describe(system, folder, release, progress.log("parts"))
     with progress.stage("export"):
         exported = export(system, folder, release, progress.log("export"), signer=signer).with_files(*described)

@@ -21,7 +21,6 @@ from cyclonedx.model.contact import OrganizationalEntity
 from cyclonedx.model.license import DisjunctiveLicense, License, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from packer.errors import BuildError
@@ -37,6 +36,8 @@ _NAMESPACE = uuid.UUID("0a0dd8e6-93ac-5f0f-a3f0-35b3a5a0e9d4")
 
 def sbom(root: Rootfs, release: Release) -> str:
     """The document of an opened disk. Raise BuildError if it isn't valid by CycloneDX's own schema."""
+    from cyclonedx.validation.json import JsonStrictValidator  # here, as it imports grammars of addresses for seconds
+
     parts = [*map(_of_package, debian_packages(root)), *map(_of_wheel, wheels(root))]
     bom = Bom(components=parts)
     content = "\n".join(f"{part.bom_ref.value} {[str(each.content) for each in part.hashes]}" for part in parts)
