@@ -57,6 +57,7 @@ COMMANDS = {
     "database": "database",
     "machine": "machine",
     "upgrade": "upgrade",
+    "raid": "raid",
 }
 
 
