@@ -30,7 +30,7 @@ _PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]")
 
 def _cells() -> Iterator[object]:
     chosen = set(pairwise())
-    for cell in (*SHORT, *every_cell()):
+    for cell in dict.fromkeys((*SHORT, *every_cell())):
         name = f"{cell.name}-pairwise" if cell in chosen else cell.name
         yield pytest.param(cell, id=name, marks=() if cell in SHORT else pytest.mark.long)
 
@@ -48,7 +48,7 @@ def moved(installations: dict[Firmware, Installation]) -> Iterator[Installation]
     installation.machine.hardware = hardware
 
 
-@pytest.mark.parametrize("cell", _cells())
+@pytest.mark.parametrize("cell", list(_cells()))
 def test_a_study_is_stored_and_read_back(cell: Cell, moved: Installation, tmp_path: Path) -> None:
     machine, earlier = moved.machine, set(moved.account.acknowledged)
     machine.hardware = cell.of(machine.hardware)
