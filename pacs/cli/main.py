@@ -46,6 +46,7 @@ COMMANDS = {
     "commitment": "commitment",
     "tls": "tls",
     "dicom-user": "tls",
+    "token": "token",
     "lineage": "lineage",
     "audit": "audit",
     "standby": "standby",
