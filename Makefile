@@ -40,7 +40,7 @@ test: lint ## Linters, unit, integration and fault tests
 	$(BIN)/pytest -m 'not long'
 
 .PHONY: appliance
-appliance: setup ## Build the OVA, the qcow2, the Vagrant box and the upgrade file into dist/
+appliance: setup ## Build OVA, qcow2, VHDX, Vagrant box, upgrade file and list of parts into dist/
 	@requirements/ensure-debian requirements/debian-appliance.txt
 	@$(BIN)/python -m packer.build
 
@@ -82,7 +82,8 @@ reference: setup ## Write docs/reference from the code
 	@$(BIN)/python -c "from pathlib import Path; from pacs.storage.opening import reference; p = Path('docs/reference/volumes.md'); t = p.read_text(); p.write_text(t[:t.index('| |')] + reference())"
 	@$(BIN)/python -c "from pathlib import Path; from pacs.checks.reference import table; p = Path('docs/reference/checks.md'); t = p.read_text(); p.write_text(t[:t.index('| check')] + table())"
 	@$(BIN)/python -c "from pathlib import Path; from pacs.machine.machine_settings import reference; p = Path('docs/reference/machine-settings.md'); t = p.read_text(); p.write_text(t[:t.index('| setting')] + reference())"
-	@$(BIN)/python -c "from pathlib import Path; from pacs.net.conformance import statement; from pacs.settings import Settings; Path('docs/reference/conformance.md').write_text(statement(Settings(data=Path('/srv/pacs/state'))))"
+	@$(BIN)/python -c "from pathlib import Path; from packer.compare import reference; p = Path('docs/reference/reproducible.md'); t = p.read_text(); p.write_text(t[:t.index('| path')] + reference())"
+	@$(BIN)/python -c "from pathlib import Path; from pacs.net.conformance import statement; from pacs.settings import Settings; from pacs.web.conformance import sections; s = Settings(data=Path('/srv/pacs/state')); Path('docs/reference/conformance.md').write_text(statement(s, sections(s)))"
 
 .PHONY: lock
 lock: ## Renew the hash-locked requirements from their .in files

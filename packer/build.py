@@ -1,4 +1,4 @@
-"""`make appliance`: from the Debian archive to dist/, in eight stages a person can follow.
+"""`make appliance`: from the Debian archive to dist/, in nine stages a person can follow.
 
 Everything is made in build/ and moved to dist/ when all of it is there. A second run takes the base disk and the
 dependencies' wheels from the cache.
@@ -25,15 +25,16 @@ from packer.errors import BuildError
 from packer.machine import Plan, build_system_disk
 from packer.mirrors import GUEST_RELEASE, Mirrors, host_mirrors, packages_digest
 from packer.ova.export import NAME, Exported, Release, export
+from packer.ova.signature import signer_of_environment
 from packer.progress import Progress, fail, say, spoken
 from packer.upgrade import ReleaseKey, release_key, this_system, write_upgrade
 from packer.upgrade import tell as tell_of_key
 from packer.wheels import wheelhouse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STAGES = 8
+STAGES = 9
 GIB = preflight.GIB
-BUILD_BYTES, CACHE_BYTES, DIST_BYTES = 10 * GIB, 2 * GIB, 3 * GIB
+BUILD_BYTES, CACHE_BYTES, DIST_BYTES = 12 * GIB, 2 * GIB, 5 * GIB
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +69,8 @@ def _build(options: argparse.Namespace, progress: Progress) -> None:
         packer, mirrors = _preflight(options)
         key = release_key()
         tell_of_key(key)
+        signer = signer_of_environment()
+        say(f"      the OVA is signed by {signer.name}" if signer else "      the OVA is not signed: PACS_OVA_KEY")
     with progress.stage("base disk"):
         base = base_disk(options.cache, build, progress.log("base-disk"), mirrors)
         say(f"      {'reused' if base.reused else 'new'}: {base.disk}")
@@ -79,11 +82,15 @@ def _build(options: argparse.Namespace, progress: Progress) -> None:
     with progress.stage("appliance: Packer and Ansible"):
         plan = Plan(release.version, release.epoch_s, base.disk, options.playbook, wheels, chosen, key.public)
         system = build_system_disk(plan, packer, build, progress.logs)
+    folder = build / "export"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with progress.stage("list of parts and manifest"):
+        from packer.describe import describe  # here, as it imports a schema's grammars, for seconds
+
+        described = describe(system, folder, release, progress.log("parts"))
     with progress.stage("export"):
-        folder = build / "export"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        exported = export(system, folder, release, progress.log("export"))
+        exported = export(system, folder, release, progress.log("export"), signer=signer).with_files(*described)
     with progress.stage("upgrade file"):
         exported = _with_upgrade(exported, system, release, key, progress.log("upgrade-file"))
     with progress.stage(f"into {options.dist}"):
@@ -191,6 +198,7 @@ How to import it, one line each (docs/install has a page for each):
   VMware      Deploy OVF Template with {stem}.ova
   VirtualBox  VBoxManage import {stem}.ova
   Proxmox     tar xf {stem}.ova && qm importovf 900 {stem}.ovf local-lvm && qm set 900 --net0 virtio,bridge=vmbr0
+  Hyper-V     New-VM -Generation 2 -VHDPath {stem}.vhdx, and three disks more
   libvirt     virt-install --import --name pacs --memory 4096 --vcpus 2 --osinfo debian11 --disk {stem}.qcow2 \\
               --disk size=8 --disk size=16 --disk size=32
   Vagrant     vagrant up"""

@@ -16,8 +16,8 @@ OLDEST_PACKER = (1, 6, 6)
 FIRST_PACKER_WITH_PLUGINS = (1, 7, 0)
 GIB = 1024**3
 TOOLS = (
-    "mmdebstrap", "sfdisk", "mkfs.ext4", "mkfs.vfat", "mmd", "mcopy", "qemu-img", "qemu-system-x86_64", "xorriso",
-    "ssh-keygen", "ssh", "zstd",
+    "mmdebstrap", "sfdisk", "mkfs.ext4", "debugfs", "e2fsck", "mkfs.vfat", "mmd", "mcopy", "qemu-img",
+    "qemu-system-x86_64", "xorriso", "ssh-keygen", "ssh", "zstd",
 )  # fmt: skip
 
 

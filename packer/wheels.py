@@ -1,17 +1,23 @@
 """The wheelhouse: all Python packages that go into the guest, made on the host.
 
+`python -m packer.wheels FOLDER` makes FOLDER/wheelhouse alone, for the role pacs under development.
+
 The service's dependencies come as wheels for the guest's Python, each checked against the hash in
 requirements/service.txt; they are kept by the digest of that file. The service itself is built anew every time.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import shutil
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from packer.errors import BuildError
 from packer.progress import run_logged
 
 GUEST_PYTHON = "3.13"
@@ -82,7 +88,25 @@ def _service_wheel(repository: Path, scratch: Path, folder: Path, log: Path, epo
     shutil.rmtree(copy)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the wheelhouse of this clone; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m packer.wheels", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where to; what is fetched is kept there too")
+    folder: Path = parser.parse_args(arguments).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    repository = Path(__file__).resolve().parent.parent
+    try:
+        print(wheelhouse(repository, folder, folder, folder / "wheelhouse.log", int(time.time())))
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 _REMEDY = (
     "Read the log. A hash that does not match: run `make lock` on purpose, or find out who changed the package. "
     "No network: pip takes its index from its own configuration."
 )
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,6 +27,36 @@ class UsageError(PacsError):
     exit_code = 2
 
 
+class Unauthenticated(UsageError):
+    """It is not known who asks. Send a token of `pacs token add` as `Authorization: Bearer …`."""
+
+    http = 401
+
+
+class Forbidden(UsageError):
+    """The token does not allow this. Make one with the scope that it needs: `pacs token add --scope`."""
+
+    http = 403
+
+
+class TooLarge(UsageError):
+    """The request is larger than this archive takes. Send it in parts."""
+
+    http = 413
+
+
+class NotAcceptable(UsageError):
+    """None of the media types that were asked for can be given. See docs/reference/dicomweb.md."""
+
+    http = 406
+
+
+class UnsupportedMediaType(UsageError):
+    """A body of this media type is not taken. See docs/reference/dicomweb.md."""
+
+    http = 415
+
+
 class SettingsError(PacsError):
     """A setting has a value that cannot be used. Correct it in config/pacs.toml or the environment."""
 

@@ -83,6 +83,14 @@ class Settings(BaseSettings):
         default=30, gt=0, description="How long a receiver waits for a statement; then the device is told to try again."
     )
     http_socket: Path | None = Field(default=None, description="Unix socket of the web service; else a loopback port.")
+    accel_root: Path | None = Field(
+        default=None,
+        description="nginx sends whole objects of volumes below this folder itself (X-Accel-Redirect); default: none.",
+    )
+    stow_size_bytes_max: int = Field(
+        default=64 << 30, ge=1 << 20, description="The largest request of STOW-RS, all of its objects together."
+    )
+    stow_at_once: int = Field(default=4, ge=1, description="Requests of STOW-RS taken at once; others wait their turn.")
     settle_s: float = Field(default=300, ge=0, description="A study without news for this long is settled.")
     tier1_high_percent: float = Field(default=80, gt=0, le=100, description="Tier 1 moves down when it is this full.")
     tier1_low_percent: float = Field(default=70, ge=0, le=100, description="... until it is this full.")

@@ -57,6 +57,7 @@ _QUERIES = {
     " WHERE EXISTS (SELECT FROM object o WHERE o.association_key = a.association_key)"
     " OR EXISTS (SELECT FROM duplicate d WHERE d.association_key = a.association_key)",
     "device": "SELECT to_jsonb(d) - 'created_at' AS row FROM device d",
+    "api_token": "SELECT to_jsonb(t) AS row FROM api_token t",
     "tier_rule": "SELECT name, rule FROM tier_rule",
     "study_pin": "SELECT st.study_instance_uid, p.reason FROM study_pin p JOIN study st USING (study_key)",
     "volume": "SELECT to_jsonb(v) - '{created_at,absent_since}'::text[] AS row FROM volume v",

@@ -97,14 +97,15 @@ def add_address(end: Namespace, address: str, name: str) -> None:
 
 def _apply(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     from pacs.machine import firewall as walls
-    from pacs.machine.firewall_policy import Destination, Named, Site
+    from pacs.machine.firewall_policy import Destination, Named, Site, Tunnel
     from pacs.machine.firewall_ruleset import Users
     from pacs.machine.firewall_sources import Gathered
 
     calls = tuple(Destination(**each) for each in wanted.get("calls", ()))
     named = {"devices": Named(calls, tuple(wanted.get("devices", ())), tuple(wanted.get("ssh", ())))}
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in wanted["site"].items()}
-    site = Site(**values)
+    tunnel = wanted.get("tunnel")
+    site = Site(**values, tunnel=Tunnel(tunnel["interface"], tuple(tunnel["ports"])) if tunnel else None)
     problems = wanted.get("problems", {})
     gathered = Gathered({} if problems else named, problems)
     files = walls.FirewallFiles(folder / "kept", folder / "told.json", str(folder / "site/*.nft"))

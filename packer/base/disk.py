@@ -159,13 +159,14 @@ def _efi_partition(folder: Path, root: Path, disk: Path, log: Path, identifiers:
         "pacs/grubenv": variables,
     }
     commands: list[list[str | Path]] = [
-        ["mkfs.vfat", "-F", "32", "-n", "ESP", "-i", f"{identifiers.esp_serial:08x}", esp],
+        ["mkfs.vfat", "--invariant", "-F", "32", "-n", "ESP", "-i", f"{identifiers.esp_serial:08x}", esp],
         ["mmd", "-i", esp, "::EFI", "::EFI/BOOT", "::EFI/debian", "::grub", "::pacs"],
     ]
     commands.extend(["mcopy", "-i", esp, source, f"::{target}"] for target, source in files.items())
     commands.append(["dd", f"if={esp}", f"of={disk}", "bs=1M", f"seek={layout.ESP_START_MIB}", "conv=notrunc,sparse"])
     for command in commands:
-        run_logged(command, log, remedy=_REMEDY)
+        # mtools take the time that they write from there, mkfs.vfat none (--invariant).
+        run_logged(command, log, remedy=_REMEDY, env={"SOURCE_DATE_EPOCH": str(layout.EPOCH_S)})
     variables.unlink()
 
 

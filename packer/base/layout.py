@@ -22,6 +22,9 @@ ROOT_B_START_MIB = ROOT_A_START_MIB + ROOT_SIZE_MIB
 # GPT keeps its second copy in the last 33 sectors.
 DISK_SIZE_MIB = ROOT_B_START_MIB + ROOT_SIZE_MIB + 2
 
+# The time that stands in what is made by times: the EFI system partition, and (pacs-appliance.conf) the initramfs.
+EPOCH_S = 1735689600
+
 # Features by name, not by mkfs's default: the defaults of the host's e2fsprogs may be newer than the guest's GRUB.
 EXT4_FEATURES = (
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,"

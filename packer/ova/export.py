@@ -1,4 +1,4 @@
-"""From the finished system disk to the files people download: OVA, qcow2, Vagrant box and their checksums."""
+"""From the finished system disk to the files people download: OVA, qcow2, VHDX, Vagrant box and their checksums."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from packer.errors import BuildError
 from packer.ova.box import GIB, write_box
 from packer.ova.descriptor import Disk, Machine, render
 from packer.ova.package import checksums, sha256_of, write_ova
+from packer.ova.signature import Signer
 from packer.ova.streamvmdk import convert, write_empty
 from packer.progress import run_logged
 
@@ -53,6 +54,7 @@ class Exported:
 
     ova: Path
     qcow2: Path
+    vhdx: Path
     box: Path
     sums: Path
     digests: dict[str, str]
@@ -61,7 +63,7 @@ class Exported:
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them, the checksums last."""
-        return (self.ova, self.qcow2, self.box, *self.others, self.sums)
+        return (self.ova, self.qcow2, self.vhdx, self.box, *self.others, self.sums)
 
     def with_files(self, *paths: Path) -> Exported:
         """The same release with more files, and their checksums."""
@@ -71,25 +73,49 @@ class Exported:
 
 
 def export(
-    system: Path, folder: Path, release: Release, log: Path, data_disks: tuple[DataDisk, ...] = DATA_DISKS
+    system: Path,
+    folder: Path,
+    release: Release,
+    log: Path,
+    data_disks: tuple[DataDisk, ...] = DATA_DISKS,
+    signer: Signer | None = None,
 ) -> Exported:
     """Write everything that is released into `folder`, from the qcow2 of the system disk."""
     capacity_bytes = virtual_size_bytes(system)
-    ova = export_ova(system, capacity_bytes, folder, release, log, data_disks)
+    ova = export_ova(system, capacity_bytes, folder, release, log, data_disks, signer)
     qcow2 = folder / f"{release.stem}.qcow2"
     # zlib, not zstd: QEMU before 5.1 and some importers of management tools read nothing else.
     options = ["-c", "-o", "compat=1.1,compression_type=zlib"]
     run_logged(["qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", *options, system, qcow2], log, remedy=_REMEDY)
+    vhdx = folder / f"{release.stem}.vhdx"
+    write_vhdx(system, vhdx, log)
     box = folder / f"{release.stem}.libvirt.box"
     write_box(box, qcow2, capacity_bytes, release.epoch_s)
-    digests = {path.name: sha256_of(path) for path in (ova, qcow2, box)}
+    digests = {path.name: sha256_of(path) for path in (ova, qcow2, vhdx, box)}
     sums = folder / "SHA256SUMS"
     sums.write_text(checksums(digests.items()))
-    return Exported(ova, qcow2, box, sums, digests)
+    return Exported(ova, qcow2, vhdx, box, sums, digests)
+
+
+def write_vhdx(system: Path, target: Path, log: Path) -> None:
+    """The system disk for Hyper-V, of either generation: it imports no OVF.
+
+    A dynamic disk in blocks of 1 MiB, as Microsoft advises for ext4 (else 32 MiB are kept for each file that grows),
+    and unused blocks as "not present", which the format's readers all know; compared with what it was made from.
+    """
+    options = ["-o", "subformat=dynamic,block_size=1M,block_state_zero=off"]
+    run_logged(["qemu-img", "convert", "-f", "qcow2", "-O", "vhdx", *options, system, target], log, remedy=_REMEDY)
+    run_logged(["qemu-img", "compare", "-f", "qcow2", "-F", "vhdx", system, target], log, remedy=_REMEDY)
 
 
 def export_ova(
-    system: Path, capacity_bytes: int, folder: Path, release: Release, log: Path, data_disks: tuple[DataDisk, ...]
+    system: Path,
+    capacity_bytes: int,
+    folder: Path,
+    release: Release,
+    log: Path,
+    data_disks: tuple[DataDisk, ...],
+    signer: Signer | None = None,
 ) -> Path:
     """The OVA alone: VMDKs, descriptor, manifest, tar. The VMDKs are removed once they are in it."""
     vmdk = folder / f"{release.stem}-system.vmdk"
@@ -103,7 +129,7 @@ def export_ova(
         paths.append(path)
     ova = folder / f"{release.stem}.ova"
     descriptor = render(Machine(NAME, release.version, disks))
-    write_ova(ova, f"{release.stem}.ovf", descriptor, paths, release.epoch_s)
+    write_ova(ova, f"{release.stem}.ovf", descriptor, paths, release.epoch_s, signer)
     for path in paths:
         path.unlink()
     return ova

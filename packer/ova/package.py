@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from packer.errors import BuildError
+from packer.ova.signature import Signer
 
 _USTAR_LIMIT_BYTES = 8 * 1024**3
 _MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -51,12 +52,23 @@ def tar_format(sizes_bytes: Iterable[int]) -> int:
     return tarfile.USTAR_FORMAT if all(size < _USTAR_LIMIT_BYTES for size in sizes_bytes) else tarfile.GNU_FORMAT
 
 
-def write_ova(target: Path, descriptor_name: str, descriptor: str, disks: Sequence[Path], mtime: int) -> None:
-    """Write the OVA: descriptor first (Workstation and ovftool insist), then manifest, then the disks in order."""
+def write_ova(
+    target: Path,
+    descriptor_name: str,
+    descriptor: str,
+    disks: Sequence[Path],
+    mtime: int,
+    signer: Signer | None = None,
+) -> None:
+    """Write the OVA: descriptor first (Workstation and ovftool insist), then manifest, then what signs it if there is a
+    `signer`, then the disks in order."""
     xml = descriptor.encode()
     digests = [(descriptor_name, hashlib.sha256(xml).hexdigest())]
     digests += [(disk.name, sha256_of(disk)) for disk in disks]
-    texts = [(descriptor_name, xml), (Path(descriptor_name).with_suffix(".mf").name, manifest(digests).encode())]
+    listing, stem = manifest(digests).encode(), Path(descriptor_name)
+    texts = [(descriptor_name, xml), (stem.with_suffix(".mf").name, listing)]
+    if signer is not None:
+        texts.append((stem.with_suffix(".cert").name, signer.sign(texts[1][0], listing)))
     sizes = [disk.stat().st_size for disk in disks]
     with tarfile.open(target, "w", format=tar_format(sizes)) as tar:
         for name, content in texts:

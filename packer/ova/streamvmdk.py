@@ -12,9 +12,10 @@ import hashlib
 import os
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from packer.errors import BuildError
 from packer.progress import run_logged
@@ -40,7 +41,7 @@ class Header:
     overhead: int
 
 
-def read_header(stream: BinaryIO) -> Header:
+def read_header(stream: IO[bytes]) -> Header:
     """The header of a stream-optimised VMDK, checked to be one that we understand."""
     stream.seek(0)
     raw = stream.read(_HEADER.size)
@@ -55,21 +56,27 @@ def read_header(stream: BinaryIO) -> Header:
     return Header(version, capacity, grain, descriptor, descriptor_size, entries, directory, overhead)
 
 
-def grain_offsets(stream: BinaryIO, header: Header) -> list[int]:
-    """Sector of every grain that is stored, in the order of the disk."""
+def grain_offsets(stream: IO[bytes], header: Header) -> list[int]:
+    """The sector that each grain is stored at, in the order of the disk; 0 for one that is not stored."""
     grains = -(-header.capacity // header.grain)
     tables = -(-grains // header.entries_per_table)
     stream.seek(header.directory_offset * SECTOR_BYTES)
-    directory = struct.unpack(f"<{tables}I", stream.read(4 * tables))
+    directory = struct.unpack(f"<{tables}I", _exactly(stream, 4 * tables))
     offsets: list[int] = []
     for table in directory:
         stream.seek(table * SECTOR_BYTES)
-        entries = struct.unpack(f"<{header.entries_per_table}I", stream.read(4 * header.entries_per_table))
-        offsets.extend(entry for entry in entries if entry)
-    return offsets
+        offsets += struct.unpack(f"<{header.entries_per_table}I", _exactly(stream, 4 * header.entries_per_table))
+    return offsets[:grains]
 
 
-def end_of_data(stream: BinaryIO, header: Header, offsets: list[int]) -> int:
+def _exactly(stream: IO[bytes], size_bytes: int) -> bytes:
+    content = stream.read(size_bytes)
+    if len(content) != size_bytes:
+        raise BuildError("This VMDK ends within its own tables.", _REMEDY)
+    return content
+
+
+def end_of_data(stream: IO[bytes], header: Header, offsets: list[int]) -> int:
     """Byte at which the end-of-stream marker has to stand: behind the last grain, or behind the tables."""
     if not offsets:
         return header.overhead * SECTOR_BYTES
@@ -96,7 +103,7 @@ def finish(path: Path, seed: str) -> int:
     """Give a VMDK of qemu-img the right end and a content id made from `seed`; bytes of the disk that are in use."""
     with path.open("r+b") as stream:
         header = read_header(stream)
-        offsets = grain_offsets(stream, header)
+        offsets = [offset for offset in grain_offsets(stream, header) if offset]
         end = end_of_data(stream, header, offsets)
         # May cut or lengthen: an empty disk of qemu-img ends right behind its tables.
         stream.truncate(end)
@@ -108,6 +115,42 @@ def finish(path: Path, seed: str) -> int:
         stream.flush()
         os.fsync(stream.fileno())
     return len(offsets) * header.grain * SECTOR_BYTES
+
+
+def check(stream: IO[bytes]) -> tuple[int, int]:
+    """Read a finished stream-optimised VMDK through: bytes of the disk, and grains that are stored, all whole.
+
+    Raise BuildError for a damaged one, and for one that does not end as VMware's readers want it.
+    """
+    header = read_header(stream)
+    offsets = grain_offsets(stream, header)
+    places = sorted(offset for offset in offsets if offset)
+    for number, offset in enumerate(offsets):
+        if offset:
+            _check_grain(stream, header, number, offset)
+    if len(set(places)) != len(places):
+        raise BuildError("Two grains are stored in one place.", _REMEDY)
+    end = end_of_data(stream, header, places)
+    stream.seek(end)
+    if stream.read(2 * SECTOR_BYTES) != bytes(SECTOR_BYTES):
+        raise BuildError("It does not end with exactly one empty sector.", _REMEDY)
+    return header.capacity * SECTOR_BYTES, len(places)
+
+
+def _check_grain(stream: IO[bytes], header: Header, number: int, offset: int) -> None:
+    stream.seek(offset * SECTOR_BYTES)
+    marker = stream.read(_GRAIN_MARKER_BYTES)
+    if len(marker) == _GRAIN_MARKER_BYTES:
+        place, size_bytes = struct.unpack("<QI", marker)
+        unpacker = zlib.decompressobj()
+        try:
+            # No more than a grain: a grain that says it holds gigabytes is not unpacked to find out.
+            content = unpacker.decompress(stream.read(size_bytes), header.grain * SECTOR_BYTES + 1)
+        except zlib.error:
+            content = b""
+        if place == number * header.grain and len(content) == header.grain * SECTOR_BYTES and unpacker.eof:
+            return
+    raise BuildError(f"The grain at sector {number * header.grain} is damaged.", _REMEDY)
 
 
 def convert(source: Path, source_format: str, target: Path, seed: str, log: Path) -> int:

@@ -16,9 +16,10 @@ from datetime import datetime
 from typing import Any
 
 from pacs.errors import DataTooNew, NotFound
-from pacs.index import devices, replay, tiers, volumes
+from pacs.index import devices, replay, tiers, tokens, volumes
 from pacs.index.database import Connection
 from pacs.index.devices import Device
+from pacs.index.tokens import Token
 from pacs.index.volumes import KnownVolume, State
 from pacs.model.tier_rules import Rule
 
@@ -36,6 +37,7 @@ class Standing:
     #: Study Instance UID → why it stays on its tier, and since when.
     pins: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     dismissed: dict[tuple[str, str, str, str], Line] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
 
     def write(self, connection: Connection) -> list[str]:
         """Write it into the index; return what could not be done, in words."""
@@ -43,6 +45,8 @@ class Standing:
         for volume, _since in self.volumes.values():  # one of the settings' has its row already
             volumes.set_scrub_days(connection, volume.volume_id, volume.scrub_days)
         replay.put_dismissed(connection, list(self.dismissed.values()))
+        for token in self.tokens.values():
+            tokens.put_token(connection, token)
         for rule, since in self.rules.values():
             tiers.put_rule(connection, rule, since)
         problems = [_pin(connection, uid, reason, since) for uid, (reason, since) in self.pins.items()]
@@ -145,6 +149,21 @@ def _unpin_study(standing: Standing, line: Line) -> None:
     standing.pins.pop(line["study_instance_uid"], None)
 
 
+def _add_token(standing: Standing, line: Line) -> None:
+    values = {name: value for name, value in line.items() if name not in ("at", "what")}
+    unknown = values.keys() - {each.name for each in fields(Token)}
+    if unknown:
+        raise DataTooNew(
+            f"The journal tells of tokens what this version does not know ({', '.join(unknown)}). "
+            "Nothing was touched. Boot the image that wrote it, or a newer one."
+        )
+    standing.tokens[line["name"]] = Token.of(values)
+
+
+def _remove_token(standing: Standing, line: Line) -> None:
+    standing.tokens.pop(line["name"], None)
+
+
 def _dismiss_refusal(standing: Standing, line: Line) -> None:
     standing.dismissed[line["calling_ae"], line["address"], line["kind"], line["detail"]] = line
 
@@ -179,6 +198,8 @@ EVENTS: dict[str, Event] = {
     "study pin": Event(fold=_pin_study),
     "study unpin": Event(fold=_unpin_study),
     "refusal dismiss": Event(fold=_dismiss_refusal),
+    "token add": Event(fold=_add_token),
+    "token remove": Event(fold=_remove_token),
     "conflict resolve": Event(in_order=_resolve_conflict),
 }
 

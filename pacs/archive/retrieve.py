@@ -144,6 +144,12 @@ class Stored:
         self._open_next()
 
     @property
+    def copy(self) -> Copy:
+        """The copy that is being read."""
+        assert self._copy is not None
+        return self._copy
+
+    @property
     def size_bytes(self) -> int:
         """Size of the data set."""
         return self.wanted.size_bytes - self._dataset_offset

@@ -69,7 +69,8 @@ def judged(known: list[Known]) -> Result:
     said = "; ".join(f"{each.use} ({each.name}) {_left(each.days_left)}" for each in late)
     return Result(
         "certificates", severity, said,
-        "Put a new one in its place: `pacs tls install` (docs/operate/dicom-tls.md); a device's: `pacs tls trust`.",
+        "Why it was not renewed: `journalctl -u pacs-certificates`. Or put a new one in its place: `pacs tls install` "
+        "(docs/operate/certificates.md); a device's: `pacs tls trust`.",
         figures,
     )  # fmt: skip
 

@@ -7,18 +7,23 @@ import os
 import socket
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pacs.cli.context import acting_as_owner
+from pacs.errors import PacsError
 from pacs.machine import firewall as walls
 from pacs.machine import firewall_sources as sources
 from pacs.machine import kept_settings
 from pacs.machine.commands import output
-from pacs.machine.firewall_policy import Site, openings
+from pacs.machine.firewall_policy import Site, Tunnel, openings
 from pacs.machine.firewall_ruleset import TABLE
+from pacs.machine.kept_settings import Kept
+from pacs.machine.machine_settings import Effect
+from pacs.machine.remote_access import INTERFACE, tunnel_of
 from pacs.machine.storage import Places
 from pacs.model.addresses import normalised
 
@@ -66,6 +71,8 @@ def show(
     typer.echo(f"  DICOM  {_ports(found.dicom_ports)}  from {_listed(found.dicom_from)}")
     typer.echo("  HTTP   80, 443  from everywhere")
     typer.echo(f"  SSH    22  from {_listed(found.ssh_from)}")
+    if site.tunnel:
+        typer.echo(f"  remote access  {_ports(site.tunnel.ports)}  through the tunnel")
     typer.echo("Out:")
     typer.echo("  names (53), time (123, 4460), DHCP, ping")
     for each in (call for named in known.named.values() for call in named.calls):
@@ -99,7 +106,16 @@ def _asked(places: Places) -> tuple[Site, sources.Gathered, bool]:
         settings = settings_table.load(Path(os.environ.get("PACS_DATA", str(places.state))))
         gathered.ask(sources.as_service(settings))
     site = sources.site_of(kept, settings.connections_per_address_max, walls.own_subnets(), walls.dicom_ports())
+    site = replace(site, tunnel=_tunnel(kept, site.dicom_ports))
     return site, gathered, kept.value("administrators_call") == "on"
+
+
+def _tunnel(kept: Kept, dicom_ports: tuple[int, ...]) -> Tunnel | None:
+    """What comes in by remote access. Settings that cannot be used are told of elsewhere; then it is closed."""
+    try:
+        return tunnel_of(kept.of_effect(Effect.MACHINE), dicom_ports)
+    except PacsError:
+        return Tunnel(INTERFACE, ())
 
 
 def _unasked() -> tuple[Site, sources.Gathered, bool]:

@@ -16,15 +16,15 @@ from typing import Annotated
 import typer
 
 from pacs import __version__, clock, log
-from pacs.cli import machine_settings
+from pacs.cli import locks, machine_certificates, machine_settings
 from pacs.cli.firewall import firewall
 from pacs.cli.updates import update
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
+from pacs.machine import encrypting, kept_settings, settling, shares, slot_writing, slots
 from pacs.machine import identity as identities
 from pacs.machine import screen as display
-from pacs.machine import settling, shares, slot_writing, slots
 from pacs.machine import smart as smart_report
 from pacs.machine import storage as volumes
 from pacs.machine import trial as trials
@@ -46,6 +46,8 @@ machine = typer.Typer(
 machine.add_typer(firewall, name="firewall")
 machine_settings.register(machine)
 machine.command()(update)
+locks.register(machine)
+machine_certificates.register(machine)
 
 
 @machine.command()
@@ -184,9 +186,14 @@ def screen() -> None:
 def add_disk(
     device: Annotated[str, typer.Argument(help="A blank disk: /dev/sdd. The screen shows which there are.")],
     name: Annotated[str, typer.Argument(help="A name for it: 1 to 11 small letters, digits and hyphens.")],
+    encrypt: Annotated[
+        bool | None, typer.Option("--encrypt/--plain", help="Else as the machine's setting encrypt_volumes says.")
+    ] = None,
 ) -> None:
     """Make a file system on a blank disk and mount it, now and at every start."""
-    where = disks.add(volumes.Places(), device, name)
+    if encrypt is None:
+        encrypt = kept_settings.load(volumes.Places().state).value(encrypting.NAME) != "off"
+    where = disks.add(volumes.Places(), device, name, encrypt)
     typer.echo(f"{device} is mounted at {where}. Give it to the archive: pacs volume add {name} {where} --tier 2")
 
 

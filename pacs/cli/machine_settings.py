@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pacs import __version__
+from pacs.cli import locks
 from pacs.errors import UsageError, VolumeError
 from pacs.machine import changing, seeds
 from pacs.machine import storage as volumes
@@ -45,6 +46,11 @@ def this_machine() -> Machine:
     if answer is None or not answer.ready:
         raise VolumeError("The storage is not ready, and the settings are on it. See: systemctl status pacs-storage")
     return Machine.at(places.state)
+
+
+def _is_ready() -> bool:
+    answer = volumes.read_answer(volumes.Places())
+    return answer is not None and answer.ready
 
 
 def settings_list(as_json: AsJson = False) -> None:
@@ -166,6 +172,10 @@ def setup(
 
     # A session that is cut off leaves nothing behind: a login that was typed is in a file for as long as it is used.
     signal.signal(signal.SIGHUP, lambda _number, _frame: sys.exit(1))
+    if any(disk.locked for disk in volumes.look(volumes.Places())) and not _is_ready():
+        # Who has the sheet's key may: nothing else is offered, and nothing else would work.
+        locks.unlock()
+        return
     machine = this_machine()
     if on_display:
         require_open(machine)

@@ -46,6 +46,7 @@ COMMANDS = {
     "commitment": "commitment",
     "tls": "tls",
     "dicom-user": "tls",
+    "token": "token",
     "lineage": "lineage",
     "audit": "audit",
     "standby": "standby",
@@ -56,6 +57,7 @@ COMMANDS = {
     "worker": "worker",
     "database": "database",
     "machine": "machine",
+    "remote": "remote",
     "upgrade": "upgrade",
     "raid": "raid",
 }

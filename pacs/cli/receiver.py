@@ -26,7 +26,10 @@ TLS_NAME = "dicom-tls"
 @receiver.command("conformance")
 def receiver_conformance(context: typer.Context) -> None:
     """Print the DICOM conformance statement, with this instance's settings."""
-    typer.echo(statement(load(data_of(context))), nl=False)
+    from pacs.web.conformance import sections  # here, as receivers need nothing of the web
+
+    settings = load(data_of(context))
+    typer.echo(statement(settings, sections(settings)), nl=False)
 
 
 @receiver.command("run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,9 @@ import typer
 from pacs.archive.users import Users
 from pacs.cli.context import acting_as_owner, data_of
 from pacs.errors import UsageError
-from pacs.net.tls import CERTIFICATE, KEY, TRUSTED, certificates_in, check_files, sha256_of_pem
+from pacs.machine.web_certificate import put_for_web
+from pacs.net.certificate_files import look_at, put
+from pacs.net.tls import CERTIFICATE, TRUSTED, certificates_in, check_files, sha256_of_pem
 from pacs.settings import load
 from pacs.storage import durable
 
@@ -35,15 +38,36 @@ def tls_install(
     context: typer.Context,
     key: Annotated[Path, typer.Argument(help="The private key, PEM, without a passphrase.")],
     certificate: Annotated[Path, typer.Argument(help="The certificate, PEM, then those of its issuers.")],
+    only: Annotated[str, typer.Option(help="dicom or web; else it is for both.")] = "",
 ) -> None:
-    """Put a key and certificate in the place of the archive's own. They count from the next connection on."""
-    folder = load(data_of(context)).tls_folder
-    texts = {KEY: _read(key), CERTIFICATE: _read(certificate)}
-    check_files(folder, certificate=certificate, key=key)
-    with acting_as_owner(folder):
-        for name, text in texts.items():
-            durable.replace_file(folder / name, text.encode(), 0o600)
-    typer.echo(f"Installed: {sha256_of_pem(texts[CERTIFICATE])}")
+    """Put a key and certificate in the place of the archive's own, for DICOM and HTTPS. Looked at before anything is
+    replaced; they count from the next connection on."""
+    if only not in ("", "dicom", "web"):
+        raise UsageError("--only is dicom or web.")
+    settings = load(data_of(context))
+    seen = look_at(key, certificate, socket.getfqdn() if (settings.data / "volume.json").exists() else "")
+    texts = _read(key), _read(certificate)
+    web = settings.data / "identity" / "tls"
+    if only != "web":
+        with acting_as_owner(settings.tls_folder):
+            put(settings.tls_folder, *texts)
+        typer.echo(f"Installed for DICOM: {sha256_of_pem(texts[1])}")
+    if only != "dicom" and web.exists():
+        put_for_web(web, *texts)
+        typer.echo(f"Installed for HTTPS: {sha256_of_pem(texts[1])}")
+    typer.echo(f"It is good for {seen.days_left:.0f} days. Nobody renews it but you; `pacs check` tells in time.")
+    for note in seen.notes:
+        typer.echo(f"Note: {note}", err=True)
+
+
+@tls.command("ca")
+def tls_ca(context: typer.Context) -> None:
+    """Print the certificate of the appliance's own authority, for browsers and devices to trust."""
+    path = load(data_of(context)).data / "identity" / "ca" / CERTIFICATE
+    try:
+        typer.echo(path.read_text("ascii"), nl=False)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}. It is made when the appliance starts.") from error
 
 
 @tls.command("trust")

@@ -10,11 +10,15 @@ from dataclasses import asdict
 from pacs import clock
 from pacs.archive.drain import drain
 from pacs.archive.lineage import BEAT_S, Lineage
+from pacs.archive.metadata import Metadata
+from pacs.archive.metadata_writer import MetadataWriter
 from pacs.archive.move import Mover
 from pacs.archive.move_group import Pass
+from pacs.archive.outgoing import Transcoding
 from pacs.archive.recall import Behind, Recaller
 from pacs.archive.receipts import ReceiptWriter
 from pacs.archive.repair import Repair
+from pacs.archive.retrieve import Retrieve
 from pacs.archive.reverted import IN_FLIGHT_S, reconcile_reverted
 from pacs.archive.tiering import rules_in_force
 from pacs.archive.volumes import Volumes
@@ -39,6 +43,8 @@ COUNT_S = 900.0
 RECALL_INTERVAL_S = 1.0
 #: How often it is looked whether something is to be shipped [s].
 SHIP_INTERVAL_S = 5.0
+#: How often it is looked whether a study has settled [s].
+METADATA_INTERVAL_S = 10.0
 #: How often it is looked whether settings and keys changed, for the standby [s].
 BUNDLE_INTERVAL_S = 10.0
 #: How long recalls that are over are shown [days].
@@ -61,6 +67,11 @@ class Worker:
         self._shipping = Shipping(database, volumes, settings.data, self.stop, self.lineage.may_ship)
         self._bundles = Bundles(settings.data)
         self._auditing = auditing.Auditing(settings, database, volumes, self.lineage)
+        self._metadata = MetadataWriter(
+            # Not through what notes that studies are used, and recalls them.
+            Metadata(Retrieve(database, volumes), volumes, Transcoding(settings.transcode_size_bytes_max)),
+            settings.settle_s, self.stop,
+        )  # fmt: skip
         self._recaller = Recaller(database, volumes, settings.recall_tier, self.stop)
         self._behind = Behind(database, volumes, settings.tier1_low_percent, self.stop)
 
@@ -80,6 +91,7 @@ class Worker:
             "log": (LOG_INTERVAL_S, (self.ship_log,)),
             "points": (POINTS_INTERVAL_S, (self.make_points,)),
             "backups": (BACKUPS_INTERVAL_S, (self.have_backups_made,)),
+            "metadata": (METADATA_INTERVAL_S, (self.write_metadata,)),
             "ship": (SHIP_INTERVAL_S, (self.ship,)),
             "standby": (BUNDLE_INTERVAL_S, (self.send_settings,)),
         }
@@ -189,6 +201,11 @@ class Worker:
     def ship(self) -> None:
         """Have every repository and the standby given what it does not have yet, each on a thread of its own."""
         self._shipping.turn()
+
+    def write_metadata(self) -> None:
+        """Write the metadata of what has settled, for who asks over the web."""
+        if not self.lineage.is_held:
+            self._metadata.run()
 
     def send_settings(self) -> None:
         """Have the standby given settings, keys and journal, where they changed."""

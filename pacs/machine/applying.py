@@ -65,6 +65,8 @@ def apply(values: Mapping[str, str], system: System) -> list[str]:
         ("proxy", _environment),
         ("dicom_ports", _dicom_ports),
         ("update_mirror", _update_mirror),
+        ("wireguard", _remote_access),
+        ("acme_directory", _acme),
         ("ups", _ups),
     )
     return [name for name, step in steps if step(values, system)]
@@ -165,6 +167,25 @@ def _update_mirror(values: Mapping[str, str], system: System) -> bool:
     text = update_sources.mirror_list(url, named[1]) if url and named else None
     changed = system.have(update_sources.MIRROR_LIST, text)
     return system.have(update_sources.MIRROR_CONF, update_sources.mirror_conf() if text else None) or changed
+
+
+def _remote_access(values: Mapping[str, str], system: System) -> bool:
+    lines = [f"{name}={text}\n" for name, text in sorted(values.items()) if name.startswith("wireguard_")]
+    is_on = bool(values["wireguard_peer"])
+    if not system.have("run/pacs-machine/wireguard", "".join(lines) if is_on else None, 0o600):
+        return False
+    for unit in ("pacs-remote.service", "pacs-firewall.service"):
+        system.run("systemctl", "--no-block", "restart", unit, accept=range(256))
+    return True
+
+
+def _acme(values: Mapping[str, str], system: System) -> bool:
+    """Another ACME server is asked at once; without one, the own authority issues what is missing."""
+    told = "".join(f"{values[name]}\n" for name in ("acme_directory", "acme_mail", "host_name"))
+    if not system.have("run/pacs-machine/acme", told if values["acme_directory"] else None):
+        return False
+    system.run("systemctl", "--no-block", "restart", "pacs-certificates.service", accept=range(256))
+    return True
 
 
 def _ups(values: Mapping[str, str], system: System) -> bool:

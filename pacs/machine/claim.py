@@ -16,11 +16,12 @@ import logging
 import os
 import pwd
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pacs.machine import filesystem
+from pacs.backup.master_key import MasterKey
+from pacs.machine import encryption, filesystem, unlocking
 from pacs.machine.policy import Disk
 from pacs.machine.records import SET_FILE, Member, SetRecord, SystemRecord, write_set, write_system
 from pacs.storage import durable
@@ -34,8 +35,16 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def claim(disks: Iterable[tuple[Disk, tuple[str, ...]]], earlier: SystemRecord | None, memory: Path) -> SystemRecord:
-    """Claim each disk for its roles. `earlier`: a claim that was cut short; `memory`: the system disk's record."""
+def claim(
+    disks: Iterable[tuple[Disk, tuple[str, ...]]],
+    earlier: SystemRecord | None,
+    memory: Path,
+    sheet: MasterKey | None = None,
+) -> SystemRecord:
+    """Claim each disk for its roles. `earlier`: a claim that was cut short; `memory`: the system disk's record.
+
+    `sheet`: encrypted, each with a key of its own, which the state volume gets, and this one of the recovery sheet.
+    """
     appliance_id = new_id()
     chosen = [(disk, new_id(), roles) for disk, roles in disks]
     members = tuple(
@@ -44,18 +53,44 @@ def claim(disks: Iterable[tuple[Disk, tuple[str, ...]]], earlier: SystemRecord |
     hardware = {**(earlier.hardware if earlier else {}), **{fs_uuid: disk.hardware for disk, fs_uuid, _ in chosen}}
     record = SystemRecord(appliance_id, members, claiming=True, hardware=hardware)
     write_system(memory, record)
+    keys: dict[str, str] = {}
     for disk, fs_uuid, roles in sorted(chosen, key=lambda one: "state" in one[2]):
-        log.info("Claiming %s for %s", disk.path, " and ".join(roles))
-        filesystem.make(disk.path, roles[0], fs_uuid)
-        with filesystem.looked_into(disk.path, "rw") as root:
+        log.info("Claiming %s for %s", disk.backing or disk.path, " and ".join(roles))
+        device = make_room(disk, roles[0], fs_uuid, sheet, keys)
+        with filesystem.looked_into(device, "rw") as root:
             own = [member for member in members if member.fs_uuid == fs_uuid]
             if "state" in roles:
+                if sheet is not None:
+                    _keep_keys(root, keys, sheet)
                 make_state(root, own, SetRecord(appliance_id, members))
             else:
                 make_tier(root, own[0], appliance_id)
     record = replace(record, claiming=False)
     write_system(memory, record)
     return record
+
+
+def make_room(disk: Disk, name: str, fs_uuid: str, sheet: MasterKey | None, keys: dict[str, str]) -> str:
+    """Make a file system on a disk, encrypted if there is a sheet; its key is put into keys. Return where it is."""
+    device = disk.path
+    if disk.backing:  # open, from a claim that was cut short
+        device = disk.backing
+        encryption.close(disk.path.removeprefix(str(encryption.mapped(""))))
+    if sheet is not None:
+        keys.setdefault(fs_uuid, encryption.new_key())
+        encryption.make(device, f"pacs-{name}", fs_uuid, keys[fs_uuid], sheet)
+        encryption.open_with(device, fs_uuid, keys[fs_uuid])
+        filesystem.settle()
+        device = str(encryption.mapped(fs_uuid))
+    filesystem.make(device, name, fs_uuid)
+    return device
+
+
+def _keep_keys(root: Path, keys: Mapping[str, str], sheet: MasterKey) -> None:
+    for fs_uuid, key in keys.items():
+        unlocking.keep_own_key(root, fs_uuid, key)
+    _own(root / unlocking.LOCKS, "root", "root", 0o700)
+    unlocking.have_sheet(root, sheet)
 
 
 def make_tier(root: Path, member: Member, appliance_id: str) -> None:

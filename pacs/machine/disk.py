@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs.errors import UsageError, VolumeError
-from pacs.machine import claim, filesystem, survey
+from pacs.machine import claim, encryption, filesystem, survey, unlocking
 from pacs.machine.commands import MachineError
 from pacs.machine.policy import GIB, Disk
 from pacs.machine.records import read_set, read_system, write_set, write_system
@@ -33,9 +33,10 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,10}", re.ASCII)
 _RESERVED = {"state", "tier1", "tier2", "tier3", "backup"}
 
 
-def add(places: Places, device: str, name: str) -> Path:
+def add(places: Places, device: str, name: str, encrypted: bool = False) -> Path:
     """Make a file system on a blank disk and mount it; one that has that name already is only mounted.
 
+    encrypted: its key is kept on the state volume, and the recovery sheet opens it too.
     Return where. Raise UsageError with what to do, or VolumeError if its file system is damaged.
     """
     require_name(name)
@@ -47,12 +48,28 @@ def add(places: Places, device: str, name: str) -> Path:
     mounted = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
     found = survey.disks(mounted, places.disk_types, places.disks)
     disk = chosen(found, str(Path(device).resolve()))
+    path = disk.path
     if disk.label != LABEL + name:
         require_blank(disk, found)
-        filesystem.make(disk.path, name, claim.new_id())
-    filesystem.mount(disk.path, mount_point)
+        path = _make(places, disk, name, encrypted)
+    filesystem.mount(path, mount_point)
     claim.give_folder(mount_point)
     return mount_point
+
+
+def _make(places: Places, disk: Disk, name: str, encrypted: bool) -> str:
+    """Make a file system on a blank disk; where it is. The state volume has the key before anything is encrypted."""
+    fs_uuid = claim.new_id()
+    if not encrypted:
+        return claim.make_room(disk, name, fs_uuid, None, {})
+    encryption.require_programs(with_tpm=False)
+    if not filesystem.is_mounted(places.state):
+        raise VolumeError("The state volume, which keeps the keys, is not mounted. Start the machine with its volumes.")
+    keys = {fs_uuid: encryption.new_key()}
+    unlocking.keep_own_key(places.state, fs_uuid, keys[fs_uuid])
+    made = claim.make_room(disk, name, fs_uuid, unlocking.have_sheet(places.state), keys)
+    encryption.keep_header(disk.path, fs_uuid, places.headers)
+    return made
 
 
 def require_name(name: str) -> None:
@@ -67,13 +84,15 @@ def require_name(name: str) -> None:
 def chosen(found: list[Disk], device: str) -> Disk:
     """The disk of that path. Raise UsageError if it is none that may be used."""
     for disk in found:
-        if disk.path == device:
+        if device in (disk.path, disk.backing):
             return disk
     raise UsageError(f"There is no free disk {device}. {_blank_ones(found)}")
 
 
 def require_blank(disk: Disk, found: list[Disk]) -> None:
     """Raise UsageError with what to do unless nothing is on a disk."""
+    if disk.locked:
+        raise UsageError(f"{disk.path} is an encrypted volume, and is left alone. {_blank_ones(found)}")
     if disk.volume is not None:
         raise UsageError(
             f"{disk.path} is a volume of appliance {disk.volume.identity.appliance_id}, and is left alone. "

@@ -51,6 +51,14 @@ class Named:
 
 
 @dataclass(frozen=True)
+class Tunnel:
+    """An interface through which only these ports (TCP) are reached, by whoever comes through it."""
+
+    interface: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Site:
     """What the settings say of networks, and this machine's own subnets."""
 
@@ -60,6 +68,7 @@ class Site:
     registered_only: bool = False
     connections_per_address_max: int = 96
     dicom_ports: tuple[int, ...] = (104, 2762, 11112)
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Openings:
     calls: tuple[Call, ...]
     #: Ports (TCP) on which the service may call any address: of places in the cloud, whose addresses change.
     anywhere: tuple[int, ...] = ()
+    tunnel: Tunnel | None = None
 
 
 def openings(site: Site, named: Iterable[Named], addresses: Mapping[str, Collection[str]]) -> Openings:
@@ -107,6 +117,7 @@ def openings(site: Site, named: Iterable[Named], addresses: Mapping[str, Collect
         connections_max=_RECEIVERS * site.connections_per_address_max + _CONNECTIONS_BESIDE,
         calls=tuple(sorted(calls, key=lambda each: (each.protocol, _key(each.address), each.port))),
         anywhere=tuple(sorted(anywhere)),
+        tunnel=site.tunnel,
     )
 
 

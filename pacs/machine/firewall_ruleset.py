@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pacs.machine.firewall_policy import Openings
+from pacs.machine.firewall_policy import Openings, Tunnel
 
 TABLE = "pacs"
 #: The sets whose elements are given; the others' come and go with connections.
@@ -103,6 +103,7 @@ def _input(openings: Openings) -> list[str]:
         "icmpv6 type { mld-listener-query } ip6 saddr fe80::/10 accept",
         'udp sport 67 udp dport 68 accept comment "DHCP answers"',
         'ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept comment "DHCPv6 answers"',
+        *_through(openings.tunnel),
         *(f"{dicom} ip saddr @clinical4 jump dicom4", f"{dicom} ip6 saddr @clinical6 jump dicom6"),
         *("tcp dport { 80, 443 } meta nfproto ipv4 jump http4", "tcp dport { 80, 443 } meta nfproto ipv6 jump http6"),
         *("tcp dport 22 ip saddr @administrators4 jump ssh4", "tcp dport 22 ip6 saddr @administrators6 jump ssh6"),
@@ -110,6 +111,15 @@ def _input(openings: Openings) -> list[str]:
         "counter",
     ]
     return [*_chain("services", []), *_chain("input", rules)]
+
+
+def _through(tunnel: Tunnel | None) -> list[str]:
+    """What comes through a tunnel ends here: the networks' rules are for those who are in them."""
+    if tunnel is None:
+        return []
+    ports = ", ".join(map(str, tunnel.ports))
+    way_in = f'iifname "{tunnel.interface}" tcp dport {{ {ports} }} accept comment "remote access"'
+    return [*([way_in] if ports else []), f'iifname "{tunnel.interface}" counter drop']
 
 
 def _output(openings: Openings, users: Users, sessions: Sequence[str]) -> list[str]:

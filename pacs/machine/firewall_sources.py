@@ -75,7 +75,7 @@ def as_root(volumes: Path, environment: Mapping[str, str], kept: Kept) -> dict[s
     """The sources that are root's. volumes: the folder of the mount points; environment: of the service."""
     return {
         "settings": lambda: of_setting(kept.value("outgoing").split()),
-        "machine": lambda: of_environment({"HTTP_PROXY": kept.value("proxy")}),
+        "machine": lambda: _machine(kept),
         "updates": lambda: _updates(kept),
         "shares": lambda: _shares(volumes),
         "proxy": lambda: of_environment(environment),
@@ -198,6 +198,19 @@ def _audit(settings: Settings) -> Named:
 
     receiver = Receiver.parse(settings.audit_syslog)
     return Named((Destination("audit log", receiver.host, receiver.port),))
+
+
+def _machine(kept: Kept) -> Named:
+    from pacs.machine.machine_settings import Effect
+    from pacs.machine.remote_access import endpoint_of
+
+    proxy, acme = kept.value("proxy"), urlsplit(kept.value("acme_directory"))
+    calls = of_environment({"HTTP_PROXY": proxy}).calls if proxy else ()
+    if acme.hostname:
+        calls = (*calls, Destination("certificates (ACME)", acme.hostname, acme.port or _HTTPS_PORT))
+    if far := endpoint_of(kept.of_effect(Effect.MACHINE)):
+        calls = (*calls, Destination("remote access", *far, "udp"))
+    return Named(calls)
 
 
 def _ups(kept: Kept) -> Named:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pacs.errors import DataTooNew, PacsError, VolumeError
 from pacs.index import rights
+from pacs.machine import authority
 from pacs.machine.commands import run
 from pacs.machine.timeline import begin_if_needed
+from pacs.net import certificate_files
 from pacs.storage import durable
 from pacs.storage.looking_back import look_before_start
 
@@ -25,48 +27,34 @@ _PROGRAMS = Path(f"/usr/lib/postgresql/{POSTGRESQL_VERSION}/bin")
 _FIRST_STATEMENTS = (
     "\n".join(("CREATE ROLE pacs LOGIN CREATEDB", "CREATE DATABASE pacs OWNER pacs", *rights.STATEMENTS)) + "\n"
 )
-_YEARS = 10
 
 
 def make_tls(folder: Path, host_name: str) -> None:
-    """Make key.pem and a self-signed certificate.pem for HTTPS in folder, unless they are there.
+    """Make key.pem and certificate.pem for HTTPS in folder, issued by the appliance's own authority, unless there are.
 
-    Self-signed is for the first hours: an operator puts the hospital's own certificate in its place.
+    A timer renews it; an operator may put the hospital's own in its place, or have one from an ACME server.
     """
-    _make_certificate(folder, host_name, ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"))
+    _make_certificate(folder, host_name, authority.WEB_DAYS, authority.EC)
 
 
 def make_dicom_tls(folder: Path, host_name: str, owner: str | None = None) -> None:
-    """The same for DICOM over TLS, where many devices know RSA only; for the user who serves it."""
-    _make_certificate(folder, host_name, ("rsa:3072",), owner)
+    """The same for DICOM over TLS, for the user who serves it; RSA, as many devices know nothing else."""
+    _make_certificate(folder, host_name, authority.DICOM_DAYS, authority.RSA, owner)
 
 
-def _make_certificate(folder: Path, host_name: str, kind: tuple[str, ...], owner: str | None = None) -> None:
+def _make_certificate(folder: Path, host_name: str, days: int, kind: tuple[str, ...], owner: str | None = None) -> None:
     if folder.exists():
+        certificate_files.end(folder)
         return
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700, parents=True)
-    names = ",".join(f"DNS:{name}" for name in dict.fromkeys((host_name, "pacs", "localhost")))
-    run(
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        *kind,
-        "-nodes",
-        "-sha256",
-        "-days",
-        str(_YEARS * 365),
-        "-subj",
-        f"/CN={host_name}",
-        "-addext",
-        f"subjectAltName={names}",
-        "-keyout",
-        str(unfinished / "key.pem"),
-        "-out",
-        str(unfinished / "certificate.pem"),
-    )
+    own = authority.folder_beside(folder)
+    # Without an owner it is `pacs dev`, which starts often and is called by no old device: a key that is made at once.
+    authority.have(own, authority.RSA if owner or kind == authority.EC else authority.EC)
+    key = unfinished / "key.pem"
+    authority.issue(own, (host_name, "pacs", "localhost"), days, key, unfinished / "certificate.pem", kind)
+    key.chmod(0o600)
     if owner is not None:
         for path in (*unfinished.iterdir(), unfinished):
             shutil.chown(path, owner, owner)

@@ -53,6 +53,7 @@ def _choice(
 
 NETWORK, NAMES, DICOM, MAIL, UPS, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "UPS", "Access"
 FIREWALL, UPDATES = "Firewall", "Security updates"
+ENCRYPTION, CERTIFICATES, REMOTE = "Encryption", "Certificates", "Remote access"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
 TABLE: tuple[Setting, ...] = (
@@ -134,6 +135,23 @@ TABLE: tuple[Setting, ...] = (
     Setting("update_mirror", UPDATES, "Mirror",
             "Of Debian's security archive: http://mirror.hospital.example/debian-security; empty: Debian's own.",
             update_sources.mirror),
+    _choice("encrypt_volumes", ENCRYPTION, "Encrypted volumes",
+            "Opened at a start by the TPM, or each time by the key of the recovery sheet. Counts for volumes on which "
+            "nothing is stored yet, from the next start.", ("off", "tpm", "sheet")),
+    Setting("acme_directory", CERTIFICATES, "ACME server", "URL of its directory, as of Let's Encrypt or an own CA; "
+            "empty: the appliance's own authority issues certificates.", values.directory),
+    Setting("acme_mail", CERTIFICATES, "ACME mailbox", "Told by the ACME server of what goes wrong; may be empty.",
+            values.mailbox),
+    Setting("wireguard_peer", REMOTE, "Far side's key", "Its public key of WireGuard; empty: no remote access.",
+            values.wireguard_key),
+    Setting("wireguard_endpoint", REMOTE, "Endpoint", "Where the appliance dials it: vpn.example.com:51820.",
+            values.endpoint),
+    Setting("wireguard_address", REMOTE, "Own address", "In the tunnel, with its network: 10.98.76.2/24.",
+            values.tunnel_address),
+    Setting("wireguard_networks", REMOTE, "Far networks", "Who may come through the tunnel: 10.98.76.1/32.",
+            values.each(values.far_network)),
+    _choice("wireguard_open", REMOTE, "Open to them", "What they reach through the tunnel.",
+            ("ssh+https", "ssh", "https", "ssh+https+dicom")),
 )  # fmt: skip
 SETTINGS = {row.name: row for row in TABLE}
 PAGES = tuple(dict.fromkeys(row.page for row in TABLE))

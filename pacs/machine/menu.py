@@ -76,6 +76,12 @@ class Menu:
             return f"DICOM from {'registered devices' if is_strict else values['clinical_networks']}"[:_SHOWN]
         if page == table.UPDATES:
             return values["update_window"]
+        if page == table.ENCRYPTION:
+            return f"of the volumes: {values['encrypt_volumes']}"
+        if page == table.CERTIFICATES:
+            return values["acme_directory"][:_SHOWN] or "issued by the appliance itself, or put in by command"
+        if page == table.REMOTE:
+            return f"dials {values['wireguard_endpoint']}"[:_SHOWN] if values["wireguard_peer"] else "off"
         if page == table.MAIL:
             return f"to {values['mail_to']}"[:_SHOWN] if values["mail_server"] else "none are sent"
         if page == table.UPS:

@@ -37,6 +37,8 @@ class Disk:
     blank: zeros where anything would begin. unsigned: without a known signature or partitions, zeros or not.
     fs_uuid, label: of the ext4 file system that fills it, else empty. hardware: what names the disk as long as nobody
     rewires the machine. problem: it looks like one of ours and cannot be read.
+    locked: an encrypted volume that is not open; its fs_uuid and label are those of its header. backing: the disk below
+    an open one, whose path is then where it is open.
     """
 
     path: str
@@ -48,6 +50,8 @@ class Disk:
     volume: Volume | None = None
     problem: str = ""
     label: str = ""
+    locked: bool = False
+    backing: str = ""
     of_stopped_raid: bool = False
 
 
@@ -205,7 +209,8 @@ def _whole(
         )
     if missing or record is None:
         return Refuse((*problems, *_unreadable(disks)), tuple(blank))
-    return Adopt(wanted.appliance_id, tuple(members.values()), here, tuple(blank), notes)
+    still_locked = tuple(f"{disk.path}: {disk.problem}" for disk in disks if disk.locked)
+    return Adopt(wanted.appliance_id, tuple(members.values()), here, tuple(blank), (*notes, *still_locked))
 
 
 def _claim(blank: list[Disk], others: Sequence[Disk] = ()) -> Claim:
@@ -241,12 +246,12 @@ def _as_if_blank(disk: Disk, cut_short: SystemRecord) -> Disk:
     if disk.volume and disk.volume.has_data:
         return disk
     if disk.fs_uuid in cut_short.hardware or (disk.unsigned and disk.hardware in cut_short.hardware.values()):
-        return replace(disk, blank=True, volume=None, problem="")
+        return replace(disk, blank=True, volume=None, problem="", locked=False)
     return disk
 
 
 def _twins(disks: list[Disk]) -> tuple[str, ...]:
-    counts = Counter(disk.fs_uuid for disk in disks if disk.volume)
+    counts = Counter(disk.fs_uuid for disk in disks if disk.volume or disk.locked)
     return tuple(
         "The same volume is attached more than once: "
         + " and ".join(disk.path for disk in disks if disk.fs_uuid == fs_uuid)

@@ -195,6 +195,60 @@ def proxy(text: str) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{number_}"
 
 
+def directory(text: str) -> str:
+    """The URL of an ACME server's directory."""
+    url = urlsplit(text.strip())
+    try:
+        number_ = url.port or 443
+    except ValueError:
+        number_ = 0
+    if url.scheme != "https" or not url.hostname or not number_ or url.username or url.query:
+        raise UsageError(f"{text!r} is no ACME directory. Write it as https://ca.hospital.example/acme/directory.")
+    server(url.hostname)
+    return text.strip()
+
+
+def wireguard_key(text: str) -> str:
+    """A public key of WireGuard: 32 bytes in base64."""
+    try:
+        if len(base64.b64decode(text.strip(), validate=True)) == 32:
+            return text.strip()
+    except binascii.Error:
+        pass
+    raise UsageError(f"{text.strip()!r} is no key of WireGuard. It has 44 characters, as `wg pubkey` prints it.")
+
+
+def endpoint(text: str) -> str:
+    """A host and its port."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"{text.strip()!r} is no endpoint. Write it as vpn.example.com:51820.")
+    name = server(host.strip("[]"))
+    return f"[{name}]:{int(port)}" if ":" in name else f"{name}:{int(port)}"
+
+
+def tunnel_address(text: str) -> str:
+    """An address in a tunnel, IPv4 or IPv6, with its prefix length."""
+    try:
+        found = ipaddress.ip_interface(text.strip())
+    except ValueError:
+        found = None
+    if found is None or "/" not in text or found.network.num_addresses < 2:
+        raise UsageError(f"{text.strip()!r} is no address with its network. Write it as 10.98.76.2/24.")
+    return str(found)
+
+
+def far_network(text: str) -> str:
+    """A network at the far side of a tunnel; not everything, which would take this machine out of its own network."""
+    try:
+        found = ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise UsageError(f"{text.strip()!r} is no network. Write it as 10.98.76.1/32.") from None
+    if found.prefixlen < 8:
+        raise UsageError(f"{found} is too much: name the networks at the far side, as 10.98.76.1/32.")
+    return str(found)
+
+
 def ups_driver(text: str) -> str:
     """A driver of NUT's, and its port: usbhid-ups auto, apcsmart /dev/ttyS0."""
     words = text.split()

@@ -10,16 +10,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pacs import clock
 from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
-from pacs.machine import claim, filesystem, raid, shares, survey
+from pacs.machine import claim, encrypting, encryption, filesystem, raid, shares, survey, unlocking
 from pacs.machine.commands import MachineError, run
 from pacs.machine.disk import chosen, mount_added, require_blank
-from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
+from pacs.machine.policy import Adopt, Claim, Disk, Plan, Refuse, Situation, UseFolders, plan
 from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
 from pacs.storage import durable
 from pacs.storage.mounts import mounts
@@ -44,6 +44,9 @@ class Places:
     disk_types: tuple[str, ...] = ("disk",)
     disks: frozenset[str] = frozenset()
     units: Path = Path("/run/systemd/system")
+    #: Copies of the headers of encrypted volumes, and settings on their way to volumes that are claimed anew.
+    headers: Path = Path("/var/lib/pacs/headers")
+    carried: Path = Path("/var/lib/pacs/carried.tar")
 
     @property
     def state(self) -> Path:
@@ -114,8 +117,10 @@ def choose(places: Places, appliance_id: str) -> None:
 def _start(places: Places, named: frozenset[str]) -> Answer:
     known = read_system(places.memory)
     made = _plan(places, known, named)
+    if isinstance(made, Adopt) and (anew := encrypting.claimed_anew(made, places)):
+        known, made = read_system(places.memory), anew
     if isinstance(made, Claim):
-        known = claim.claim(made.disks, known, places.memory)
+        known = claim.claim(made.disks, known, places.memory, encrypting.sheet_for_claim(places))
         offered = made.offered
         made = _plan(places, known)
         if not isinstance(made, Adopt):
@@ -160,9 +165,11 @@ def _plan(places: Places, known: SystemRecord | None, named: frozenset[str] = fr
     )
     raid_deadline_s: float | None = clock.monotonic_s() + WAIT_FOR_RAID_S
     deadline_s = clock.monotonic_s() + (WAIT_FOR_DISKS_S if known and not known.folders else 0)
+    tried: set[str] = set()
     while True:
-        mount_points = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
-        found = survey.disks(mount_points, places.disk_types, places.disks)
+        found = look(places)
+        if unlocking.open_by_itself(found, places.state, tried):
+            found = look(places)
         if raid_deadline_s is not None and any(disk.of_stopped_raid for disk in found):
             if clock.monotonic_s() > raid_deadline_s:
                 raid.start_incomplete()
@@ -174,6 +181,20 @@ def _plan(places: Places, known: SystemRecord | None, named: frozenset[str] = fr
         time.sleep(2)
 
 
+def look(places: Places) -> list[Disk]:
+    """What is plugged in."""
+    mount_points = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
+    return survey.disks(mount_points, places.disk_types, places.disks)
+
+
+def bring_locks_in_order(places: Places, disks: Iterable[Disk]) -> list[str]:
+    """Have the encrypted volumes opened by what the settings and the state volume's sheet say. Return notes."""
+    encrypted = [disk for disk in disks if disk.backing]
+    if not encrypted:
+        return []
+    return unlocking.keep_in_order(encrypted, places.state, places.headers, encrypting.opened_by_tpm(places.state))
+
+
 def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> list[str]:
     """Remember the set, then mount it. What is mounted already, from an earlier start, stays. Return notes."""
     record = SystemRecord(made.appliance_id, made.members, chosen=bool(known and known.chosen))
@@ -183,9 +204,11 @@ def _adopt(made: Adopt, places: Places, known: SystemRecord | None) -> list[str]
     for member in sorted(made.members, key=lambda member: "state" not in member.roles):
         for role in member.roles:
             _mount(member, role, made, places, member.fs_uuid in on_state)
+    encrypting.put_back(places.state, places.carried)
+    locks = bring_locks_in_order(places, made.disks.values())
     added = [disk for fs_uuid, disk in made.disks.items() if fs_uuid not in {each.fs_uuid for each in made.members}]
     notes = mount_added(places, added)
-    return [*notes, *(note for disk in made.disks.values() if (note := _grow(disk.path)))]
+    return [*locks, *notes, *(note for disk in made.disks.values() if (note := _grow(places, disk.path)))]
 
 
 def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: bool) -> None:
@@ -205,14 +228,21 @@ def _mount(member: Member, role: str, made: Adopt, places: Places, on_state: boo
     (claim.give_state if role == "state" else claim.give_tier)(mount_point)
 
 
-def _grow(device: str) -> str:
+def _grow(places: Places, device: str) -> str:
     """Let a volume fill a disk that has grown. That it cannot is no reason not to start: return a note."""
     try:
-        if filesystem.grow(device):
+        if _fill(places, device):
             log.info("%s: the disk has grown, and its volume with it", device)
-    except MachineError as error:
+    except (MachineError, VolumeError) as error:
         return f"{device} could not be grown to its disk's size: {error}"
     return ""
+
+
+def _fill(places: Places, device: str) -> bool:
+    if encryption.backing(device):
+        volume_uuid = device.removeprefix(str(encryption.mapped("")))
+        encryption.grow(device, unlocking.own_key(places.state, volume_uuid))
+    return filesystem.grow(device)
 
 
 def grow(places: Places) -> tuple[list[str], list[str]]:
@@ -225,10 +255,10 @@ def grow(places: Places) -> tuple[list[str], list[str]]:
     grown, problems = [], []
     for device in devices:
         try:
-            filesystem.rescan(device)
-            if filesystem.grow(device):
+            filesystem.rescan(str(encryption.backing(device) or device))
+            if _fill(places, device):
                 grown.append(device)
-        except (MachineError, OSError) as error:
+        except (MachineError, VolumeError, OSError) as error:
             problems.append(f"{device} could not be grown to its disk's size: {error}")
     return grown, problems
 

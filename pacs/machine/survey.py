@@ -11,12 +11,14 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pacs.errors import VolumeError, VolumeMissing
 from pacs.machine import filesystem
 from pacs.machine.commands import MachineError, output, run
+from pacs.machine.encryption import mapped
 from pacs.machine.policy import Disk, Volume
 from pacs.machine.records import read_set
 from pacs.storage.lineage import MARK_FILE
@@ -28,6 +30,9 @@ _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
 # The settings of the archive that a seed may say, and that are then the only ones in its file.
 _SEEDED = {"ae_title"}
+_HOW_TO_UNLOCK = (
+    'Unlock it with the key of the recovery sheet: type setup at "login:" here, or by SSH: sudo pacs machine unlock.'
+)
 _PART_OF_A_STOPPED_RAID = (
     "it is a disk of a software RAID that does not run. Attach the others of that RAID (docs/operate/raid.md); or, if "
     "nothing on it is needed, detach it or make it blank."
@@ -35,7 +40,7 @@ _PART_OF_A_STOPPED_RAID = (
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
     "lost+found", "audit", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
-    "config/keys", "config/mail.toml", "config/mail.password", "machine",
+    "config/keys", "config/mail.toml", "config/mail.password", "machine", "locks",
 )  # fmt: skip
 
 
@@ -97,6 +102,8 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
     path, size_bytes = listed["path"], int(listed["size"])
     probed = run("blkid", "-p", "-o", "export", path, accept=range(256))
     values = dict(line.split("=", 1) for line in probed.stdout.splitlines() if "=" in line)
+    if values.get("TYPE") == "crypto_LUKS" and values.get("LABEL", "").startswith("pacs-"):
+        return _look_below(listed, values, mounted_at)
     # A disk that cannot be read is not blank, and no reason not to start with the others.
     signatures = run("wipefs", "-n", path, accept=range(256))
     unsigned = probed.returncode == 2 and signatures.returncode == 0 and not signatures.stdout.strip()
@@ -121,6 +128,25 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
         label=values.get("LABEL", "") if is_ext4 else "",
         of_stopped_raid=is_part,
     )
+
+
+def _look_below(listed: dict[str, Any], values: dict[str, str], mounted_at: Path | None) -> Disk:
+    """An encrypted volume: if it is open, what is in it; else that it is locked."""
+    path, volume_uuid = listed["path"], values["UUID"]
+    inner = next((child for child in listed.get("children", ()) if child["path"] == str(mapped(volume_uuid))), None)
+    hardware = _hardware(path, int(listed["size"]))
+    if inner is None:
+        problem = f"it is encrypted ({values['LABEL']}), and no key for it is here. {_HOW_TO_UNLOCK}"
+        return Disk(
+            path, int(listed["size"]), hardware, fs_uuid=volume_uuid, problem=problem, label=values["LABEL"],
+            locked=True,
+        )  # fmt: skip
+    found = _look_at(inner, mounted_at)
+    # A claim that was cut short before its mkfs leaves an open volume with nothing in it.
+    return replace(
+        found, hardware=hardware, unsigned=False, blank=False, fs_uuid=found.fs_uuid or volume_uuid,
+        label=found.label or values["LABEL"], backing=path,
+    )  # fmt: skip
 
 
 def _is_running(raid_uuid: str) -> bool:

@@ -75,7 +75,8 @@ ALERTS: dict[str, tuple[str, str]] = {
 }
 
 #: The journal's events (docs/reference/journal.md): what each is to the audit log, by its first word.
-_OF_JOURNAL = {"device": "network", "refusal": "security", "volume": "hardware", "restore": "software"}
+_OF_JOURNAL = {"device": "network", "refusal": "security", "volume": "hardware", "restore": "software",
+               "token": "security"}  # fmt: skip
 
 
 def event(kind: str, by: Mapping[str, str], outcome: int = SUCCESS, /, **values: Any) -> Event:
@@ -146,6 +147,8 @@ def words_of(found: Event) -> str:
 
 def who(by: Mapping[str, str]) -> str:
     """Who did something, for a person."""
+    if "ae" not in by and "peer" in by and by.get("user"):  # over the web
+        return f"{by['user']}@{by['peer']}"
     if "ae" in by or "peer" in by:
         user = f" (user {by['user']})" if by.get("user") else ""
         return f"{by.get('ae', '?')}@{by.get('peer', '?')}{user}"

@@ -81,6 +81,20 @@ def decode(value: bytes, vr: str, encodings: Sequence[str], length_max: int = LE
     return _clean(value.decode("ascii", "replace"), length_max)
 
 
+def decode_values(value: bytes, vr: str, encodings: Sequence[str]) -> list[str]:
+    """All values of a raw text as they are, padding removed: nothing is cut, no control character replaced."""
+    value = value.rstrip(b" \0")
+    if vr == "PN":
+        text = _decode(value, encodings, _PN_DELIMITERS)
+    elif vr in _CODED_VRS:
+        text = _decode(value, encodings, _TEXT_DELIMITERS)
+    else:
+        text = value.decode("ascii", "replace")
+    if vr in ("LT", "ST", "UT", "UR"):
+        return [text]
+    return [each.strip(" \0") for each in text.split("\\")]
+
+
 def encode(value: str, vr: str, encodings: list[str]) -> bytes | None:
     """The bytes of a text in a character set, with code extensions where it has several (PS3.5 6.1.2.5).
 

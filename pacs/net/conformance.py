@@ -38,8 +38,8 @@ PORTS, TLS_PORTS = (104, 11112), (2762,)
 _MESSAGE_SYNTAXES = negotiation.MESSAGE_SYNTAXES
 
 
-def statement(settings: Settings) -> str:
-    """The whole statement as Markdown."""
+def statement(settings: Settings, more: Sequence[str] = ()) -> str:
+    """The whole statement as Markdown. more: sections of what is not DIMSE (pacs/web/conformance.py)."""
     parts = [
         "# DICOM conformance statement",
         "Generated from the running code by `make reference`; an instance prints its own with `pacs receiver "
@@ -52,6 +52,7 @@ def statement(settings: Settings) -> str:
         *_queries(),
         *_statuses(),
         *_commitment(settings),
+        *more,
         *_character_sets(),
         *_security(settings),
     ]

@@ -72,6 +72,11 @@ def read_query(identifier: Dataset, level: Level, extended: Extended, default_ch
     """
     character_set = character_set_of(identifier) or default_character_set.encode()
     keys = keys_of(identifier, text.encodings_of(character_set))
+    return asked_of(level, keys, extended, text.terms_of(character_set))
+
+
+def asked_of(level: Level, keys: list[Key], extended: Extended, terms: list[str]) -> Asked:
+    """What some keys ask for. Raise CannotUnderstand for more than is taken."""
     matches: dict[str, Match] = {}
     for key in keys:
         match = _match(key, extended.fuzzy)
@@ -81,14 +86,7 @@ def read_query(identifier: Dataset, level: Level, extended: Extended, default_ch
     offset_text = offset.value if isinstance(offset, matching.Single) else ""
     if extended.date_time:
         matches = matching.combine(matches)
-    return Asked(
-        level,
-        keys,
-        matches,
-        text.terms_of(character_set),
-        timezone.offset_minutes(offset_text),
-        offset_text,
-    )
+    return Asked(level, keys, matches, terms, timezone.offset_minutes(offset_text), offset_text)
 
 
 def _match(key: Key, fuzzy: bool) -> Match | None:

@@ -39,6 +39,9 @@ class LocalFile:
         except OSError as error:
             raise unreadable(root, error) from error
 
+    def __del__(self) -> None:
+        self.close()  # who was to read it went away before the first byte
+
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill the buffer from an offset [bytes]; return how much came: less only at the end. Raise VolumeFailed."""
         done = 0

@@ -1,7 +1,9 @@
 """The web service: one status page, and for watchers `/healthz`, `/checks` (JSON), `/metrics` (Prometheus) and
-`/nagios`. No patient's data on any."""
+`/nagios`, with no patient's data on any; and DICOMweb, for those who have a token (pacs/web/access.py)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import anyio
 import anyio.to_thread
@@ -34,8 +36,8 @@ _HEADERS = {
 }
 
 
-def make_app(subject: Subject) -> Starlette:
-    """The application over one instance."""
+def make_app(subject: Subject, more: Sequence[Route] = ()) -> Starlette:
+    """The application over one instance; `more`: the routes of DICOMweb (pacs/web/dicomweb.py)."""
     templates = Environment(loader=PackageLoader("pacs.web"), autoescape=select_autoescape(), trim_blocks=True)
     templates.filters["bytes"] = format_size
 
@@ -73,7 +75,7 @@ def make_app(subject: Subject) -> Starlette:
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8", headers=_HEADERS)
 
     pages = {"/": status, "/healthz": healthz, "/checks": checks, "/nagios": nagios_plugin, "/metrics": metrics}
-    return Starlette(routes=[Route(path, page) for path, page in pages.items()])
+    return Starlette(routes=[*(Route(path, page) for path, page in pages.items()), *more])
 
 
 async def _results(subject: Subject) -> list[Result]:

@@ -36,6 +36,7 @@ _ORDER = (
     "test_upgrade",
     "test_system_disk",
     "test_refusals",
+    "test_encryption",
 )
 
 

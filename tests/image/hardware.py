@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packer.accelerator import Accelerator
 
-_OVMF = Path("/usr/share/OVMF")
+OVMF = Path("/usr/share/OVMF")
 #: A controller more, for disks in bays that are plugged in and pulled while the machine runs.
 BAYS = "bays.0"
 
@@ -39,6 +39,8 @@ class Hardware:
     system_disk: Path
     data_disks: tuple[Path, ...]
     seed: Path | None = None
+    #: Further arguments, of what only one test plugs in.
+    more: tuple[str, ...] = ()
     in_bays: tuple[tuple[str, Path], ...] = ()
 
     def with_disks(self, *data_disks: Path) -> Hardware:
@@ -57,7 +59,7 @@ class Hardware:
         for number, socket in enumerate(data_sockets, start=1):
             node = {"driver": "nbd", "node-name": f"data{number}", "discard": "unmap"}
             arguments += ["-blockdev", json.dumps(node | {"server": {"type": "unix", "path": str(socket)}})]
-            arguments += ["-device", _scsi_disk(f"data{number}", number)]
+            arguments += ["-device", scsi_disk(f"data{number}", number)]
         if self.in_bays:
             arguments += ["-device", "virtio-scsi-pci,id=bays"]
         for serial, disk in self.in_bays:
@@ -66,19 +68,19 @@ class Hardware:
         if self.seed is not None:
             arguments += ["-drive", f"if=none,id=seed,media=cdrom,readonly=on,format=raw,file={self.seed}"]
             arguments += ["-device", "ide-cd,drive=seed"]
-        return arguments
+        return [*arguments, *self.more]
 
     def _bios(self) -> list[str]:
         """As VMware has it: all disks on one paravirtual SCSI controller, vmxnet3."""
         arguments = ["-machine", "pc", "-device", "pvscsi,id=scsi0", "-device", "vmxnet3,netdev=net0,romfile="]
-        return [*arguments, "-device", _scsi_disk("system", 0) + ",bootindex=1"]
+        return [*arguments, "-device", scsi_disk("system", 0) + ",bootindex=1"]
 
     def _uefi(self, folder: Path) -> list[str]:
         """As KVM hosts have it: q35, the system on NVMe, data on virtio-scsi, virtio-net."""
         variables = folder / "OVMF_VARS.fd"  # a private copy: the firmware writes to it
         if not variables.exists():
-            shutil.copyfile(_OVMF / "OVMF_VARS_4M.fd", variables)
-        code = f"if=pflash,format=raw,readonly=on,file={_OVMF / 'OVMF_CODE_4M.fd'}"
+            shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", variables)
+        code = f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"
         arguments = ["-machine", "q35", "-drive", code, "-drive", f"if=pflash,format=raw,file={variables}"]
         arguments += ["-device", "virtio-net-pci,netdev=net0,romfile=", "-device", "virtio-scsi-pci,id=scsi0"]
         # What libvirt and Proxmox speak to the guest's agent through.
@@ -88,7 +90,8 @@ class Hardware:
         return [*arguments, "-device", "nvme,drive=system,serial=pacs-system,bootindex=1"]
 
 
-def _scsi_disk(drive: str, number: int) -> str:
+def scsi_disk(drive: str, number: int) -> str:
+    """A disk on the SCSI controller scsi0, as the argument of -device."""
     # Without a World Wide Name of its own a disk has SAS address 0, and Linux ignores all but one of those. A SCSI
     # controller has address 7 for itself.
     wwn = f"0x5000c50015ea71{number:02x}"

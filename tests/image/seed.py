@@ -16,10 +16,12 @@ def make_key(folder: Path) -> Path:
     return key
 
 
-def make_seed(folder: Path, public_key: str, hostname: str, environment: str = "") -> Path:
+def make_seed(
+    folder: Path, public_key: str, hostname: str, environment: str = "", settings: dict[str, str] | None = None
+) -> Path:
     """Make seed.iso in folder: NoCloud, label cidata, with public_key for the administrator.
 
-    environment: lines for /etc/pacs/machine.env.
+    environment: lines for /etc/pacs/machine.env; settings: of the machine.
     """
     files = folder / "cidata"
     files.mkdir()
@@ -28,6 +30,8 @@ def make_seed(folder: Path, public_key: str, hostname: str, environment: str = "
     if environment:
         config["write_files"] = [{"path": "/etc/pacs/machine.env", "content": environment}]
     # YAML is a superset of JSON, and JSON needs no escaping of our own.
+    if settings:
+        config["pacs"] = settings
     (files / "user-data").write_text("#cloud-config\n" + json.dumps(config) + "\n", "utf-8")
     (files / "meta-data").write_text(json.dumps({"instance-id": hostname, "local-hostname": hostname}) + "\n", "utf-8")
     iso = folder / "seed.iso"

@@ -39,6 +39,8 @@ _TIMERS = [
     "pacs-alert.timer",
     "pacs-smart.timer",
     "pacs-grow.timer",
+    "pacs-certificates.timer",
+    "pacs-remote.timer",
     "pacs-mounts.timer",
     "pacs-raid.timer",
     "pacs-reconcile.timer",

@@ -90,6 +90,8 @@ def workplace(prefix: tuple[str, ...], accelerator: Accelerator, tmp_path: Path)
         "VAGRANT_HOME": str(tmp_path / "home"),
         "VAGRANT_DOTFILE_PATH": str(tmp_path / "state"),
         "LIBVIRT_DRIVER": "kvm" if accelerator.is_kvm else "qemu",
+        "PACS_SAMPLES": "2",
+        "PACS_SAMPLE_IMAGES": "3",
     }
     before = set(_virsh(prefix, "vol-list", "default").stdout.split())
     place = Workplace(prefix, environment)
@@ -112,5 +114,9 @@ def test_up_ssh_and_destroy(workplace: Workplace) -> None:
     device = f"sudo pacs device add echo --ae-title ECHOSCU --host {peer} --port 11113"
     workplace.run("vagrant", "ssh", "-c", device)
     workplace.run("echoscu", "-aet", "ECHOSCU", "-aec", "PACS", "127.0.0.1", "11112")
+    workplace.run("vagrant", "provision", "--provision-with", "samples", limit_s=900)
+    listed = workplace.run("vagrant", "ssh", "-c", "sudo pacs study list --json").stdout
+    assert listed.count('"study_instance_uid"') == 2
+    workplace.run("vagrant", "provision", "--provision-with", "role", limit_s=900)
     workplace.run("vagrant", "destroy", "--force")
     assert "main_default" not in _virsh(workplace.prefix, "list", "--all", "--name").stdout

@@ -241,7 +241,9 @@ def vmware(members: Mapping[str, bytes]) -> Virtual:
     names = list(members)
     if not names[0].endswith(".ovf") or names[1] != names[0].removesuffix(".ovf") + ".mf":
         raise RefusedError("VMware: the .ovf must be the first member, its .mf next")
-    wanted = {name for name in names if not name.endswith(".mf")}
+    if any(name.endswith(".cert") for name in names) and names[2] != names[0].removesuffix(".ovf") + ".cert":
+        raise RefusedError("VMware: the .cert must follow the manifest")
+    wanted = {name for name in names if not name.endswith((".mf", ".cert"))}
     listed = re.findall(r"^SHA256\(([A-Za-z0-9._-]+)\)= ([0-9a-f]{64})$", members[names[1]].decode(), re.MULTILINE)
     if {name for name, _ in listed} != wanted or len(listed) != members[names[1]].count(b"\n"):
         raise RefusedError("VMware: the manifest does not name every file, each in its own form of line")

@@ -19,6 +19,8 @@ from tests.bench.peers import CACHE
 
 _PACKAGES = (
     "python3", "mount", "kmod", "iproute2", "e2fsprogs", "nftables", "user-mode-linux",
+    "cryptsetup-bin", "systemd-cryptsetup", "libtss2-esys-3.0.2-0t64", "libtss2-rc0t64", "libtss2-tcti-swtpm0t64",
+    "swtpm",
     "nfs-common", "nfs-kernel-server", "samba", "cifs-utils",
     "pgbackrest",
     "memcached", "swift-proxy", "swift-account", "swift-container", "swift-object",

@@ -47,6 +47,8 @@ UNITS = (
     "pacs-upgrade.service",
     "pacs-screen.timer",
     "pacs-grow.timer",
+    "pacs-certificates.timer",
+    "pacs-remote.timer",
     "pacs-mounts.timer",
     "pacs-update.timer",
     "pacs-raid.timer",

@@ -112,6 +112,25 @@ CREATE TABLE association (
 );
 CREATE INDEX association_open ON association (association_key) WHERE closed_at IS NULL;
 
+-- Who may ask over the web (docs/operate/web-access.md). The token itself is nowhere, only its SHA-256.
+CREATE TABLE api_token (
+    tenant_id  smallint NOT NULL DEFAULT 1 REFERENCES tenant,
+    name       text NOT NULL,
+    sha256     text NOT NULL UNIQUE CHECK (sha256 ~ '^[0-9a-f]{64}$'),
+    scopes     text[] NOT NULL,
+    networks   text[] NOT NULL DEFAULT '{}',  -- where it may be used; empty: anywhere
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    PRIMARY KEY (tenant_id, name)
+);
+
+-- Up to where settled studies have their metadata written (pacs/archive/metadata_writer.py): a matter of speed only.
+CREATE TABLE metadata_mark (
+    tenant_id  smallint PRIMARY KEY REFERENCES tenant,
+    object_key bigint NOT NULL
+);
+INSERT INTO metadata_mark VALUES (1, 0);
+
 CREATE TABLE patient (
     tenant_id            smallint NOT NULL REFERENCES tenant,
     patient_key          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

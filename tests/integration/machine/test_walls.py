@@ -106,6 +106,21 @@ def test_a_scan_sees_what_the_table_says(wall: Wall) -> None:
     assert wall.open_to(wall.outside, TO_STRANGER_6) == everybody
 
 
+def test_through_a_tunnel_comes_what_the_setting_names_and_no_more(wall: Wall) -> None:
+    """A cable stands for the tunnel: the wall knows it by its name. Who comes through is in the clinical network."""
+    far = Namespace.made()
+    try:
+        join(wall.appliance, "10.98.76.2", far, "10.98.76.1", "pacs-remote")
+        site = {**SITE, "clinical": ["own", "10.98.76.0/24"], "administrators": ["10.98.76.0/24"]}
+        wall.apply(site=site, tunnel={"interface": "pacs-remote", "ports": [22, 443]})
+        assert wall.open_to(far, "10.98.76.2") == {22, 443}
+        wall.apply(site=site, tunnel={"interface": "pacs-remote", "ports": []})
+        assert wall.open_to(far, "10.98.76.2") == set()
+        assert wall.open_to(wall.outside, TO_STRANGER) == documented()["everywhere"]
+    finally:
+        far.end()
+
+
 @pytest.mark.long
 def test_not_one_of_all_ports_answers_a_stranger_but_those(wall: Wall) -> None:
     wall.apply()

@@ -325,6 +325,49 @@ def test_empty_folders_give_way() -> None:
     assert "system disk" in refusal(a_set("A"), known, replace(WITHOUT, folders_have_data=True))
 
 
+def locked(disk: Disk) -> Disk:
+    """The same volume, encrypted, without its key."""
+    return replace(disk, volume=None, locked=True, problem="it is encrypted. Unlock it.", label="pacs-tier2")
+
+
+def test_a_locked_volume_of_ours_is_told_of_once_and_as_locked() -> None:
+    state, tier1, tier2 = a_set("one")
+    for known in (None, remembers("one")):
+        found = plan([state, tier1, locked(tier2), blank("e")], known, VM)
+        assert isinstance(found, Refuse)
+        assert [each for each in found.problems if "missing" in each] == []
+        assert found.problems == (f"{tier2.path}: it is encrypted. Unlock it.",)
+
+
+def test_when_all_is_locked_blank_disks_are_left_alone() -> None:
+    found = plan([*(locked(disk) for disk in a_set("one")), blank("e"), blank("f")], None, VM)
+    assert isinstance(found, Refuse)
+    assert len(found.problems) == 3
+
+
+def test_a_locked_disk_that_is_not_of_the_set_does_not_stop_the_start() -> None:
+    other = replace(locked(a_set("two", "fgh")[2]), label="pacs-archive2")
+    found = plan([*a_set("one"), other], remembers("one"), VM)
+    assert isinstance(found, Adopt)
+    assert any(other.path in note for note in found.notes)
+
+
+def test_a_copy_of_an_open_volume_that_is_itself_locked_is_a_twin() -> None:
+    copied = replace(locked(a_set("one")[2]), path="/dev/sdx")
+    found = plan([*a_set("one"), copied], remembers("one"), VM)
+    assert isinstance(found, Refuse)
+    assert "more than once" in found.problems[0]
+
+
+def test_what_a_claim_that_was_cut_short_has_encrypted_is_claimed_again() -> None:
+    """Its keys were in memory, and nothing was stored."""
+    half = Disk("/dev/sdb", 10 * GIB, "slot b", fs_uuid="chosen", label="pacs-tier2", locked=True, problem="locked")
+    cut_short = SystemRecord("one", members("one"), claiming=True, hardware={"chosen": "slot b"})
+    found = plan([half, blank("c")], cut_short, VM)
+    assert isinstance(found, Claim)
+    assert not any(disk.locked for disk, _ in found.disks)
+
+
 def test_blank_disks_that_are_kept_are_claimed_only_by_name() -> None:
     disks = [Disk(f"/dev/sd{name}", size * GIB, blank=True) for name, size in (("b", 8), ("c", 9), ("d", 10))]
     array = Disk("/dev/md127", 20 * GIB, blank=True)

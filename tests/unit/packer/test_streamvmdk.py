@@ -42,7 +42,7 @@ def _stands_right(vmdk: Path) -> None:
     """The last sector is the end-of-stream marker, and the data ends right before it."""
     with vmdk.open("rb") as stream:
         header = read_header(stream)
-        end = end_of_data(stream, header, grain_offsets(stream, header))
+        end = end_of_data(stream, header, [each for each in grain_offsets(stream, header) if each])
         assert vmdk.stat().st_size == end + SECTOR_BYTES
         stream.seek(end)
         assert stream.read() == bytes(SECTOR_BYTES)
