@@ -82,7 +82,7 @@ def _put_volumes(settings: Settings, database: Database, journalled: Journalled)
     with database.transaction() as connection:
         for volume, since in journalled.standing.volumes.values():
             location = volume.location or str(roots.get(volume.tier, ""))
-            rows.insert_volume(connection, replace(volume, location=location))
+            rows.put_as_told(connection, replace(volume, location=location))
             if since is not None:
                 rows.set_known_since(connection, volume.volume_id, since)
 

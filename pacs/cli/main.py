@@ -49,6 +49,7 @@ COMMANDS = {
     "lineage": "lineage",
     "audit": "audit",
     "standby": "standby",
+    "vault": "vault",
     "mail": "mail",
     "alert": "alert",
     "receiver": "receiver",
