@@ -195,6 +195,11 @@ class _Session(paramiko.SFTPServerInterface):
 class _Sftp(paramiko.SFTPServer):
     """paramiko's server, with what OpenSSH's has beside the protocol: a file synced, how much room there is."""
 
+    def start_subsystem(self, name: str, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
+        super().start_subsystem(name, transport, channel)
+        with contextlib.suppress(paramiko.SSHException, OSError):
+            channel.send_exit_status(0)  # else OpenSSH's ssh, which restic uses, takes the end for a failure
+
     def _process(self, t: int, request_number: int, msg: paramiko.Message) -> None:
         if t not in (CMD_CLOSE, CMD_EXTENDED):
             super()._process(t, request_number, msg)  # type: ignore[misc]
