@@ -1,7 +1,7 @@
 """A repository that another appliance keeps, and dials us for: a vault (pacs/backup/vaults.py, docs/operate/vault.md).
 
-Its place is a port on our own loopback, behind which the vault's server is as soon as it has dialled; apart from that it
-is a repository on an SFTP server. The vault's key lets it open that port and nothing more. We know no way to the vault.
+Its place is a port on our own loopback, behind which the vault's server is as soon as it has dialled; else it is a
+repository on an SFTP server. The vault's key lets it open that port and nothing more. We know no way to the vault.
 
     DATA/config/pulled/key         what we log in to vaults with
     DATA/standby/pulled_keys       the vaults' keys, for sshd; follows from the repositories
@@ -120,8 +120,8 @@ def _wait(answer: Answer, patience_s: float) -> None:
         except VolumeMissing:
             if clock.monotonic_s() > ends_s:
                 raise VolumeMissing(
-                    f"{answer.name} has not dialled this node. Is `pacs vault list` there well, and may {answer.address} "
-                    "reach this node's SSH server?"
+                    f"{answer.name} has not dialled this node. Is `pacs vault list` there well, and may "
+                    f"{answer.address} reach this node's SSH server?"
                 ) from None
             time.sleep(0.5)
             continue

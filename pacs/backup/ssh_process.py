@@ -1,6 +1,6 @@
-"""An ssh that carries a socket for as long as we live: of a standby to its archive, of a vault to the archives it keeps.
+"""An ssh that carries a socket for as long as we live: of a standby to its archive, of a vault to its owners.
 
-It logs in by a key of ours at a server whose key is known, asks nobody anything, and ends with the thread that began it.
+It logs in by a key of ours at a server whose key is known, asks nobody anything, and ends with its thread.
 """
 
 from __future__ import annotations

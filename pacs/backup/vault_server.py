@@ -104,7 +104,7 @@ class _Session(paramiko.SFTPServerInterface):
         #: Made in this session, and not given their names yet.
         self._young: set[Path] = set()
 
-    def open(self, path: str, flags: int, attr: Any) -> Any:
+    def open(self, path: str, flags: int, attr: Any) -> Any:  # noqa: ARG002 - paramiko calls it so
         def opened() -> _Handle:
             found = self._folder.path(path)
             if flags & os.O_ACCMODE == os.O_RDONLY:
@@ -150,7 +150,7 @@ class _Session(paramiko.SFTPServerInterface):
             return SFTP_FAILURE
         return self.posix_rename(oldpath, newpath)
 
-    def mkdir(self, path: str, attr: Any) -> int:
+    def mkdir(self, path: str, attr: Any) -> int:  # noqa: ARG002 - rights are ours
         def made() -> None:
             found = self._folder.path(path)
             found.mkdir(0o750)
@@ -238,14 +238,14 @@ class _Door(paramiko.ServerInterface):
     def __init__(self, keys: Collection[str]) -> None:
         self._keys = frozenset(keys)
 
-    def get_allowed_auths(self, username: str) -> str:
+    def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002 - for anybody the same
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         is_known = username == USER and f"{key.get_name()} {key.get_base64()}" in self._keys
         return paramiko.AUTH_SUCCESSFUL if is_known else paramiko.AUTH_FAILED
 
-    def check_channel_request(self, kind: str, chanid: int) -> int:
+    def check_channel_request(self, kind: str, chanid: int) -> int:  # noqa: ARG002 - whichever it is
         is_session = kind == "session"
         return paramiko.OPEN_SUCCEEDED if is_session else paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 

@@ -2,10 +2,10 @@
 
     archive   offer: its address, host key, its key for the vault ─┐
     vault                              add: its own keys, address ◀┘─┐
-    archive   repository add --pulled-by: the vault's key let in ◀───┘ … the vault has dialled: a repository as any other
+    archive   repository add --pulled-by: the vault's key let in ◀───┘ … it has dialled: a repository as any other
 
-DATA/config/vaults/<name>.toml holds what a person said of one, beside it <name>.known_hosts and <name>.seen, whose time
-is when its owner was last connected; `key` is what this node logs in with at the owners', `host_key` what it shows them.
+DATA/config/vaults/<name>.toml holds what a person said of one, beside it <name>.known_hosts and <name>.seen, whose
+time is when its owner was last connected; `key` is what this node logs in with, `host_key` what it shows the owners.
 Each text holds public keys and an address: nothing secret.
 """
 

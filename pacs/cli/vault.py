@@ -123,8 +123,8 @@ def vault_rewind(
     to: Annotated[str, typer.Option(help="The moment, as 2026-11-22T10:15 (UTC).")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Put what is in a vault back to what it was at a moment. What came since is put aside, and nothing is lost: another
-    rewind, to a later moment, takes it back. The vault is paused from then on, until `pacs vault set NAME --go-on`."""
+    """Put what is in a vault back to what it was at a moment. What came since is put aside, and nothing is lost: one
+    more rewind, to a later moment, takes it back. The vault is paused from then on, until it is told to go on."""
     files, moment = VaultFiles(data_of(context)), _moment(to)
     found = files.named(name)
     if not yes and sys.stdin.isatty():

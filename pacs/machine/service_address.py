@@ -1,10 +1,10 @@
 """The address that an archive and its standby share: whichever is the archive has it on its card.
 
-    every two seconds: is this node the archive?  yes ─▶ nobody else answers for it? ─▶ on the card, announced by ARP
+    every two seconds: is this node the archive?  yes ─▶ nobody else answers for it? ─▶ on the card, announced
                                                   no ──▶ off the card
 
-Who is the archive a person has said (`pacs standby promote`); nothing is elected here. A node that was cut off, or wakes
-up, and does not know yet that it is over, finds the address taken, and leaves it. IPv4 only.
+Who is the archive a person has said (`pacs standby promote`); nothing is elected here. A node that wakes up and does
+not know yet that it is over finds the address taken, and leaves it. IPv4 only.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 #: How long others may take to answer for the address [s], how often they are asked, and how often it is announced [s].
 _ANSWER_S, _ASKED, _ANNOUNCE_S = 1.0, 3, 30.0
 _TURN_S = 2.0
+#: What marks an address as put there by us; a card's label is 15 letters long, and begins with its name.
+_LABEL = ":pacs"
+_NOBODY = "0.0.0.0"  # noqa: S104 - nothing listens there: it is the sender of a question
 _ARP = 0x0806
 _EVERYBODY = b"\xff" * 6
 
@@ -58,7 +61,7 @@ class ServiceAddress:
                 return f"no card of this machine is in the network of {here}: it is not taken"
             if other := asked(card, str(here.ip)):
                 return f"{here.ip} is held by {other}: it is not taken. If that is the old archive, shut it down."
-            run("ip", "address", "add", str(here), "dev", card, "label", f"{card}:pacs"[:15])
+            run("ip", "address", "add", str(here), "dev", card, "label", f"{card[: 15 - len(_LABEL)]}{_LABEL}")
             log.warning("this node is the archive: it has the address %s", here)
             self._announce_at_s = 0.0
         if clock.monotonic_s() >= self._announce_at_s:
@@ -67,7 +70,7 @@ class ServiceAddress:
         return ""
 
     def _is_archive(self) -> bool:
-        """That a hand-over is under way is no end of it: who takes over finds the address free when this node is over."""
+        """A hand-over that is under way is no end of it: who takes over finds it free when this one is over."""
         if StandbyFiles(self._data).following() is not None:
             return False
         files = LineageFiles(self._data)
@@ -75,12 +78,12 @@ class ServiceAddress:
 
     def _held(self) -> list[tuple[str, str]]:
         """The cards with an address that was put there by us, each with it: they carry our label."""
-        found = []
-        for card in json.loads(output("ip", "-json", "-4", "address", "show")):
-            for each in card["addr_info"]:
-                if str(each.get("label", "")).endswith(":pacs"):
-                    found.append((card["ifname"], f"{each['local']}/{each['prefixlen']}"))
-        return found
+        return [
+            (card["ifname"], f"{each['local']}/{each['prefixlen']}")
+            for card in json.loads(output("ip", "-json", "-4", "address", "show"))
+            for each in card["addr_info"]
+            if str(each.get("label", "")).endswith(_LABEL)
+        ]
 
     def _drop(self, held: list[tuple[str, str]]) -> None:
         for card, text in held:
@@ -119,7 +122,7 @@ def asked(card: str, address: str) -> str:
     with _packets(card) as packets:
         own = packets.getsockname()[4]
         for _time in range(_ASKED):
-            packets.send(_frame(own, own, "0.0.0.0", b"\0" * 6, address, 1))
+            packets.send(_frame(own, own, _NOBODY, b"\0" * 6, address, 1))
             ends_s = clock.monotonic_s() + _ANSWER_S / _ASKED
             while (left_s := ends_s - clock.monotonic_s()) > 0:
                 packets.settimeout(left_s)

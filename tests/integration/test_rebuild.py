@@ -161,7 +161,7 @@ def live(archive: Archive) -> None:
 
 def rebuilt(run: Run, data: Path, *words: str, code: int = 0) -> dict[str, object]:
     outcome = run("--data", data, "index", "rebuild", "--replace", "--processes", "0", "--json", *words)
-    assert outcome.code == code, (outcome.err, outcome.out)
+    assert outcome.code == code, outcome.err
     found: dict[str, object] = json.loads(outcome.out)
     return found
 

@@ -86,7 +86,9 @@ def site(tmp_path: Path) -> Iterator[tuple[Machine, Machine, Machine]]:
             ended.callback(each.end)
         neighbour.run("ip", "link", "add", "card", "type", "bridge")
         for each in machines:
-            neighbour.run("ip", "link", "add", each.name, "type", "veth", "peer", "name", "card", "netns", str(each.pid))
+            neighbour.run(
+                "ip", "link", "add", each.name, "type", "veth", "peer", "name", "card", "netns", str(each.pid)
+            )
             neighbour.run("ip", "link", "set", each.name, "master", "card", "up")
         for each in (neighbour, *machines):
             each.run("ip", "address", "add", f"{each.address}/24", "dev", "card")
@@ -116,7 +118,7 @@ def test_it_goes_to_whom_a_person_makes_the_archive_and_never_to_two(site: tuple
     wait_for(second.has_it, "who was promoted does not take it")
     wait_for(lambda: _at(neighbour) == second.mac(), "the neighbour was not told")
 
-    # The old one is back, and does not know yet: to begin with both have it. It learns that it is over, and gives it up.
+    # The old one is back, and does not know yet: both have it. It learns that it is over, and gives it up.
     neighbour.run("ip", "link", "set", "first", "up")
     LineageFiles(first.data).fence("epoch 2 was met", epoch=2)
     wait_for(lambda: not first.has_it(), "who was fenced keeps it")
