@@ -22,8 +22,9 @@ from pacs.storage.holding import holding
 
 log = logging.getLogger(__name__)
 
-#: How long until an owner that does not answer is dialled again [s], and how often what is old is looked for.
-_AGAIN_S, _PURGE_S = 5.0, 3600.0
+#: How long until an owner that does not answer is dialled again [s]: OpenSSH bars who is refused more often than every
+#: five seconds (PerSourcePenalties). How often what is old is looked for [s].
+_AGAIN_S, _PURGE_S = 10.0, 3600.0
 
 
 class Keeping:

@@ -53,7 +53,8 @@ class Offer:
     @classmethod
     def of(cls, text: str) -> Offer:
         """Raise UsageError."""
-        return _made(cls, unpacked(_OFFER, text))
+        found: Offer = _made(cls, unpacked(_OFFER, text))
+        return found
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Answer:
     @classmethod
     def of(cls, text: str) -> Answer:
         """Raise UsageError."""
-        found = _made(cls, unpacked(_ANSWER, text))
+        found: Answer = _made(cls, unpacked(_ANSWER, text))
         return replace(found, public_key=require_key(found.public_key), host_key=require_key(found.host_key))
 
 

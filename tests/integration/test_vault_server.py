@@ -7,11 +7,13 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko
 import pytest
 
+from pacs.backup.vaults import Vault
 from pacs.errors import VolumeMissing
 from pacs.storage.sftp_client import Client, host_key_of
 from tests.faults.process import wait_for
@@ -139,9 +141,7 @@ def test_it_comes_again_after_either_was_away_and_not_while_it_is_paused(pair: P
         wait_for(lambda: _answers(pair), "it is not dialled again", timeout_s=30)
 
 
-def _paused(pair: Pair, is_paused: bool) -> object:
-    from dataclasses import replace
-
+def _paused(pair: Pair, is_paused: bool) -> Vault:
     return replace(pair.files.named(NAME), is_paused=is_paused)
 
 
