@@ -44,10 +44,10 @@ _open = ExitStack()
 class Processes:
     """A pool of processes, each started when there is work for it. Close it."""
 
-    def __init__(self, database: Database, volumes: Volumes, count: int | None = None) -> None:
-        """Work with the same database and volumes as these. No count: one a core."""
+    def __init__(self, database: Database, volumes: Volumes, a_core: int = 1, count: int | None = None) -> None:
+        """Work with the same database and volumes as these. So many a core, or a count."""
         context = multiprocessing.get_context("spawn")  # a fork would take threads' locks along
-        self.count = count or min(os.cpu_count() or 1, COUNT_MAX)
+        self.count = count or min(a_core * (os.cpu_count() or 1), COUNT_MAX)
         self.stop = context.Event()
         words = (os.getpid(), database.conninfo, volumes.opened_with, self.stop)
         self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=words)

@@ -50,7 +50,7 @@ def reading(processes: int, database: Database, volumes: Volumes, trust_names: b
     if processes == 0:
         yield InThisProcess(database, volumes, trust_names)
         return
-    pool = Processes(database, volumes, processes)
+    pool = Processes(database, volumes, count=processes)
     try:
         yield _InProcesses(pool, trust_names)
     finally:

@@ -1,15 +1,15 @@
 """Scrubbing: every copy on every volume is read past the caches again and again, and its digest compared.
 
 A volume is read folder by folder, a day's arrivals each, in the order of the disk. When a folder was read is kept a
-folder, not a copy (pacs/index/fixity.py): what is read must not cost a write for each object. A kill loses a batch at
-most, which is read again. A copy that is missing or bad is taken out of service at once; the repair (archive/repair.py)
-does the rest. Nothing on a volume is changed here.
+folder, not a copy (pacs/index/fixity.py): what is read must not cost a write for each object. A kill loses two batches
+at most, which are read again. A copy that is missing or bad is taken out of service at once; the repair
+(archive/repair.py) does the rest. Nothing on a volume is changed here.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from itertools import groupby
 
 from pacs import clock
 from pacs.archive.pace import Pace
-from pacs.archive.scrub_reading import Expected, Readers, in_processes, in_threads
+from pacs.archive.scrub_reading import Expected, Outcome, Readers, in_processes, in_threads
 from pacs.archive.volumes import Volumes
 from pacs.errors import PacsError, VolumeError, VolumeFailed
 from pacs.index import fixity as rows
@@ -57,6 +57,20 @@ class Findings:
     def is_clean(self) -> bool:
         """Whether all that was to be read was read, and was good."""
         return not (self.bad or self.missing or self.failed)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Copies of a folder that are being read, in the order of the disk, and the path up to which it is read then."""
+
+    folder: str
+    position: str
+    copies: list[Row]
+    outcome: Outcome
+
+    @property
+    def is_last(self) -> bool:
+        return not self.copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +127,8 @@ class Scrub:
             volume, of_volume = self.volumes.get(volume_id), list(group)
             try:
                 with self._readers(volume, of_volume) as readers:
-                    for folder in of_volume:
-                        self._read_folder(readers, volume, folder.folder, findings, total_bytes)
+                    for done_bytes in self._read_volume(readers, volume, of_volume, findings):
+                        self.on_progress(Progress(volume.location, done_bytes, max(total_bytes, done_bytes)))
             except (VolumeError, VolumeFailed) as error:
                 self._note_failed(error, findings)
 
@@ -129,18 +143,33 @@ class Scrub:
         findings.failed.append(str(error))
         log.error("a volume is not read to its end: %s", error)
 
-    def _read_folder(self, readers: Readers, volume: Volume, folder: str, findings: Findings, total_bytes: int) -> None:
-        position = rows.begin(self.database, volume.volume_id, folder)
-        while batch := self._batch(volume.volume_id, folder, position):
-            self._judge(readers, volume, batch, findings)
-            position = batch[-1]["path"]
-            rows.came_to(self.database, volume.volume_id, folder, position)
-            self.on_progress(Progress(volume.location, findings.size_bytes, max(total_bytes, findings.size_bytes)))
-        volume.require_present()  # what was read was read of this volume, to the last
-        rows.complete(self.database, volume.volume_id, folder)
-        findings.folders += 1
+    def _read_volume(
+        self, readers: Readers, volume: Volume, folders: list[Folder], findings: Findings
+    ) -> Iterator[int]:
+        """Read folders of a volume; say after each batch how much was read of all [bytes]."""
+        for batch in _one_ahead(self._begun(readers, volume, [folder.folder for folder in folders])):
+            self._judge(volume, batch, findings)
+            if batch.is_last:
+                volume.require_present()  # what was read was read of this volume, to the last
+                rows.complete(self.database, volume.volume_id, batch.folder)
+                findings.folders += 1
+            else:
+                rows.came_to(self.database, volume.volume_id, batch.folder, batch.position)
+                yield findings.size_bytes
 
-    def _batch(self, volume_id: str, folder: str, position: str) -> list[Row]:
+    def _begun(self, readers: Readers, volume: Volume, folders: list[str]) -> Iterator[_Batch]:
+        """Batches of copies, each begun to be read when it is asked for; after a folder's last an empty one."""
+        for folder in folders:
+            position = rows.begin(self.database, volume.volume_id, folder)
+            while listed := self._listed(volume.volume_id, folder, position):
+                position = listed[-1]["path"]
+                # Within a study in the order of their arrival, as they lie on the disk; their names are digests.
+                ordered = sorted(listed, key=lambda row: (row["path"].rpartition("/")[0], row["copy_key"]))
+                expected = [Expected(number, row["path"], bytes(row["sha256"])) for number, row in enumerate(ordered)]
+                yield _Batch(folder, position, ordered, readers.begin(volume, expected))
+            yield _Batch(folder, position, [], list)
+
+    def _listed(self, volume_id: str, folder: str, position: str) -> list[Row]:
         batch: list[Row] = []
         size_bytes = 0
         for row in rows.copies_after(self.database, volume_id, folder, position, BATCH_COPIES):
@@ -150,22 +179,18 @@ class Scrub:
                 break
         return batch
 
-    def _judge(self, readers: Readers, volume: Volume, batch: list[Row], findings: Findings) -> None:
-        """Read a batch of copies; take those that are missing or bad out of service."""
-        # Within a study in the order of their arrival, as they lie on the disk; their names are digests.
-        ordered = sorted(batch, key=lambda row: (row["path"].rpartition("/")[0], row["copy_key"]))
-        faults = readers.faults(
-            volume, [Expected(number, row["path"], bytes(row["sha256"])) for number, row in enumerate(ordered)]
-        )
+    def _judge(self, volume: Volume, batch: _Batch, findings: Findings) -> None:
+        """Wait until a batch of copies is read; take those that are missing or bad out of service."""
+        faults = batch.outcome()
         if faults:
             volume.require_present()  # else it is the disk that was pulled out, and no file
             unreadable = sum(isinstance(fault.error, VolumeFailed) for fault in faults)
-            if unreadable == len(batch) >= _UNREADABLE_MAX:
+            if unreadable == len(batch.copies) >= _UNREADABLE_MAX:
                 raise VolumeFailed(f"Nothing on the volume at {volume.location} can be read. Look at its disk.")
             for fault in faults:
-                self._withdraw(volume, ordered[fault.number], fault.state, fault.error, findings)
-        findings.copies += len(batch)
-        findings.size_bytes += sum(row["size_bytes"] for row in batch)
+                self._withdraw(volume, batch.copies[fault.number], fault.state, fault.error, findings)
+        findings.copies += len(batch.copies)
+        findings.size_bytes += sum(row["size_bytes"] for row in batch.copies)
 
     def _withdraw(self, volume: Volume, row: Row, state: str, error: PacsError | None, findings: Findings) -> None:
         with self.database.transaction() as connection:
@@ -180,3 +205,14 @@ class Scrub:
             volume.location, state, error or "it has other bytes than were stored",
             extra={"object": row["object_key"], "path": row["path"]},
         )  # fmt: skip
+
+
+def _one_ahead(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+    """The batches, the next of which is begun before one is waited for: so nobody who reads waits for the database."""
+    before: _Batch | None = None
+    for batch in batches:
+        if before is not None:
+            yield before
+        before = batch
+    if before is not None:
+        yield before

@@ -19,6 +19,8 @@ from pacs.storage.kinds import Volume
 _THREADS = {"local": 2}
 #: What is far away is waited for.
 _THREADS_FAR = 4
+#: One waits for the disk, past all caches, while the other computes.
+_PROCESSES_A_CORE = 2
 #: How many copies a thread, a process takes at once: of large ones few, so that all end together.
 _OF_A_THREAD = 20
 _OF_A_PROCESS = 100
@@ -43,11 +45,15 @@ class Fault:
     error: PacsError | None
 
 
+#: Waits until what was begun is read, and tells what is not as it should be. Raises VolumeMissing.
+Outcome = Callable[[], list[Fault]]
+
+
 class Readers(Protocol):
     """Whoever reads copies."""
 
-    def faults(self, volume: Volume, copies: Sequence[Expected]) -> list[Fault]:
-        """Read them all, in about their order; return what is not as it should be. Raise VolumeMissing."""
+    def begin(self, volume: Volume, copies: Sequence[Expected]) -> Outcome:
+        """Begin to read them all, in about their order."""
         ...
 
 
@@ -55,24 +61,35 @@ class _Threads:
     def __init__(self, threads: ThreadPoolExecutor, spend: Callable[[int], None]) -> None:
         self._threads, self._spend = threads, spend
 
-    def faults(self, volume: Volume, copies: Sequence[Expected]) -> list[Fault]:
+    def begin(self, volume: Volume, copies: Sequence[Expected]) -> Outcome:
         found = self._threads.map(lambda some: list(_faults(volume, some, self._spend)), _strides(copies, _OF_A_THREAD))
-        return [fault for some in found for fault in some]
+        return lambda: [fault for some in found for fault in some]
 
 
 class _InProcesses:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
 
-    def faults(self, volume: Volume, copies: Sequence[Expected]) -> list[Fault]:
-        try:
+    def begin(self, volume: Volume, copies: Sequence[Expected]) -> Outcome:
+        with _unless_ended():
             reading = [
                 self._processes.submit(_faults_there, volume.volume_id, some)
                 for some in _strides(copies, _OF_A_PROCESS)
             ]
-            return [fault for each in reading for fault in each.result()]
-        except BrokenProcessPool:
-            raise PacsError("A process that reads was ended. Scrub again: it goes on where it was.") from None
+
+        def outcome() -> list[Fault]:
+            with _unless_ended():
+                return [fault for each in reading for fault in each.result()]
+
+        return outcome
+
+
+@contextmanager
+def _unless_ended() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise PacsError("A process that reads was ended. Scrub again: it goes on where it was.") from None
 
 
 @contextmanager
@@ -85,8 +102,8 @@ def in_threads(volume: Volume, spend: Callable[[int], None]) -> Iterator[Readers
 
 @contextmanager
 def in_processes(database: Database, volumes: Volumes) -> Iterator[Readers]:
-    """Readers in as many processes as there are cores."""
-    processes = Processes(database, volumes)
+    """Readers in processes."""
+    processes = Processes(database, volumes, _PROCESSES_A_CORE)
     try:
         yield _InProcesses(processes)
     finally:

@@ -140,3 +140,23 @@ def host(site: Installation) -> Any:
 def uefi_host(uefi_site: Installation) -> Any:
     """testinfra's view of the UEFI machine."""
     return uefi_site.host()
+
+
+@pytest.fixture(scope="module")
+def another(
+    request: pytest.FixtureRequest, imported: Imported, folder: Path, accelerator: Accelerator
+) -> Iterator[Installation]:
+    """A module's own import of the OVA, on BIOS, that is not yet booted when its first test comes."""
+    name = str(request.module.__name__).rpartition(".")[2]
+    made = install(imported, folder / name.removeprefix("test_"), Firmware.BIOS, accelerator)
+    yield made
+    remove(made)
+
+
+@pytest.fixture
+def alone(another: Installation, installations: dict[Firmware, Installation]) -> Installation:
+    """It, running with the system disk that it has, and every other one off."""
+    for other in installations.values():
+        other.machine.shut_down()
+    another.running()
+    return another

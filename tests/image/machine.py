@@ -114,10 +114,11 @@ class Machine:
             self.power_on_to_init()
             self.wait_for_ssh(limit_s)
         seconds = time.monotonic() - started
-        self._wait_for_end_of_boot()
+        self.wait_for_end_of_boot()
         return seconds
 
-    def _wait_for_end_of_boot(self) -> None:
+    def wait_for_end_of_boot(self) -> None:
+        """Wait until systemd has nothing more to start. Raise MachineError after END_OF_BOOT_LIMIT_S."""
         # It fails unless the state is "running": a test looks at that, with a better message.
         try:
             self.ssh("systemctl is-system-running --wait", check=False, timeout_s=END_OF_BOOT_LIMIT_S)

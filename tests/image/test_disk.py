@@ -108,6 +108,10 @@ def test_no_proxy_of_the_build(etc: Path) -> None:
     assert not any("Acquire::http::Proxy" in text for text in texts)
 
 
+def test_the_ova_is_small(ova: Path) -> None:
+    assert ova.stat().st_size < 600e6
+
+
 def test_data_disks_are_three_and_blank(imported: Imported) -> None:
     assert len(imported.data_disks) == 3
     for disk in imported.data_disks:

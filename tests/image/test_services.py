@@ -87,6 +87,14 @@ def test_timer_is_waiting(host: Any, unit: str) -> None:
     assert _unit(host, unit, "UnitFileState") == "enabled"
 
 
+def test_it_takes_little_memory_when_nothing_is_sent(host: Any) -> None:
+    """All that is not there for the next who asks, the kernel's and the page cache's dirty pages with it."""
+    found = dict(line.split(":") for line in host.check_output("cat /proc/meminfo").splitlines())
+    used_bytes = (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0])) * 1024
+    print(f"memory in use: {used_bytes / 1e6:.0f} MB")
+    assert used_bytes < 700e6
+
+
 def test_services_have_not_been_restarted(host: Any) -> None:
     for unit in ("pacs-receiver@1.service", "pacs-web.service", "pacs-worker.service", "postgresql@17-main.service"):
         assert _unit(host, unit, "NRestarts") == "0", unit

@@ -6,14 +6,11 @@ Also the way back: data that a later version has used are left alone by an earli
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from packer.accelerator import Accelerator
-from tests.image.hardware import Firmware
-from tests.image.installation import Installation, install, remove
+from tests.image.installation import Installation
 from tests.image.later import BROKEN_VERSION, VERSION, WHY, later_disk
 from tests.image.ova import Imported
 from tests.image.screen import shows, wait_for_screen
@@ -32,23 +29,6 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(5400)]
 _DOES_NOT_START = "THIS VERSION DOES NOT START. No images are taken."
 # What only the database and the archive write to.
 _THEIRS = "/srv/pacs/state/postgresql /srv/pacs/state/journal /srv/pacs/tier1 /srv/pacs/tier2"
-
-
-@pytest.fixture(scope="module")
-def owner(imported: Imported, folder: Path, accelerator: Accelerator) -> Iterator[Installation]:
-    """An import of the OVA, on BIOS, that is not yet booted when the first test comes."""
-    made = install(imported, folder / "replaced", Firmware.BIOS, accelerator)
-    yield made
-    remove(made)
-
-
-@pytest.fixture
-def site(owner: Installation, installations: dict[Firmware, Installation]) -> Installation:
-    """It, running with the system disk that it was imported with, and every other one off."""
-    for other in installations.values():
-        other.machine.shut_down()
-    owner.running()
-    return owner
 
 
 def _replace(site: Installation, imported: Imported) -> Path:
@@ -76,8 +56,9 @@ def _refused(site: Installation, *texts: str) -> None:
 
 
 def test_a_system_disk_that_fails_puts_the_data_back_and_names_the_one_to_attach(
-    site: Installation, imported: Imported, tmp_path: Path
+    alone: Installation, imported: Imported, tmp_path: Path
 ) -> None:
+    site = alone
     send_study(site, tmp_path / "before", 61)
     version, began = status(site)["running"]["version"], time.monotonic()
     old = _replace(site, later_disk(imported, tmp_path / "disk", is_broken=True))
@@ -99,8 +80,9 @@ def test_a_system_disk_that_fails_puts_the_data_back_and_names_the_one_to_attach
 
 
 def test_data_that_a_later_system_disk_has_used_are_left_alone_by_an_earlier(
-    site: Installation, imported: Imported, tmp_path: Path
+    alone: Installation, imported: Imported, tmp_path: Path
 ) -> None:
+    site = alone
     send_study(site, tmp_path / "before", 63)
     began = time.monotonic()
     earlier = _replace(site, later_disk(imported, tmp_path / "disk", is_broken=False))

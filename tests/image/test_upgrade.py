@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from packer.accelerator import Accelerator
-from tests.image.hardware import Firmware
-from tests.image.installation import Installation, install, remove
+from tests.image.installation import Installation
 from tests.image.later import BROKEN_VERSION, WHY, broken_upgrade
-from tests.image.ova import Imported
 from tests.image.playing import inventory, playing
 from tests.image.upgrades import (
     TRIAL_LIMIT_S,
@@ -77,23 +73,6 @@ def test_an_upgrade_goes_into_the_other_slot_and_stays(uefi_site: Installation, 
     assert comparison.is_clean, str(comparison)
     assert failed_units(site) == ""
     assert site.complaints() == []
-
-
-@pytest.fixture(scope="module")
-def another(imported: Imported, folder: Path, accelerator: Accelerator) -> Iterator[Installation]:
-    """Another import of the OVA, on BIOS, that is not yet booted when the first test comes."""
-    made = install(imported, folder / "upgraded", Firmware.BIOS, accelerator)
-    yield made
-    remove(made)
-
-
-@pytest.fixture
-def alone(another: Installation, installations: dict[Firmware, Installation]) -> Installation:
-    """It, running, and every other one off."""
-    for other in installations.values():
-        other.machine.shut_down()
-    another.running()
-    return another
 
 
 @pytest.mark.long
