@@ -10,6 +10,7 @@ repository on an SFTP server. The vault's key lets it open that port and nothing
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import time
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ from pacs.storage import durable
 from pacs.storage.sftp_client import host_key_of
 from pacs.storage.vault import TOP
 
-#: The ports of which one is taken: below those that connections are given, above those of services.
-_PORTS = range(20022, 20100)
+#: The ports of which one is taken, any: below those that connections are given, above those of services.
+_PORTS = range(20022, 21000)
 #: How long a vault may take to dial [s].
 PATIENCE_S = 60.0
 
@@ -60,7 +61,14 @@ def make_offer(data: Path, user: str, host: str, port: int) -> Offer:
     host_key, _fingerprint = host_key_of(f"sftp://{user}@{host}:{port}/x", {})
     public_key = make_key(_key(data), "pacs-pulled")
     taken = {way.listen_port for way in _ways(data)}
-    return Offer(user, host, port, host_key, public_key, next(each for each in _PORTS if _is_free(each, taken)))
+    return Offer(
+        user,
+        host,
+        port,
+        host_key,
+        public_key,
+        next(each for each in random.sample(_PORTS, len(_PORTS)) if _is_free(each, taken)),
+    )
 
 
 def given_by(data: Path, answer: Answer) -> tuple[str, Given]:
