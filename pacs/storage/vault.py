@@ -23,6 +23,7 @@ import re
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -67,6 +68,7 @@ class VaultFolder:
     def __init__(self, place: Path) -> None:
         """Raise VolumeMissing if the vault is not there: its disk may not be mounted."""
         self.place, self.root, self._kept = place, place / TOP, place / _KEPT
+        self._lock = threading.Lock()
         if read_record(place / _ABOUT) is None or not self.root.is_dir():
             raise VolumeMissing(f"There is no vault at {place}: {_ABOUT} is missing. Is its disk mounted?")
 
@@ -104,26 +106,36 @@ class VaultFolder:
 
     def put_aside(self, path: Path) -> None:
         """Take a file out of the owner's reach. Raise FileNotFoundError, IsADirectoryError."""
-        _require_file(path)
-        target = self._aside(path)
-        os.rename(path, target)
+        with self._lock:
+            _require_file(path)
+            target = self._aside(path)
+            os.rename(path, target)
         durable.fsync_folder(target.parent)
         durable.fsync_folder(path.parent)
 
     def rename(self, old: Path, new: Path, is_young: bool) -> None:
-        """Give a file another name; one that has it is put aside, and so is what was not young under its old one."""
-        _require_file(old)
-        if not is_young:
-            os.link(old, target := self._aside(old))
-            durable.fsync_folder(target.parent)
-        if new.exists():
-            self.put_aside(new)
-        elif not is_young:
-            self._note_absent(new)
-        os.link(old, new)  # never over another that came in between
-        old.unlink()
+        """Give a file another name; one that has it is kept, and so is what was not young under its old one. A reader
+        sees the one or the other, also if this is ended in the middle."""
+        with self._lock:  # else what another session puts there meanwhile would be lost
+            _require_file(old)
+            if old == new:
+                return
+            if not is_young:
+                self._keep(old)
+            if new.exists():
+                _require_file(new)
+                self._keep(new)
+            elif not is_young:
+                self._note_absent(new)
+            os.rename(old, new)
         durable.fsync_folder(new.parent)
-        durable.fsync_folder(old.parent)
+        if old.parent != new.parent:
+            durable.fsync_folder(old.parent)
+
+    def _keep(self, path: Path) -> None:
+        """Have a file in `kept/` under a second name."""
+        os.link(path, target := self._aside(path))
+        durable.fsync_folder(target.parent)
 
     def kept(self) -> Iterator[Kept]:
         """What was removed or written over, by the hour, oldest first."""
