@@ -20,8 +20,10 @@ SHARED, NEIGHBOUR = "10.78.0.30", "10.78.0.1"
 _PROGRAM = """
 import sys, threading
 from pathlib import Path
-from pacs.machine.service_address import keep
-keep(Path(sys.argv[1]), Path(sys.argv[1]) / "shared", threading.Event(), lambda state: print(state, flush=True))
+from pacs.machine import service_address
+service_address._TURN_S = 0.2
+data = Path(sys.argv[1])
+service_address.keep(data, data / "shared", threading.Event(), lambda state: print(state, flush=True))
 """
 
 

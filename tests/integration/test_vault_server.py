@@ -13,6 +13,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from pacs.backup import vault_keeping
 from pacs.backup.vaults import Vault
 from pacs.errors import VolumeMissing
 from pacs.storage.sftp_client import Client, host_key_of
@@ -22,7 +23,8 @@ from tests.vaults import NAME, Pair
 
 
 @pytest.fixture
-def pair(short_folder: Path, tmp_path: Path) -> Iterator[Pair]:
+def pair(short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    monkeypatch.setattr(vault_keeping, "_AGAIN_S", 0.5)
     if not SSHD.exists():
         pytest.skip("Debian's openssh-server is not installed: requirements/debian-test.txt")
     folder = short_folder / tmp_path.name[-20:]
