@@ -3,6 +3,6 @@
 #
 # Puts our settings in before the packages they are for, so that the kernel's initramfs is made once and right.
 set -eu
-find "$FILES" -type f | while read -r file; do
+find -L "$FILES" -type f | while read -r file; do
     install -D -m 0644 -o root -g root "$file" "$1/${file#"$FILES"/}"
 done

@@ -1,61 +1,86 @@
-"""Is every software RAID whole? From what the kernel says (/sys/block/md*/md): no right of root's is needed."""
+"""Is every software RAID whole? From what the kernel says (/sys/block/md*/md): no right of root's is needed.
+
+Which disk is which (its serial number, where it is plugged in) stands in what `pacs raid note` wrote down.
+"""
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from pacs import clock
 from pacs.checks.check import ORDER, Figure, Ground, Result, Severity
+from pacs.model.restore_progress import format_duration
+from pacs.storage import arrays
+from pacs.storage.arrays import Array
 
-BLOCK = Path("/sys/block")
-#: How many disks may be missing before an array has lost data.
-_SPARE_OF = {"raid1": None, "raid10": 1, "raid4": 1, "raid5": 1, "raid6": 2, "raid0": 0, "linear": 0}
+#: What is known of the disks of each array (machine/raid_notes.py), by the array's device.
+REPORT = Path("/run/pacs-machine/raid.json")
+#: All arrays are compared once a month; a comparison takes days on large disks, and may be put off by a rebuild.
+LATE = timedelta(days=62)
 
 
 def run(_ground: Ground) -> Result:
     """Look at each array."""
-    found = [_of(folder) for folder in sorted(BLOCK.glob("md*/md")) if (folder / "level").exists()]
+    noted = _noted()
+    found = [_of(each, noted.get(each.device, {})) for each in arrays.arrays()]
     if not found:
         return Result("raid", "ok", "there is none")
     severity = max((each[0] for each in found), key=ORDER.index)
-    hint = "" if severity == "ok" else "`cat /proc/mdstat` and `mdadm --detail` say which disk; replace it."
+    hint = "" if severity == "ok" else "`pacs raid status` says which disk, by its serial number: docs/operate/raid.md."
     figures = tuple(each[2] for each in found)
     return Result("raid", severity, "; ".join(each[1] for each in found), hint, figures)
 
 
-def _of(folder: Path) -> tuple[Severity, str, Figure]:
-    name, level = folder.parent.name, _word(folder, "level")
-    disks, state = int(_word(folder, "raid_disks") or 0), _word(folder, "array_state")
-    missing, doing = int(_word(folder, "degraded") or 0), _word(folder, "sync_action") or "idle"
-    said = f"{name} ({level}, {disks} disks)"
-    figure = Figure(f"{name}_missing_disks", missing, 1, 1)
-    if state in ("clear", "inactive", "broken"):
+def _noted() -> dict[str, Any]:
+    try:
+        found = json.loads(REPORT.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {each["device"]: each for each in found if isinstance(each, dict) and "device" in each}
+
+
+def _of(array: Array, noted: dict[str, Any]) -> tuple[Severity, str, Figure]:
+    name = noted.get("name") or array.device
+    said = f"{name} ({array.level}, {array.disks} disks)"
+    figure = Figure(f"{name}_missing_disks", array.missing, 1, 1)
+    if not array.runs:
         return "critical", f"{said} does not run", figure
-    if missing:
-        spare = _SPARE_OF.get(level, 0)
-        left = (disks - 1 if spare is None else spare) - missing
-        if doing in ("recover", "resync", "reshape"):
-            return (
-                "critical" if left < 1 else "warning",
-                f"{said}: {missing} missing, rebuilt{_progress(folder)}",
-                figure,
-            )
-        more = "the next one that fails loses data" if left < 1 else f"{left} more may fail"
-        return "critical", f"{said}: {missing} missing; {more}", figure
-    wrong = int(_word(folder, "mismatch_cnt") or 0)
-    if wrong and level in ("raid5", "raid6", "raid4"):
-        return "warning", f"{said}: the last comparison found {wrong} sectors that do not fit together", figure
-    if doing != "idle":
-        return "ok", f"{said}: whole, {doing}{_progress(folder)}", figure
+    if array.missing:
+        lost = ", ".join(_lost(array, noted))
+        gone = f"{array.missing} missing{f' (serial number {lost})' if lost else ''}"
+        if array.doing in arrays.REBUILDING:
+            return "critical" if array.may_fail < 1 else "warning", f"{said}: {gone}, rebuilt{_progress(array)}", figure
+        more = "the next one that fails loses data" if array.may_fail < 1 else f"{array.may_fail} more may fail"
+        return "critical", f"{said}: {gone}; {more}", figure
+    if array.mismatches and array.level in ("raid5", "raid6", "raid4"):
+        wrong = f"the last comparison found {array.mismatches} sectors that do not fit together"
+        return "warning", f"{said}: {wrong}", figure
+    if array.doing != "idle":
+        return "ok", f"{said}: whole, {array.doing}{_progress(array)}", figure
+    if _is_late(noted):
+        return "warning", f"{said}: whole, and its disks were not compared for two months", figure
     return "ok", f"{said}: whole", figure
 
 
-def _progress(folder: Path) -> str:
-    done, _, whole = _word(folder, "sync_completed").partition(" / ")
-    return f" to {100 * int(done) / int(whole):.0f} %" if done.isdigit() and whole.isdigit() and int(whole) else ""
+def _lost(array: Array, noted: dict[str, Any]) -> list[str]:
+    """Serial numbers of the disks that were in those places that nobody has now."""
+    taken = {str(each.slot) for each in array.members if each.slot is not None and "in_sync" in each.words}
+    places = noted.get("places", {})
+    return [str(places[slot]["serial"] or "unknown") for slot in sorted(places) if slot not in taken]
 
 
-def _word(folder: Path, name: str) -> str:
+def _is_late(noted: dict[str, Any]) -> bool:
     try:
-        return (folder / name).read_text("ascii").strip()
-    except OSError:
+        return clock.now() - datetime.fromisoformat(noted["compared"]) > LATE
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def _progress(array: Array) -> str:
+    if array.percent is None:
         return ""
+    left = f", {format_duration(array.left_s)} left" if array.left_s else ""
+    return f" to {array.percent:.0f} %{left}"

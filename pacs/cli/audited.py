@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 #: Noun → what kind of an alert its commands are (CID 403). All others: use of a restricted function.
 _KINDS = {
     "device": "network", "tls": "security", "dicom-user": "security", "refusal": "security", "upgrade": "software",
-    "volume": "hardware", "machine": "hardware",
+    "volume": "hardware", "machine": "hardware", "raid": "hardware",
 }  # fmt: skip
 #: What tells nothing of a patient and changes nothing, or is a service; and what tells of itself.
 _QUIET = frozenset(["version", "check", "dev", "receiver", "worker", "web", "audit", "fleet", "capacity", "selftest"])

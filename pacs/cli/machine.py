@@ -27,8 +27,10 @@ from pacs.machine import settling, shares, slot_writing, slots
 from pacs.machine import smart as smart_report
 from pacs.machine import storage as volumes
 from pacs.machine import trial as trials
+from pacs.machine import ups as power
 from pacs.machine.applying import SERVICE_ADDRESS
 from pacs.machine.commands import MachineError, run
+from pacs.machine.machine_settings import Effect
 from pacs.storage import durable
 from pacs.storage.upgrade_record import UpgradeFiles
 
@@ -56,6 +58,19 @@ def storage() -> None:
 
 
 @machine.command()
+def claim(
+    devices: Annotated[list[str], typer.Argument(help="Blank disks or RAIDs: /dev/md/state /dev/md/archive.")],
+) -> None:
+    """On a machine without volumes: make them of these disks. The smallest is the state's, then tier 1, tier 2."""
+    answer = volumes.claim_named(volumes.Places(), devices)
+    for line in (*answer.problems, *answer.notes):
+        typer.echo(line)
+    if not answer.ready:
+        raise VolumeError("The disks were not claimed.")
+    typer.echo("Claimed. Restart the machine: `sudo systemctl reboot`.")
+
+
+@machine.command()
 def grow() -> None:
     """Let every volume fill its disk, if that was enlarged in the hypervisor. Nothing stops for it."""
     grown, problems = volumes.grow(volumes.Places())
@@ -70,6 +85,14 @@ def smart() -> None:
     """Ask every disk how it is (SMART), and write it down for `pacs check`."""
     disks_asked = smart_report.write(smart_report.REPORT)
     typer.echo(f"{disks_asked} disks have SMART.")
+
+
+@machine.command("watch-ups", hidden=True)
+def watch_ups() -> None:
+    """As long as the UPS has no power: shut down at the charge that the settings name."""
+    values = machine_settings.this_machine().kept().of_effect(Effect.MACHINE)
+    if name := power.named(values):
+        power.watch(name, int(values["ups_shutdown_charge"]))
 
 
 @machine.command()

@@ -58,6 +58,7 @@ COMMANDS = {
     "database": "database",
     "machine": "machine",
     "upgrade": "upgrade",
+    "raid": "raid",
 }
 
 

@@ -1,4 +1,4 @@
-"""The machine's own settings put into effect: name, time, proxy, CA, ports. The network is in network_change.py.
+"""The machine's own settings put into effect: name, time, proxy, CA, ports, UPS. The network is in network_change.py.
 
 Idempotent: what is as it should be is not touched, and what reads it is not restarted. So it runs at every start, on
 whatever system disk: the settings are on the state volume.
@@ -6,10 +6,14 @@ whatever system disk: the settings are on the state volume.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pacs.errors import UsageError
+from pacs.machine import ups
 from pacs.machine.commands import run
 from pacs.machine.machine_settings import SETTINGS
 from pacs.storage import durable
@@ -21,6 +25,8 @@ _SERVICES = ("pacs-receiver@1.service", "pacs-receiver@2.service", "pacs-web.ser
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 #: Names for what is served from this machine itself: no proxy is asked for it.
 _NO_PROXY = "localhost,127.0.0.1,::1"
+
+log = logging.getLogger(__name__)
 
 Run = Callable[..., object]
 
@@ -60,6 +66,7 @@ def apply(values: Mapping[str, str], system: System) -> list[str]:
         ("proxy", _environment),
         ("dicom_ports", _dicom_ports),
         ("service_address", _service_address),
+        ("ups", _ups),
     )
     return [name for name, step in steps if step(values, system)]
 
@@ -117,6 +124,8 @@ def _environment(values: Mapping[str, str], system: System) -> bool:
     if values["own_ca"]:
         # The libraries bring public authorities of their own; the system's bundle has those and ours.
         lines += [f"{name}={_BUNDLE}" for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")]
+    if named := ups.named(values):
+        lines.append(f"PACS_UPS='{json.dumps([named])}'")  # read by shells and by systemd
     path = system.path("etc/pacs/machine.env")
     before = path.read_text("utf-8") if path.exists() else ""
     head, _, rest = before.partition(f"{_BEGIN}\n")
@@ -155,6 +164,30 @@ def _dicom_ports(values: Mapping[str, str], system: System) -> bool:
             # It asks the sockets which ports are to be open.
             system.run("systemctl", "--no-block", "restart", "pacs-firewall.service", accept=range(256))
     return changed
+
+
+def _ups(values: Mapping[str, str], system: System) -> bool:
+    """NUT's configuration, and its services, which nothing else starts."""
+    try:
+        ups.require_whole(values)
+    except UsageError as error:  # from a seed
+        log.warning("%s", error)
+        return False
+    if not system.path("etc/nut").is_dir():  # as on a system that has no NUT
+        return False
+    users = system.path("etc/nut/upsd.users")
+    found = ups.files(values, users.read_text("utf-8") if users.is_file() else "", ups.on_usb)
+    changed = [name for name, text in found.items() if system.have(f"etc/nut/{name}", text, 0o640)]
+    for name in changed:
+        if found[name] is not None:  # its readers are NUT's
+            system.run("chgrp", "nut", str(system.path(f"etc/nut/{name}")))
+    wanted = ups.units(values)
+    unwanted = [unit for unit in ups.UNITS if unit not in wanted and _is_active(unit, system)]
+    if unwanted:
+        system.run("systemctl", "stop", *unwanted)
+    if wanted and (changed or not all(_is_active(unit, system) for unit in wanted)):
+        system.run("systemctl", "--no-block", "restart", *wanted)
+    return bool(changed)
 
 
 def _is_active(unit: str, system: System) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pacs.errors import PacsError, UsageError
-from pacs.machine import access, applying, kept_settings
+from pacs.machine import access, applying, kept_settings, ups
 from pacs.machine import machine_settings as table
 from pacs.machine.archive_settings import ArchiveSettings
 from pacs.machine.kept_settings import Kept
@@ -50,7 +50,7 @@ class Machine:
         """What counts, of every setting; a password is never told."""
         kept = self.kept()
         found = {**kept.of_effect(Effect.NETWORK, Effect.MACHINE), **self.archive.values()}
-        return {name: found[name] for name in SETTINGS}
+        return {name: "" if SETTINGS[name].secret else found[name] for name in SETTINGS}
 
     def check(self, given: Mapping[str, str]) -> dict[str, str]:
         """The values in their parsed form, seen beside those that stay. Raise UsageError if they cannot be."""
@@ -58,6 +58,7 @@ class Machine:
         kept = self.kept()
         kept.require_unmanaged(parsed)
         table.require_consistent({**kept.of_effect(Effect.NETWORK), **parsed})
+        ups.require_whole({**kept.of_effect(Effect.MACHINE), **parsed})
         return parsed
 
     def change(self, given: Mapping[str, str], confirm_s: float = CONFIRM_S) -> bool:
@@ -97,6 +98,7 @@ class Machine:
         kept, before = self.kept(), self.values()
         after = replace(kept, managed=parsed)
         table.require_consistent(after.of_effect(Effect.NETWORK))
+        ups.require_whole(after.of_effect(Effect.MACHINE))
         is_new = _network_differs(kept, after)
         if is_new:
             self.network.require_free(confirm_s)

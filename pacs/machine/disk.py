@@ -46,9 +46,9 @@ def add(places: Places, device: str, name: str) -> Path:
         raise UsageError(f"{mount_point} is not empty. Take another name, or see what is in there.")
     mounted = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
     found = survey.disks(mounted, places.disk_types, places.disks)
-    disk = _chosen(found, str(Path(device).resolve()))
+    disk = chosen(found, str(Path(device).resolve()))
     if disk.label != LABEL + name:
-        _require_blank(disk, found)
+        require_blank(disk, found)
         filesystem.make(disk.path, name, claim.new_id())
     filesystem.mount(disk.path, mount_point)
     claim.give_folder(mount_point)
@@ -64,14 +64,16 @@ def require_name(name: str) -> None:
         )
 
 
-def _chosen(found: list[Disk], device: str) -> Disk:
+def chosen(found: list[Disk], device: str) -> Disk:
+    """The disk of that path. Raise UsageError if it is none that may be used."""
     for disk in found:
         if disk.path == device:
             return disk
     raise UsageError(f"There is no free disk {device}. {_blank_ones(found)}")
 
 
-def _require_blank(disk: Disk, found: list[Disk]) -> None:
+def require_blank(disk: Disk, found: list[Disk]) -> None:
+    """Raise UsageError with what to do unless nothing is on a disk."""
     if disk.volume is not None:
         raise UsageError(
             f"{disk.path} is a volume of appliance {disk.volume.identity.appliance_id}, and is left alone. "

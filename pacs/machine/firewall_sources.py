@@ -75,7 +75,11 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
 
 def as_root(volumes: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], Named]]:
     """The sources that are root's. volumes: the folder of the mount points; environment: of the service."""
-    return {"shares": lambda: _shares(volumes), "proxy": lambda: of_environment(environment)}
+    return {
+        "shares": lambda: _shares(volumes),
+        "proxy": lambda: of_environment(environment),
+        "ups": lambda: _ups(volumes / "state"),
+    }
 
 
 def of_environment(environment: Mapping[str, str]) -> Named:
@@ -192,6 +196,14 @@ def _machine(data: Path) -> Named:
 
     proxy = kept_settings.load(data).value("proxy")
     return of_environment({"HTTP_PROXY": proxy}) if proxy else Named()
+
+
+def _ups(state: Path) -> Named:
+    from pacs.machine import kept_settings, ups
+    from pacs.machine.machine_settings import Effect
+
+    place = ups.server_of(kept_settings.load(state).of_effect(Effect.MACHINE))
+    return Named((Destination("UPS", *place),)) if place else Named()
 
 
 def _twin(data: Path) -> Named:

@@ -49,7 +49,7 @@ def _choice(
     return Setting(name, page, label, meaning, values.choice(*choices), choices[0], effect, choices)
 
 
-NETWORK, NAMES, DICOM, MAIL, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "Access"
+NETWORK, NAMES, DICOM, MAIL, UPS, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "UPS", "Access"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
 TABLE: tuple[Setting, ...] = (
@@ -100,6 +100,16 @@ TABLE: tuple[Setting, ...] = (
     Setting("mail_to", MAIL, "To", "Mailboxes of those who look after it.", values.each(values.mailbox), "", _ARCHIVE),
     Setting("mail_user", MAIL, "User", "For a mail server that wants one.", str.strip, "", _ARCHIVE),
     Setting("mail_password", MAIL, "Password", "Its password.", str.strip, "", _ARCHIVE, secret=True),
+    _choice("ups", UPS, "UPS", "None, one at this machine (local), or one that another machine's NUT serves (remote).",
+            ("none", "local", "remote")),
+    Setting("ups_driver", UPS, "Driver and port", "Of a local one that is not found on USB: apcsmart /dev/ttyS0.",
+            values.ups_driver),
+    Setting("ups_server", UPS, "Served at", "Of a remote one: ups@nut.hospital.example, ups@192.0.2.5:3493.",
+            values.ups_server),
+    Setting("ups_user", UPS, "User", "Of a remote one: its name in that machine's upsd.users.", values.word),
+    Setting("ups_password", UPS, "Password", "That user's password.", values.word, secret=True),
+    Setting("ups_shutdown_charge", UPS, "Shut down at", "Charge of the battery [%] at which the machine shuts down.",
+            values.percent(5, 95), "30"),
     _choice("display_menu", ACCESS, "Menu on the display",
             "Who may use it there: anybody until an administrator has a key, anybody always, or nobody.",
             ("until-set-up", "always", "never")),

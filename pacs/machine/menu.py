@@ -73,6 +73,8 @@ class Menu:
             return f"AE title {values['ae_title']}, ports {values['dicom_ports']}"
         if page == table.MAIL:
             return f"to {values['mail_to']}"[:_SHOWN] if values["mail_server"] else "none are sent"
+        if page == table.UPS:
+            return f"{values['ups']}, down at {values['ups_shutdown_charge']} %" if values["ups"] != "none" else "none"
         return f"{values['host_name'] or 'no name'}, {values['time_zone']}"[:_SHOWN]
 
     def _open_access(self) -> None:

@@ -1,13 +1,14 @@
 """Which disks become volumes, and which volumes are taken: pure policy, no I/O.
 
-What it promises: a disk is claimed only if it is blank, in a virtual machine, and as long as this system disk never
-had volumes; a set of volumes is taken only whole; of two sets with data none is taken unless an administrator chose.
-A set is the volumes with one appliance id.
+What it promises: a disk is claimed only if it is blank, in a virtual machine or named by a person, and as long as this
+system disk never had volumes; a set of volumes is taken only whole; of two sets with data none is taken unless an
+administrator chose. A set is the volumes with one appliance id.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pacs.machine.records import Member, SetRecord, SystemRecord
@@ -47,16 +48,23 @@ class Disk:
     volume: Volume | None = None
     problem: str = ""
     label: str = ""
+    of_stopped_raid: bool = False
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Where the appliance runs and what it may. folders_have_data: of an appliance without volumes."""
+    """Where the appliance runs and what it may. folders_have_data: of an appliance without volumes.
+
+    named: the paths of the disks that a person has named for claiming, and no others. keeps_blank: blank disks are kept
+    for something else, a RAID say, and claimed only if they are named.
+    """
 
     virtual_machine: bool
     without_volumes: bool = False
     folders_have_data: bool = False
     minimum_size_bytes: int = GIB
+    named: frozenset[str] = frozenset()
+    keeps_blank: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,10 @@ def _first_boot(sets: list[_Set], blank: list[Disk], disks: list[Disk], situatio
         return _whole(candidates[0], (), blank, disks, _left_alone(sets, candidates[0]))
     if unreadable := _unreadable(disks):
         return Refuse(unreadable, tuple(blank))
-    if blank and situation.virtual_machine:
+    if situation.named:
+        wanted = [disk for disk in blank if disk.path in situation.named]
+        return _claim(wanted, [disk for disk in blank if disk not in wanted])
+    if blank and situation.virtual_machine and not situation.keeps_blank:
         return _claim(blank)
     if situation.without_volumes:
         return UseFolders(tuple(blank))
@@ -197,13 +208,13 @@ def _whole(
     return Adopt(wanted.appliance_id, tuple(members.values()), here, tuple(blank), notes)
 
 
-def _claim(blank: list[Disk]) -> Claim:
+def _claim(blank: list[Disk], others: Sequence[Disk] = ()) -> Claim:
     """Smallest first: state, tier 1, tier 2. Of two, the smaller is state and tier 1; of one, there is no tier 2."""
     taken = blank[:3]
     roles: list[tuple[str, ...]] = [("state",), ("tier1",), ("tier2",)]
     if len(taken) < 3:
         roles = [("state", "tier1"), ("tier2",)]
-    return Claim(tuple(zip(taken, roles, strict=False)), tuple(blank[3:]))
+    return Claim(tuple(zip(taken, roles, strict=False)), (*blank[3:], *others))
 
 
 def _sets(disks: list[Disk]) -> list[_Set]:
@@ -274,7 +285,11 @@ def _how_to_choose() -> str:
 
 def _nothing_to_use(blank: list[Disk], situation: Situation) -> str:
     if blank:
-        return "Blank disks are claimed only in a virtual machine, and this is none. Attach the appliance's volumes."
+        why = "they are kept (PACS_MACHINE_KEEP_BLANK)" if situation.keeps_blank else "this is no virtual machine"
+        return (
+            f"There are blank disks, and none is claimed by itself: {why}. Attach the appliance's volumes, or name the "
+            "disks, by SSH: `sudo pacs raid create` makes a RAID of them, `sudo pacs machine claim DISK ...` volumes."
+        )
     size = situation.minimum_size_bytes / GIB
     return (
         f"There are no volumes and no blank disk of {size:.0f} GiB or more. Attach three disks (state, tier 1, "

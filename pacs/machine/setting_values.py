@@ -195,6 +195,44 @@ def proxy(text: str) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{number_}"
 
 
+def ups_driver(text: str) -> str:
+    """A driver of NUT's, and its port: usbhid-ups auto, apcsmart /dev/ttyS0."""
+    words = text.split()
+    good = len(words) in (1, 2) and re.fullmatch(r"[a-z0-9_-]+", words[0]) and re.fullmatch(r"[\w./:-]+", words[-1])
+    if not good:
+        raise UsageError(f"{text!r} is no driver and port. Write it as apcsmart /dev/ttyS0; NUT's list names drivers.")
+    return " ".join([*words, "auto"][:2])
+
+
+def ups_server(text: str) -> str:
+    """A UPS as NUT names it: ups@host, ups@host:port."""
+    name, at, place = text.strip().partition("@")
+    host, _, number = place.rpartition(":") if re.search(r"[^:]:\d+$|\]:\d+$", place) else (place, "", "")
+    if not at or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise UsageError(f"{text!r} is no UPS of another machine. Write it as ups@nut.hospital.example.")
+    found = server(host.strip("[]"))
+    return f"{name}@{f'[{found}]' if ':' in found else found}{f':{port(number)}' if number else ''}"
+
+
+def word(text: str) -> str:
+    """A word that stands in a configuration file: no space, no quotation mark, no backslash."""
+    if not re.fullmatch(r"[!#-\[\]-~]{1,64}", text.strip()):
+        raise UsageError("Take letters, digits and signs of ASCII, without spaces, quotation marks and backslashes.")
+    return text.strip()
+
+
+def percent(least: int, most: int) -> Parse:
+    """A whole number of percents."""
+
+    def parsed(text: str) -> str:
+        number = text.strip().removesuffix("%").strip()
+        if not number.isdecimal() or not least <= int(number) <= most:
+            raise UsageError(f"{text!r} is no number of {least} to {most}.")
+        return str(int(number))
+
+    return parsed
+
+
 def certificates(text: str) -> str:
     """Certificates as PEM, or PEM in base64 (one line, for OVF properties); each is looked at."""
     words = text.strip()

@@ -10,14 +10,15 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pacs import clock
-from pacs.errors import ForeignVolume, PacsError, VolumeError
-from pacs.machine import claim, filesystem, shares, survey
+from pacs.errors import ForeignVolume, PacsError, UsageError, VolumeError
+from pacs.machine import claim, filesystem, raid, shares, survey
 from pacs.machine.commands import MachineError, run
-from pacs.machine.disk import mount_added
+from pacs.machine.disk import chosen, mount_added, require_blank
 from pacs.machine.policy import Adopt, Claim, Plan, Refuse, Situation, UseFolders, plan
 from pacs.machine.records import Member, SetRecord, SystemRecord, read_system, write_system
 from pacs.storage import durable
@@ -27,6 +28,7 @@ from pacs.storage.volume import read_identity
 log = logging.getLogger(__name__)
 
 WAIT_FOR_DISKS_S = 30.0
+WAIT_FOR_RAID_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ class Answer:
     roles: tuple[str, ...] = ()
 
 
-def start(places: Places) -> Answer:
-    """Bring up the storage as far as it may be. The answer says whether it is ready; it is also written down."""
+def start(places: Places, named: frozenset[str] = frozenset()) -> Answer:
+    """Bring up the storage as far as it may be. The answer says whether it is ready; it is also written down.
+
+    named: disks that a person has named for claiming; see `claim_named`.
+    """
     try:
-        answer = _start(places)
+        answer = _start(places, named)
     except PacsError as error:
         answer = Answer(ready=False, problems=(str(error),))
     places.answer.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -84,6 +89,21 @@ def read_answer(places: Places) -> Answer | None:
     return Answer(**{**found, "offered": offered})
 
 
+def claim_named(places: Places, devices: Sequence[str]) -> Answer:
+    """Make volumes of these blank disks or RAIDs: on bare metal, where none is claimed by itself. Raise UsageError."""
+    known = read_system(places.memory)
+    if known is not None and not known.claiming:
+        raise UsageError("This machine has its volumes already. A disk more: `pacs machine add-disk DISK NAME`.")
+    named = frozenset(str(Path(each).resolve()) for each in devices)
+    if not 1 <= len(named) <= 3:
+        raise UsageError("Name one to three disks: the smallest is the state's, the next tier 1, the largest tier 2.")
+    found = survey.disks((), places.disk_types, places.disks)
+    if known is None:
+        for path in sorted(named):
+            require_blank(chosen(found, path), found)
+    return start(places, named)
+
+
 def choose(places: Places, appliance_id: str) -> None:
     """Say which set of volumes this system disk takes at its next start."""
     known = read_system(places.memory)
@@ -91,9 +111,9 @@ def choose(places: Places, appliance_id: str) -> None:
     write_system(places.memory, SystemRecord(appliance_id, own, chosen=True))
 
 
-def _start(places: Places) -> Answer:
+def _start(places: Places, named: frozenset[str]) -> Answer:
     known = read_system(places.memory)
-    made = _plan(places, known)
+    made = _plan(places, known, named)
     if isinstance(made, Claim):
         known = claim.claim(made.disks, known, places.memory)
         offered = made.offered
@@ -120,22 +140,37 @@ def _start(places: Places) -> Answer:
     return Answer(True, (), offered_disks, notes, made.appliance_id, roles)
 
 
-def _plan(places: Places, known: SystemRecord | None) -> Plan:
-    """The plan for what is plugged in. Disks of a known set may take a moment to appear."""
+def _plan(places: Places, known: SystemRecord | None, named: frozenset[str] = frozenset()) -> Plan:
+    """The plan for what is plugged in. Disks of a known set may take a moment to appear, as those of a RAID may.
+
+    A RAID that lacks disks is started without them when they have not come for a while, if it can do without.
+    """
     filesystem.stop_looking()
     filesystem.settle()
     virtual = run("systemd-detect-virt", "--vm", "--quiet", accept=(0, 1)).returncode == 0
     folders_have_data = bool(known and known.folders) and any(
         survey.has_data(places.volumes / role, role == "state") for role in ("state", "tier1", "tier2")
     )
-    situation = Situation(virtual, os.environ.get("PACS_MACHINE_WITHOUT_VOLUMES") == "1", folders_have_data)
+    situation = Situation(
+        virtual,
+        os.environ.get("PACS_MACHINE_WITHOUT_VOLUMES") == "1",
+        folders_have_data,
+        named=named,
+        keeps_blank=os.environ.get("PACS_MACHINE_KEEP_BLANK") == "1",
+    )
+    raid_deadline_s: float | None = clock.monotonic_s() + WAIT_FOR_RAID_S
     deadline_s = clock.monotonic_s() + (WAIT_FOR_DISKS_S if known and not known.folders else 0)
     while True:
         mount_points = [path for path in places.volumes.iterdir() if filesystem.is_mounted(path)]
         found = survey.disks(mount_points, places.disk_types, places.disks)
-        made = plan(found, known, situation)
-        if not isinstance(made, Refuse) or clock.monotonic_s() > deadline_s:
-            return made
+        if raid_deadline_s is not None and any(disk.of_stopped_raid for disk in found):
+            if clock.monotonic_s() > raid_deadline_s:
+                raid.start_incomplete()
+                raid_deadline_s = None
+        else:
+            made = plan(found, known, situation)
+            if not isinstance(made, Refuse) or clock.monotonic_s() > deadline_s:
+                return made
         time.sleep(2)
 
 

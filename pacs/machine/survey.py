@@ -25,6 +25,10 @@ _COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
 # Floppies, memory and network disks: nothing to keep data on.
 _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
+_PART_OF_A_STOPPED_RAID = (
+    "it is a disk of a software RAID that does not run. Attach the others of that RAID (docs/operate/raid.md); or, if "
+    "nothing on it is needed, detach it or make it blank."
+)
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
     "lost+found", "audit", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
@@ -33,22 +37,49 @@ _OF_NO_ACCOUNT = (
 
 
 def disks(mount_points: Iterable[Path], types: Collection[str], only: Collection[str] = ()) -> list[Disk]:
-    """Every disk of these types but the system's, or `only` those of them with these paths.
+    """Every disk of these types and every software RAID but the system's, or `only` those of them with these paths.
 
     One mounted at one of mount_points is ours already, and looked at there.
     """
     ours = {str(path): path for path in mount_points}
     listed = json.loads(output("lsblk", "--json", "--bytes", "--output", _COLUMNS))["blockdevices"]
     found = []
-    for one in listed:
+    for one in _whole_disks(listed):
         if only and one["path"] not in only:
             continue
-        if one["type"] not in types or _NEVER.match(one["path"]) or one["ro"] or one["rm"] or not one["size"]:
+        if not _is_of(one, types) or _NEVER.match(one["path"]) or one["ro"] or one["rm"] or not one["size"]:
             continue
         mounted = _mounted(one)
         if all(place in ours for place in mounted):
             found.append(_look_at(one, ours[mounted[0]] if mounted else None))
     return found
+
+
+def _whole_disks(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What may be a volume: each disk, and each software RAID, once. A running RAID's disks stand below it."""
+    seen: set[str] = set()
+    for one in listed:
+        if not any(_is_raid(child) for child in one.get("children", ())):
+            yield one
+        for raid in _raids_below(one):
+            if raid["path"] not in seen:
+                seen.add(raid["path"])
+                yield raid
+
+
+def _raids_below(device: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for child in device.get("children", ()):
+        if _is_raid(child):
+            yield child
+        yield from _raids_below(child)
+
+
+def _is_raid(device: dict[str, Any]) -> bool:
+    return str(device["type"]).startswith("raid") and bool(device["size"])
+
+
+def _is_of(device: dict[str, Any], types: Collection[str]) -> bool:
+    return device["type"] in types or _is_raid(device)
 
 
 def _mounted(device: dict[str, Any]) -> list[str]:
@@ -67,8 +98,9 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
     signatures = run("wipefs", "-n", path, accept=range(256))
     unsigned = probed.returncode == 2 and signatures.returncode == 0 and not signatures.stdout.strip()
     unsigned = unsigned and not listed.get("children")
+    is_part = values.get("TYPE") == "linux_raid_member" and not _is_running(values.get("UUID", ""))
     is_ext4 = values.get("TYPE") == "ext4" and not listed.get("children")
-    volume, problem = None, ""
+    volume, problem = None, _PART_OF_A_STOPPED_RAID if is_part else ""
     if is_ext4:
         try:
             volume = _volume_at(mounted_at) if mounted_at else _read_volume(path, values.get("LABEL", ""))
@@ -84,14 +116,27 @@ def _look_at(listed: dict[str, Any], mounted_at: Path | None) -> Disk:
         volume=volume,
         problem=problem,
         label=values.get("LABEL", "") if is_ext4 else "",
+        of_stopped_raid=is_part,
     )
+
+
+def _is_running(raid_uuid: str) -> bool:
+    """Whether that software RAID runs: then this is a disk that was left out of it."""
+    try:
+        said = run("mdadm", "--detail", "--scan", accept=range(256)).stdout
+    except MachineError:  # no mdadm here
+        return False
+    running = "".join(line for line in said.splitlines() if line.startswith("ARRAY "))
+    return raid_uuid.replace("-", "") in running.replace(":", "")
 
 
 def _hardware(path: str, size_bytes: int) -> str:
     """A name for the disk that stays the same from boot to boot, as long as nobody rewires the machine."""
     said = run("udevadm", "info", "--query=property", f"--name={path}", accept=range(256)).stdout
     values = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    return " ".join([values.get("ID_PATH") or path, values.get("ID_SERIAL", ""), str(size_bytes)])
+    return " ".join(
+        [values.get("ID_PATH") or values.get("MD_UUID") or path, values.get("ID_SERIAL", ""), str(size_bytes)]
+    )
 
 
 def _begins_with_zeros(path: str) -> bool:

@@ -1,9 +1,10 @@
 """What is to be told now: of each check that is not well once in a while, and once when it is well again. Pure.
 
-A matter is told of when it was seen twice, so that a restart or a short outage says nothing; that it is well again is
-told when it has been so for an hour, so that what goes up and down does not fill a mailbox. What goes up and down too
-fast to be seen twice is told of too, as what it is. A check that could not be made, as the database is gone, stays what
-it was: the check `database` is told of, and not all that hang on it.
+A matter is told of when it was seen twice, so that a restart or a short outage says nothing (a disk of a RAID that
+fails, and a UPS without power, at once); that it is well again is told when it has been so for an hour, so that what
+goes up and down does not fill a mailbox. What goes up and down too fast to be seen twice is told of too, as what it
+is. A check that could not be made, as the database is gone, stays what it was: the check `database` is told of, and not
+all that hang on it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ WARNINGS = frozenset(
         "audit", "database",
     }
 )  # fmt: skip
+#: Checks whose word is told at once when it is critical: a minute counts, and no restart looks like it.
+AT_ONCE = frozenset({"raid", "ups"})
 #: The checks that say why others could not be made.
 _GROUNDS = ("database", "instance")
 #: A UID, in which a device may have put a patient's number: five components and more, as no address has.
@@ -97,7 +100,7 @@ def _seen(before: Told, wrong: Severity, now: datetime) -> Told:
 
 def _tell(matter: Matter, told: Told, now: datetime, again: timedelta, found: list[Matter]) -> Told:
     message = without_uids(matter.message)
-    if told.severity != "ok" and _is_to_be_told(told, now, again):
+    if told.severity != "ok" and _is_to_be_told(matter, told, now, again):
         if len(told.fell_at) >= FLAPS:
             message = (
                 f"{message} (it goes up and down: {len(told.fell_at)} times in {FLAPS_WITHIN.seconds // 3600} hours)"
@@ -117,9 +120,10 @@ def _matters(matter: Matter) -> bool:
     return matter.severity == "warning" and matter.name in WARNINGS
 
 
-def _is_to_be_told(told: Told, now: datetime, again: timedelta) -> bool:
+def _is_to_be_told(matter: Matter, told: Told, now: datetime, again: timedelta) -> bool:
     assert told.since is not None
-    is_lasting = now - told.since >= WRONG_FOR or now < told.since
+    is_urgent = matter.name in AT_ONCE and matter.severity == "critical"
+    is_lasting = is_urgent or now - told.since >= WRONG_FOR or now < told.since
     if not is_lasting and len(told.fell_at) < FLAPS:
         return False
     if told.told_at is None or told.told_at > now:  # a clock that was put back must not keep it quiet

@@ -31,6 +31,8 @@ _ORDER = (
     "test_story",
     "test_backup",
     "test_uefi",
+    "test_ups",
+    "test_raid",
     "test_upgrade",
     "test_system_disk",
     "test_refusals",

@@ -14,6 +14,8 @@ from pathlib import Path
 from packer.accelerator import Accelerator
 
 _OVMF = Path("/usr/share/OVMF")
+#: A controller more, for disks in bays that are plugged in and pulled while the machine runs.
+BAYS = "bays.0"
 
 
 class Firmware(Enum):
@@ -25,7 +27,10 @@ class Firmware(Enum):
 
 @dataclass(frozen=True)
 class Hardware:
-    """What is plugged in. The system disk is a qcow2 file, data disks are raw files, a seed is an ISO."""
+    """What is plugged in. The system disk is a qcow2 file, data disks are raw files, a seed is an ISO.
+
+    in_bays: (serial number, raw file) of disks that can be pulled; a power cut spares what they were given.
+    """
 
     firmware: Firmware
     accelerator: Accelerator
@@ -34,6 +39,7 @@ class Hardware:
     system_disk: Path
     data_disks: tuple[Path, ...]
     seed: Path | None = None
+    in_bays: tuple[tuple[str, Path], ...] = ()
 
     def with_disks(self, *data_disks: Path) -> Hardware:
         """The same machine with other data disks."""
@@ -52,6 +58,11 @@ class Hardware:
             node = {"driver": "nbd", "node-name": f"data{number}", "discard": "unmap"}
             arguments += ["-blockdev", json.dumps(node | {"server": {"type": "unix", "path": str(socket)}})]
             arguments += ["-device", _scsi_disk(f"data{number}", number)]
+        if self.in_bays:
+            arguments += ["-device", "virtio-scsi-pci,id=bays"]
+        for serial, disk in self.in_bays:
+            arguments += ["-drive", f"if=none,id=node-{serial},format=raw,cache=writeback,file={disk}"]
+            arguments += ["-device", f"scsi-hd,bus={BAYS},drive=node-{serial},id={serial},serial={serial}"]
         if self.seed is not None:
             arguments += ["-drive", f"if=none,id=seed,media=cdrom,readonly=on,format=raw,file={self.seed}"]
             arguments += ["-device", "ide-cd,drive=seed"]
@@ -70,6 +81,10 @@ class Hardware:
         code = f"if=pflash,format=raw,readonly=on,file={_OVMF / 'OVMF_CODE_4M.fd'}"
         arguments = ["-machine", "q35", "-drive", code, "-drive", f"if=pflash,format=raw,file={variables}"]
         arguments += ["-device", "virtio-net-pci,netdev=net0,romfile=", "-device", "virtio-scsi-pci,id=scsi0"]
+        # What libvirt and Proxmox speak to the guest's agent through.
+        agent = f"socket,id=agent,path={folder / 'agent.sock'},server=on,wait=off"
+        arguments += ["-device", "virtio-serial-pci", "-chardev", agent]
+        arguments += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
         return [*arguments, "-device", "nvme,drive=system,serial=pacs-system,bootindex=1"]
 
 

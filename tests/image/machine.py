@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.image.hardware import Hardware
+from tests.image.hardware import BAYS, Hardware
 from tests.image.power import DiskServer
 from tests.image.seed import ADMINISTRATOR
 
@@ -227,6 +227,30 @@ class Machine:
         self._qemu = None
         self._forget_connection()
 
+    def plug_in(self, device: str, disk: Path) -> None:
+        """Plug a raw disk in while it runs; `device` is its serial number, and what it is pulled by."""
+        node = {"driver": "raw", "node-name": f"node-{device}", "file": {"driver": "file", "filename": str(disk)}}
+        self._monitor("blockdev-add", **node)
+        words = {"driver": "scsi-hd", "bus": BAYS, "drive": f"node-{device}", "id": device, "serial": device}
+        self._monitor("device_add", **words)
+
+    def pull(self, device: str) -> None:
+        """Pull a disk that was plugged in into a bay, as a hand does: the guest is not asked."""
+        self._monitor("device_del", id=device)
+
+    def wait_for_power_off(self, limit_s: float) -> None:
+        """Wait until the guest has switched itself off."""
+        assert self._qemu is not None
+        try:
+            self._qemu.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise self.failure(f"the guest did not switch itself off within {limit_s:.0f} s") from None
+        for disk in self._disks:
+            disk.close()
+        self._disks = []
+        self._qemu = None
+        self._forget_connection()
+
     def screenshot(self, name: str = "screen.png") -> Path:
         """Save what the display shows as a PNG in the machine's folder and return its path."""
         path = self.folder / name
@@ -291,7 +315,7 @@ class Machine:
         arguments += ["-netdev", f"user,id=net0{forwards}"]
         return arguments + self.hardware.arguments(self.folder, [disk.socket for disk in self._disks])
 
-    def _monitor(self, command: str, **arguments: str) -> None:
+    def _monitor(self, command: str, **arguments: object) -> None:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(30)
             link.connect(os.fspath(self.folder / "qmp.sock"))

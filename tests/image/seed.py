@@ -16,13 +16,19 @@ def make_key(folder: Path) -> Path:
     return key
 
 
-def make_seed(folder: Path, public_key: str, hostname: str) -> Path:
-    """Make seed.iso in folder: NoCloud, label cidata, with public_key for the administrator."""
+def make_seed(folder: Path, public_key: str, hostname: str, environment: str = "") -> Path:
+    """Make seed.iso in folder: NoCloud, label cidata, with public_key for the administrator.
+
+    environment: lines for /etc/pacs/machine.env.
+    """
     files = folder / "cidata"
     files.mkdir()
     user = {"name": ADMINISTRATOR, "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": [public_key]}
+    config: dict[str, object] = {"users": [user]}
+    if environment:
+        config["write_files"] = [{"path": "/etc/pacs/machine.env", "content": environment}]
     # YAML is a superset of JSON, and JSON needs no escaping of our own.
-    (files / "user-data").write_text("#cloud-config\n" + json.dumps({"users": [user]}) + "\n", "utf-8")
+    (files / "user-data").write_text("#cloud-config\n" + json.dumps(config) + "\n", "utf-8")
     (files / "meta-data").write_text(json.dumps({"instance-id": hostname, "local-hostname": hostname}) + "\n", "utf-8")
     iso = folder / "seed.iso"
     command = ["xorriso", "-as", "mkisofs", "-quiet", "-J", "-r", "-V", "cidata", "-o", str(iso), str(files)]

@@ -40,6 +40,7 @@ _TIMERS = [
     "pacs-smart.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
+    "pacs-raid.timer",
     "pacs-reconcile.timer",
     "pacs-screen.timer",
     "pacs-scrub.timer",
@@ -85,6 +86,15 @@ def test_unit_is_active(host: Any, unit: str) -> None:
 def test_timer_is_waiting(host: Any, unit: str) -> None:
     assert _unit(host, unit, "ActiveState") == "active"
     assert _unit(host, unit, "UnitFileState") == "enabled"
+
+
+@pytest.mark.parametrize(
+    "unit", ["qemu-guest-agent", "open-vm-tools", "hv-kvp-daemon", "hv-vss-daemon", "nut-monitor", "mdmonitor"]
+)
+def test_an_agent_rests_without_its_hypervisor_or_device(host: Any, unit: str) -> None:
+    """This machine is QEMU's, without the agent's channel: test_uefi.py has that."""
+    assert _unit(host, f"{unit}.service", "ActiveState") == "inactive"
+    assert _unit(host, f"{unit}.service", "LoadState") == "loaded"
 
 
 def test_it_takes_little_memory_when_nothing_is_sent(host: Any) -> None:

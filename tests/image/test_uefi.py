@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ def test_a_study_comes_back_bit_for_bit(uefi_site: Installation, tmp_path: Path)
     send(uefi_site.dicom_port, study, uefi_site.account)
     assert {instance.sop_instance_uid for instance in study} <= uefi_site.account.acknowledged.keys()
     assert uefi_site.compare().is_clean
+
+
+def test_the_hypervisors_agent_answers(uefi_site: Installation) -> None:
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(60)
+        link.connect(str(uefi_site.machine.folder / "agent.sock"))
+        link.sendall(b'{"execute": "guest-network-get-interfaces"}\n')
+        answer = json.loads(link.makefile("r").readline())
+    assert "lo" in {each["name"] for each in answer["return"]}
 
 
 def _host_keys(installation: Installation) -> set[str]:

@@ -50,6 +50,7 @@ UNITS = (
     "pacs-screen.timer",
     "pacs-grow.timer",
     "pacs-mounts.timer",
+    "pacs-raid.timer",
 )
 
 ECHO = """
@@ -139,6 +140,12 @@ def test_unit_is_active(appliance: Container, unit: str) -> None:
 def test_after_its_first_boot_an_appliance_is_empty(first_boot: FirstBoot) -> None:
     """So that it gives way when somebody attaches the old disks late."""
     assert first_boot.stored_files == ""
+
+
+def test_what_waits_for_its_hypervisor_its_ups_or_its_raid_rests(appliance: Container) -> None:
+    for unit in ("qemu-guest-agent", "open-vm-tools", "hv-kvp-daemon", "nut-monitor", "nut-server", "mdmonitor"):
+        shown = appliance.run(f"systemctl show {unit} -P LoadState -P ActiveState").split()
+        assert shown == ["loaded", "inactive"], unit
 
 
 def test_systemd_found_no_ordering_cycle(appliance: Container) -> None:

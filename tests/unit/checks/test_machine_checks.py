@@ -97,7 +97,8 @@ def _array(folder: Path, name: str, **files: object) -> None:
 
 
 def test_raid_through_a_failure(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raid, "BLOCK", tmp_path)
+    monkeypatch.setattr("pacs.storage.arrays.BLOCK", tmp_path)
+    monkeypatch.setattr(raid, "REPORT", tmp_path / "raid.json")
     assert raid.run(ground) == Result("raid", "ok", "there is none")
     _array(tmp_path, "md0", level="raid6", raid_disks=6)
     assert severity(raid.run(ground)) == "ok"

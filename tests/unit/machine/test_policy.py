@@ -323,3 +323,24 @@ def test_empty_folders_give_way() -> None:
     known = SystemRecord("F", folders=True)
     assert adopted(a_set("A"), known, WITHOUT).appliance_id == "A"
     assert "system disk" in refusal(a_set("A"), known, replace(WITHOUT, folders_have_data=True))
+
+
+def test_blank_disks_that_are_kept_are_claimed_only_by_name() -> None:
+    disks = [Disk(f"/dev/sd{name}", size * GIB, blank=True) for name, size in (("b", 8), ("c", 9), ("d", 10))]
+    array = Disk("/dev/md127", 20 * GIB, blank=True)
+    kept = plan([*disks, array], None, Situation(virtual_machine=True, keeps_blank=True))
+    assert isinstance(kept, Refuse) and "pacs machine claim" in kept.problems[0]
+    bare = Situation(virtual_machine=False, named=frozenset({"/dev/md127", "/dev/sdc"}))
+    made = plan([*disks, array], None, bare)
+    assert isinstance(made, Claim)
+    assert [(disk.path, roles) for disk, roles in made.disks] == [
+        ("/dev/sdc", ("state", "tier1")),
+        ("/dev/md127", ("tier2",)),
+    ]
+    assert [disk.path for disk in made.offered] == ["/dev/sdb", "/dev/sdd"]
+
+
+def test_nothing_is_claimed_beside_a_raid_that_does_not_run() -> None:
+    part = Disk("/dev/sdc", 8 * GIB, problem="it is a disk of a software RAID that does not run.", of_stopped_raid=True)
+    made = plan([Disk("/dev/sdb", 8 * GIB, blank=True), part], None, Situation(virtual_machine=True))
+    assert isinstance(made, Refuse) and "/dev/sdc: it is a disk of a software RAID" in made.problems[0]

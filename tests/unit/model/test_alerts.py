@@ -57,3 +57,9 @@ def test_a_clock_that_was_put_back_by_a_year_does_not_keep_it_quiet() -> None:
 def test_no_uid_is_told() -> None:
     text = without_uids("Object 1.2.840.10008.5.1.4 of study 1.2.3.4.5.19700101 at 192.0.2.17, version 1.2.3")
     assert text == "Object (UID) of study (UID) at 192.0.2.17, version 1.2.3"
+
+
+def test_a_disk_that_fails_and_a_power_cut_are_told_at_once_and_not_each_time() -> None:
+    assert _told({"raid": ["critical"]}, 3) == [(0, "raid", "critical", False)]
+    assert _told({"ups": ["critical", "ok", "critical", "ok"]}, 10) == [(0, "ups", "critical", False)]
+    assert [look for look, *_rest in _told({"raid": ["warning"]}, 3)] == [1], "a rebuild that goes on can wait"
