@@ -63,7 +63,7 @@ class VaultServer:
         self._folder, self._path, self._keys, self._on_seen = folder, path, keys, on_seen
         self._host_key = paramiko.ECDSAKey.from_private_key_file(str(host_key))
         self._places = threading.BoundedSemaphore(_CONNECTIONS_MAX)
-        self._lock, self._transports = threading.Lock(), set[paramiko.Transport]()
+        self._lock, self._transports = threading.Lock(), dict[paramiko.Transport, socket.socket]()
         self._listener: socket.socket | None = None
 
     def start(self) -> None:
@@ -91,11 +91,14 @@ class VaultServer:
             listener.close()
             self._path.unlink(missing_ok=True)
         with self._lock:
-            left = list(self._transports)
-        for each in left:
-            each.close()
-        for each in left:
-            each.join(10)
+            left = dict(self._transports)
+        for transport, connection in left.items():
+            with contextlib.suppress(OSError):  # also of one that is about to begin
+                connection.shutdown(socket.SHUT_RDWR)
+            transport.close()
+        for transport in left:
+            if transport.is_alive():
+                transport.join(10)
 
     def _accept(self, listener: socket.socket) -> None:
         while self._listener is listener:
@@ -114,7 +117,9 @@ class VaultServer:
             transport.add_server_key(self._host_key)
             transport.set_subsystem_handler("sftp", Sftp, Session, self._folder)
             with self._lock:
-                self._transports.add(transport)
+                if self._listener is None:
+                    return
+                self._transports[transport] = connection
             transport.start_server(server=_Door(self._keys()))
             held = [transport.accept(_LOGIN_S)]
             if held[0] is None:
@@ -129,6 +134,6 @@ class VaultServer:
             if transport is not None:
                 transport.close()
                 with self._lock:
-                    self._transports.discard(transport)
+                    self._transports.pop(transport, None)
             connection.close()
             self._places.release()
