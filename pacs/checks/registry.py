@@ -34,6 +34,7 @@ from pacs.checks import (
     time,
     upgrade,
     ups,
+    vault,
     volumes,
 )
 from pacs.checks.check import Check, Ground, GroundCheck, Result, Subject, not_looked, run_all
@@ -61,6 +62,7 @@ MACHINE: dict[str, GroundCheck] = {
     "time": time.run,
     "memory": memory.run,
     "firewall": firewall.run,
+    "vault": vault.run,
 }
 #: What needs no database, and is looked at when there is none.
 GROUND: dict[str, GroundCheck] = {
@@ -99,6 +101,7 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "firewall": firewall.run,
+    "vault": vault.run,
     "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,
