@@ -1,7 +1,7 @@
 """The address that an archive and its standby share: whichever is the archive has it on its card.
 
-    every two seconds: is this node the archive?  yes ─▶ nobody else answers for it? ─▶ on the card, announced
-                                                  no ──▶ off the card
+    every two seconds: is this node the archive?  yes --> nobody else answers for it? --> on the card, announced
+                                                  no ---> off the card
 
 Who is the archive a person has said (`pacs standby promote`); nothing is elected here. A node that wakes up and does
 not know yet that it is over finds the address taken, and leaves it. IPv4 only.
