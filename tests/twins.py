@@ -26,7 +26,8 @@ class NodeServer(SftpServer):
     authorized: Path = Path()
 
     def settings(self) -> str:
-        return f"AuthorizedKeysFile {self.authorized}\nAllowTcpForwarding local\nAllowStreamLocalForwarding local\n"
+        known = f"{self.authorized} {self.authorized.with_name('pulled_keys')}"
+        return f"AuthorizedKeysFile {known}\nAllowTcpForwarding yes\nAllowStreamLocalForwarding local\n"
 
 
 @dataclass

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from pacs.archive import replay
+from pacs.archive.known_volumes import open_known
 from pacs.archive.rebuild_mark import Begun
 from pacs.archive.replay import Journalled
 from pacs.archive.volumes import Volumes, open_volumes
 from pacs.errors import UsageError, VolumeMissing
 from pacs.index import volumes as rows
 from pacs.index.database import Database
+from pacs.index.volumes import KnownVolume
 from pacs.settings import Settings
 from pacs.storage import durable
 from pacs.storage.journal import Journal, copy_on, reconciled
@@ -68,6 +71,7 @@ def _named_volumes(settings: Settings, database: Database, begun: Begun, journal
         if name not in retired and not told_without(begun, name, ""):
             require_identity(root, name)
             roots[tier] = root
+    _register(settings, database, roots)
     volumes = open_volumes(database, settings.data, roots)
     with database.transaction() as connection:
         for root in roots.values():
@@ -77,12 +81,26 @@ def _named_volumes(settings: Settings, database: Database, begun: Begun, journal
     return volumes
 
 
+def _register(settings: Settings, database: Database, roots: Mapping[int, Path]) -> None:
+    """Know the settings' volumes: no journal tells of them, and where it tells of others on their tier, what is at a
+    root is taken only if it is known. Raise ForeignVolume, VolumeMissing."""
+    appliance_id = read_identity(settings.data).appliance_id
+    named = {row.name: row.volume_id for row in rows.list_volumes(database, with_retired=True)}
+    for tier, root in roots.items():
+        found = KnownVolume(read_identity(root).volume_id, f"tier{tier}", tier, str(root))
+        if named.get(found.name, found.volume_id) != found.volume_id:
+            continue  # the journal knows another one there, and that it is missing is told
+        open_known(settings.data, appliance_id, found).close()
+        with database.transaction() as connection:
+            rows.insert_volume(connection, found)
+
+
 def _put_volumes(settings: Settings, database: Database, journalled: Journalled) -> None:
     roots = roots_of(settings)
     with database.transaction() as connection:
         for volume, since in journalled.standing.volumes.values():
             location = volume.location or str(roots.get(volume.tier, ""))
-            rows.insert_volume(connection, replace(volume, location=location))
+            rows.put_as_told(connection, replace(volume, location=location))
             if since is not None:
                 rows.set_known_since(connection, volume.volume_id, since)
 

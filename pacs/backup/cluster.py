@@ -86,7 +86,9 @@ def restore_cluster(
         write_configuration(config, configuration(repository, keyring, work, None, work))
         for path in work.iterdir():
             _give(path, user)
-        tool = PgBackRest(config, user, repository.folder)
+        # Whose the repository's folder is, or the instance's: its user must come through to the cluster.
+        group_of = repository.folder or next(each for each in target.parents if each.exists())
+        tool = PgBackRest(config, user, group_of)
         try:
             known = labels_of(tool)
             chosen = _backup_before(known, point, time)
@@ -97,7 +99,7 @@ def restore_cluster(
             tool.watch(["restore", *words, "--log-level-console=detail"], percent_of("restore", progress))
         except BackupError as error:
             raise RestoreError(f"{error} `pacs backup repository verify {repository.name}` says more.") from error
-        _replay(work, target, user, repository.folder)
+        _replay(work, target, user, group_of)
         return RestoredCluster(target, chosen.label, _timeline(target))
 
 
@@ -137,7 +139,7 @@ def _make_target(target: Path, delta: bool, user: str | None) -> None:
         raise RestoreError(f"{target} is not empty. Nothing was touched. Name an empty folder, or take its content on.")
 
 
-def _replay(work: Path, target: Path, user: str | None, repository: Path | None) -> None:
+def _replay(work: Path, target: Path, user: str | None, group_of: Path) -> None:
     """Have a server read the log up to the target and begin a timeline; then stop it."""
     for name, text in (
         ("postgresql.conf", _SERVER.format(work=work)),
@@ -151,7 +153,7 @@ def _replay(work: Path, target: Path, user: str | None, repository: Path | None)
         server = subprocess.Popen(
             [binaries_of(target) / "postgres", "-D", target, "-c", f"config_file={work}/postgresql.conf"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=work, start_new_session=True,
-            preexec_fn=_end_with_parent, **as_user(user, repository),
+            preexec_fn=_end_with_parent, **as_user(user, group_of),
         )  # fmt: skip
     try:
         while server.poll() is None and not _is_ready(target):

@@ -117,21 +117,22 @@ def open_volume(repository: Repository, keyring: Keyring, appliance_ids: frozens
 def content_of(repository: Repository) -> bytes:
     """What its file holds. Only what TOML and JSON write alike is in it: texts, numbers, lists of texts."""
     lines = [
-        f"place = {_toml(repository.place)}",
-        f"kind = {_toml(repository.kind)}",
-        f"volume_id = {_toml(repository.volume_id)}",
-        f"windows = [{', '.join(map(_toml, repository.windows))}]",
+        f"place = {toml_word(repository.place)}",
+        f"kind = {toml_word(repository.kind)}",
+        f"volume_id = {toml_word(repository.volume_id)}",
+        f"windows = [{', '.join(map(toml_word, repository.windows))}]",
         f"keep_full = {repository.keep_full}",
     ]
     if repository.bandwidth_bytes_per_s is not None:
         lines.append(f"bandwidth_bytes_per_s = {repository.bandwidth_bytes_per_s}")
     if repository.scrub_days is not None:
         lines.append(f"scrub_days = {repository.scrub_days!r}")
-    lines += ["", "[options]", *(f"{name} = {_toml(value)}" for name, value in repository.options.items())]
+    lines += ["", "[options]", *(f"{name} = {toml_word(value)}" for name, value in repository.options.items())]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _toml(value: object) -> str:
+def toml_word(value: object) -> str:
+    """A text, number or truth as TOML has it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -21,6 +21,7 @@ from pacs.archive.volume_places import Given, forget_secrets, kept_secrets, requ
 from pacs.archive.volumes import Volumes
 from pacs.backup.key_changes import write_keys
 from pacs.backup.keys import KEYRING_SEALED, master_key, sealed_in, unseal
+from pacs.backup.pulled import is_pulled, write_authorized
 from pacs.backup.repositories import (
     KEEP_FULL,
     ROLE,
@@ -140,6 +141,7 @@ class RepositoryChanges:
         self._file(name).unlink(missing_ok=True)
         durable.fsync_folder(repositories_folder(self.data))
         forget_secrets(self.data, repository.row)
+        write_authorized(self.data)
         self.volumes.refresh()
         return left
 
@@ -148,6 +150,7 @@ class RepositoryChanges:
         follows its file."""
         known = {each.volume_id: each.scrub_days for each in rows.list_volumes(self.database)}
         found = repositories(self.data)
+        write_authorized(self.data)
         for each in found:
             if known.get(each.volume_id, each.scrub_days) != each.scrub_days:
                 with self.database.transaction() as connection:
@@ -174,6 +177,9 @@ class RepositoryChanges:
     def look_at_lock(self, repository: Repository, volume: Volume) -> list[Finding]:
         """Whether what is in a repository can be erased with what the appliance has. Raise nothing."""
         retention_days = repository.options.get("retention_days")
+        if is_pulled(repository):
+            seen = "it is a vault, which keeps what the appliance removes or writes over, as long as is said there"
+            return [Finding("erasing", True, seen)]
         lock = None
         inner = volume.inner if isinstance(volume, SealedVolume) else volume
         if repository.kind == "s3":

@@ -15,17 +15,16 @@ or goes to the twin: each node has its own.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import subprocess
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 from pacs.archive.known_volumes import standby_folder
+from pacs.backup.pairing_text import packed, unpacked
+from pacs.backup.ssh_process import SshLogin, login_of, make_key, require_key
 from pacs.errors import SettingsError, StandbyError, UsageError
 from pacs.index.volumes import STANDBY_TIER, KnownVolume
 from pacs.storage import durable
@@ -79,25 +78,15 @@ class Twin:
 
     def text(self) -> str:
         """The pairing text: what a person carries to the other node."""
-        packed = zlib.compress(json.dumps(asdict(self), separators=(",", ":")).encode(), 9)
-        check = zlib.crc32(packed).to_bytes(4, "big")
-        return _PREFIX + base64.urlsafe_b64encode(check + packed).decode()
+        return packed(_PREFIX, asdict(self))
 
     @classmethod
     def of(cls, text: str) -> Twin:
         """The node that a pairing text describes. Raise UsageError if it is none, or not whole."""
-        words = "".join(text.split())
         try:
-            if not words.startswith(_PREFIX):
-                raise ValueError("its beginning")
-            packed = base64.urlsafe_b64decode(words.removeprefix(_PREFIX))
-            if zlib.crc32(packed[4:]).to_bytes(4, "big") != packed[:4]:
-                raise ValueError("its check sum")
-            return _twin(json.loads(zlib.decompress(packed[4:])))
-        except (ValueError, KeyError, TypeError, zlib.error) as error:
-            raise UsageError(
-                f"This is no pairing text, or not all of it ({error}). Copy it whole, from {_PREFIX} to its end."
-            ) from None
+            return _twin(unpacked(_PREFIX, text))
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"This is no pairing text of this version ({error}). Make it anew there.") from None
 
 
 def _twin(values: dict[str, Any]) -> Twin:
@@ -117,16 +106,7 @@ class StandbyFiles:
 
     def public_key(self) -> str:
         """This node's public key; made when there is none."""
-        public = self.key.with_name("key.pub")
-        if not public.exists():
-            durable.make_folders(self.folder)
-            self.folder.chmod(0o700)
-            self.key.unlink(missing_ok=True)
-            words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "pacs-standby", "-f", str(self.key)]
-            done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-            if done.returncode != 0:
-                raise SettingsError(f"ssh-keygen failed: {done.stderr.strip()[-200:]}. Is openssh-client installed?")
-        return " ".join(public.read_text("utf-8").split()[:2])
+        return make_key(self.key, "pacs-standby")
 
     def note_database(self, socket: str) -> None:
         """Note which socket the twin is let through to: that of this node's database."""
@@ -144,10 +124,8 @@ class StandbyFiles:
     def keep(self, twin: Twin, side: Side) -> None:
         """Know a twin from now on, let it in, and be able to log in there."""
         self.public_key()
-        login = f'private_key = """\n{self.key.read_text("utf-8").rstrip()}\n"""\n'
-        durable.replace_file(self.credentials, login.encode(), 0o600)
-        shown = twin.host if twin.port == 22 else f"[{twin.host}]:{twin.port}"
-        durable.replace_file(self.known_hosts, f"{shown} {twin.host_key}\n".encode(), 0o600)
+        durable.replace_file(self.credentials, login_of(self.key), 0o600)
+        self.login(twin).know(twin.host_key)
         database = self._database.read_text("utf-8").strip()
         durable.make_folders(self._authorized.parent)
         durable.replace_file(self._authorized, authorized_line(twin.public_key, database).encode(), 0o600)
@@ -190,23 +168,15 @@ class StandbyFiles:
         else:
             self._alone.unlink(missing_ok=True)
 
-    def ssh(self, twin: Twin, *options: str) -> list[str]:
-        """The words of an ssh to the twin, by our key, that asks nobody anything."""
-        fixed = (
-            f"UserKnownHostsFile={self.known_hosts}", "GlobalKnownHostsFile=/dev/null", "StrictHostKeyChecking=yes",
-            "IdentitiesOnly=yes", "BatchMode=yes", "ServerAliveInterval=3", "ServerAliveCountMax=3", "ConnectTimeout=5",
-            *options,
-        )  # fmt: skip
-        return ["ssh", "-F", "/dev/null", "-i", str(self.key), "-p", str(twin.port), *(f"-o{each}" for each in fixed),
-                f"{twin.user}@{twin.host}"]  # fmt: skip
+    def login(self, twin: Twin) -> SshLogin:
+        """How we log in at the twin."""
+        return SshLogin(twin.user, twin.host, twin.port, self.key, self.known_hosts)
 
 
 def authorized_line(public_key: str, database: str) -> str:
     """What the twin may when it logs in: files, and the way to the socket of our database. No shell, no terminal, no
     port: a host that is a socket's path is none that TCP reaches."""
-    words = public_key.split()
-    if len(words) != 2 or not re.fullmatch(r"[a-z0-9@.-]+", words[0]) or not re.fullmatch(r"[A-Za-z0-9+/=]+", words[1]):
-        raise UsageError("The pairing text holds no key. Copy it whole.")
+    public_key = require_key(public_key)
     if not re.fullmatch(r"/[^\[\]\"\n]+", database):
         raise SettingsError(f"The database's socket {database} has a name that SSH cannot be told. Move it.")
     forwarding = f'port-forwarding,permitopen="[{database}]:*",permitlisten="127.0.0.1:9"'

@@ -7,15 +7,13 @@ its service's user, and PostgreSQL knows that user.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 from pacs import clock
+from pacs.backup.ssh_process import SshProcess
 from pacs.backup.standby_files import StandbyFiles, Twin
 from pacs.errors import StandbyError
 from pacs.settings import Settings
@@ -25,8 +23,6 @@ log = logging.getLogger(__name__)
 #: How long a tunnel may take to stand [s].
 _PATIENCE_S = 20.0
 _SOCKET = ".s.PGSQL.5432"
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
 
 
 def tunnel_folder(settings: Settings) -> Path:
@@ -50,7 +46,10 @@ class Tunnel:
     def __init__(self, data: Path, settings: Settings, twin: Twin) -> None:
         self._files, self._twin = StandbyFiles(data), twin
         self._socket = tunnel_folder(settings) / _SOCKET
-        self._process: subprocess.Popen[str] | None = None
+        self._ssh = SshProcess(
+            self._files.login(twin), ("StreamLocalBindUnlink=yes", "StreamLocalBindMask=0111"),
+            ("-L", f"{self._socket}:{twin.database}"),
+        )  # fmt: skip
 
     def __enter__(self) -> Tunnel:
         self.start()
@@ -77,17 +76,11 @@ class Tunnel:
         if not self._socket.parent.exists():
             self._socket.parent.mkdir(parents=True)
             self._socket.parent.chmod(0o755)  # PostgreSQL's user comes through here, whatever our umask is
-        options = ("ExitOnForwardFailure=yes", "StreamLocalBindUnlink=yes", "StreamLocalBindMask=0111")
-        *words, server = self._files.ssh(self._twin, *options)
-        forward = f"{self._socket}:{self._twin.database}"
-        self._process = subprocess.Popen(
-            [*words, "-N", "-L", forward, server], preexec_fn=_end_with_us,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        self._ssh.start()
 
     def is_running(self) -> bool:
         """Whether the ssh runs yet."""
-        return self._process is not None and self._process.poll() is None
+        return self._ssh.is_running()
 
     def is_up(self) -> bool:
         """Whether the near end takes connections."""
@@ -101,20 +94,10 @@ class Tunnel:
 
     def close(self) -> str:
         """End it; return what it said last."""
-        process, self._process = self._process, None
-        if process is None:
-            return ""
-        process.terminate()
-        _out, said = process.communicate(timeout=20)
+        said = self._ssh.close()
         with contextlib.suppress(FileNotFoundError):
             self._socket.unlink()
-        return " ".join(said.split())[-200:]
-
-
-def _end_with_us() -> None:
-    """In the child, before it is ssh: prctl(2). Not by setpriv(1), which sets capabilities anew whatever it is asked
-    for, and the unit's sandbox lets nobody do that."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        return said
 
 
 def answers(twin: Twin, patience_s: float = 5.0) -> bool:

@@ -35,6 +35,7 @@ from pacs.checks import (
     updates,
     upgrade,
     ups,
+    vault,
     volumes,
 )
 from pacs.checks.check import Check, Ground, GroundCheck, Result, Subject, not_looked, run_all
@@ -63,6 +64,7 @@ MACHINE: dict[str, GroundCheck] = {
     "memory": memory.run,
     "firewall": firewall.run,
     "updates": updates.run,
+    "vault": vault.run,
 }
 #: What needs no database, and is looked at when there is none.
 GROUND: dict[str, GroundCheck] = {
@@ -102,6 +104,7 @@ CHECKS: dict[str, Check] = {
     "restore": restore.run,
     "firewall": firewall.run,
     "updates": updates.run,
+    "vault": vault.run,
     "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,

@@ -10,15 +10,19 @@ import typer
 
 from pacs.archive.volume_places import Given
 from pacs.backup.cluster_verify import look_at
+from pacs.backup.pulled import make_offer
 from pacs.backup.repositories import KEEP_FULL, Repository, repositories, repository_named
 from pacs.backup.repository_changes import RepositoryChanges, Wanted
 from pacs.backup.shipping import Lag, lag_of
 from pacs.cli.context import data_of
 from pacs.cli.instance import Instance, open_instance
+from pacs.cli.restore_server import service_user
 from pacs.cli.table import print_facts, print_table
+from pacs.cli.vault_way import PulledBy, at_vault
 from pacs.cli.volume import options_of, print_findings
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.index import volumes as rows
+from pacs.settings import load
 from pacs.storage.keyring import Keyring
 from pacs.storage.kinds import Room
 from pacs.storage.probing import Finding, probe
@@ -28,7 +32,7 @@ repository = typer.Typer(no_args_is_help=True, help="The repositories: where bac
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="As `pacs backup repository list` shows.")]
 Place = Annotated[
-    str,
+    str | None,
     typer.Option(help="An empty folder: a disk's or a mounted share's; sftp://user@host/path; or s3://bucket/prefix."),
 ]
 Windows = Annotated[
@@ -53,7 +57,8 @@ def _changes(instance: Instance) -> RepositoryChanges:
 def repository_add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A name for it: small letters, digits, hyphens.")],
-    place: Place,
+    place: Place = None,
+    pulled_by: PulledBy = None,
     window: Windows = None,
     bandwidth: Bandwidth = None,
     keep: Keep = None,
@@ -85,10 +90,11 @@ def repository_add(
         ca_file.read() if ca_file else None,
         on_system_disk,
     )
-    with open_instance(data_of(context)) as instance:
-        added = _changes(instance).add(
-            name, place, given, Wanted(tuple(window or ()), _bytes_per_s(bandwidth), keep or KEEP_FULL)
-        )
+    data, wanted = data_of(context), Wanted(tuple(window or ()), _bytes_per_s(bandwidth), keep or KEEP_FULL)
+    with at_vault(data, place, pulled_by, given) as (where, theirs), open_instance(data) as instance:
+        if where is None:
+            raise UsageError("Where is it to be? Give --place, or --pulled-by with the text of a vault.")
+        added = _changes(instance).add(name, where, theirs, wanted)
     if as_json:
         typer.echo(json.dumps({"repository": _described(added.repository), "notes": added.notes}))
         return
@@ -99,6 +105,18 @@ def repository_add(
         f"{name} is a repository now. Without the recovery sheet nobody can read it, you neither: print it with "
         "`pacs backup keys show`, and keep it away from the appliance."
     )
+
+
+@repository.command("offer")
+def repository_offer(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="This node's name or address, as the vault reaches it.")],
+    port: Annotated[int, typer.Option(help="The port of this node's SSH server.")] = 22,
+    user: Annotated[str | None, typer.Option(help="The user whom the vault logs in as; the service's.")] = None,
+) -> None:
+    """Print the text by which another appliance becomes the vault of this one: there `pacs vault add NAME TEXT`."""
+    settings = load(data_of(context))
+    typer.echo(make_offer(settings.data, user or service_user(settings), host, port).text())
 
 
 @repository.command("set")

@@ -29,6 +29,7 @@ from pacs.machine import smart as smart_report
 from pacs.machine import storage as volumes
 from pacs.machine import trial as trials
 from pacs.machine import ups as power
+from pacs.machine.applying import SERVICE_ADDRESS
 from pacs.machine.commands import MachineError, run
 from pacs.machine.machine_settings import Effect
 from pacs.storage import durable
@@ -252,6 +253,15 @@ def choose(appliance_id: Annotated[str, typer.Argument(help="The id that the scr
     """Say which of several sets of volumes this machine takes when it starts next."""
     volumes.choose(volumes.Places(), appliance_id)
     typer.echo("Chosen. Restart the machine for it to count.")
+
+
+@machine.command("service-address")
+def service_address() -> None:
+    """Have the address that this machine and its standby share, while it is the archive: what systemd runs."""
+    from pacs.cli import systemd  # here, with what it needs: the boot path needs none of it
+    from pacs.machine.service_address import keep
+
+    keep(volumes.Places().state, Path("/") / SERVICE_ADDRESS, systemd.stop_on_signals(), systemd.notify)
 
 
 def _version() -> str:

@@ -50,6 +50,7 @@ COMMANDS = {
     "lineage": "lineage",
     "audit": "audit",
     "standby": "standby",
+    "vault": "vault",
     "mail": "mail",
     "alert": "alert",
     "receiver": "receiver",

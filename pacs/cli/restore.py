@@ -27,6 +27,7 @@ from pacs.cli.restore_asking import is_trial, show_written
 from pacs.cli.restore_server import is_appliance, service_of, stopped
 from pacs.cli.restore_status import print_missing, restore_missing, restore_status
 from pacs.cli.table import print_table
+from pacs.cli.vault_way import PulledBy, at_vault
 from pacs.cli.volume import options_of
 from pacs.errors import UsageError
 from pacs.index.volumes import REPOSITORY_TIER
@@ -64,6 +65,7 @@ Others = Annotated[list[str] | None, typer.Option("--option", help="Another opti
 def restore_run(
     context: typer.Context,
     repository: Place = None,
+    pulled_by: PulledBy = None,
     sheet: Sheet = None,
     point: Annotated[str | None, typer.Option(help="The recovery point; the newest if none is named.")] = None,
     time: Annotated[
@@ -90,9 +92,12 @@ def restore_run(
     if context.invoked_subcommand is not None:
         return
     data = data_of(context)
-    given = _given(endpoint, region, credentials_file, ca_file, option)
-    with _source(data, repository, given, sheet.read() if sheet else None) as (source, master):
-        choice = _choice(data, source, point, _moment(time), to_the_end, is_named=repository is not None)
+    said = _given(endpoint, region, credentials_file, ca_file, option)
+    with (
+        at_vault(data, repository, pulled_by, said) as (place, given),
+        _source(data, place, given, sheet.read() if sheet else None) as (source, master),
+    ):
+        choice = _choice(data, source, point, _moment(time), to_the_end, is_named=place is not None)
         need = needed(source, choice)
         _show(source, choice, need)
         if dry_run:
@@ -107,6 +112,7 @@ def restore_run(
 def restore_points(
     context: typer.Context,
     repository: Place = None,
+    pulled_by: PulledBy = None,
     sheet: Sheet = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -116,8 +122,11 @@ def restore_points(
     as_json: AsJson = False,
 ) -> None:
     """List the states that a repository has, oldest first; nothing is touched."""
-    given = _given(endpoint, region, credentials_file, ca_file, option)
-    with _source(data_of(context), repository, given, sheet.read() if sheet else None) as (source, _master):
+    data, said = data_of(context), _given(endpoint, region, credentials_file, ca_file, option)
+    with (
+        at_vault(data, repository, pulled_by, said) as (place, given),
+        _source(data, place, given, sheet.read() if sheet else None) as (source, _master),
+    ):
         found = source.points()
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found], default=str))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import subprocess
 from collections.abc import Iterator
@@ -120,6 +121,11 @@ def _systemctl(*words: str) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         raise RestoreError(f"systemctl {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
+
+
+def service_user(settings: Settings) -> str:
+    """Whom other nodes log in as: the service's user."""
+    return "pacs" if is_appliance(settings) else getpass.getuser()
 
 
 def is_appliance(settings: Settings) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from pacs.backup.standby_volumes import standby_of
 from pacs.cli import systemd
 from pacs.cli.context import data_of
 from pacs.cli.instance import open_database, open_instance
-from pacs.cli.restore_server import as_service, is_appliance, start_services, stopped
+from pacs.cli.restore_server import as_service, is_appliance, service_user, start_services, stopped
 from pacs.cli.table import print_facts, print_table
 from pacs.errors import AtWork, PacsError, StandbyError
 from pacs.model.restore_progress import format_duration
@@ -51,7 +50,7 @@ def standby_offer(context: typer.Context, host: Host, port: Port = 22, user: Use
     """On the node that is to be the standby: print its pairing text."""
     settings = load(data_of(context))
     with as_service(settings.data), open_database(settings) as database:
-        typer.echo(describe(settings, database, user or _service_user(settings), host, port, name).text())
+        typer.echo(describe(settings, database, user or service_user(settings), host, port, name).text())
 
 
 @standby.command("pair")
@@ -66,7 +65,7 @@ def standby_pair(
     """On the archive: have the node of a pairing text as its standby; print the text that it is to be given."""
     settings = load(data_of(context))
     with as_service(settings.data), open_database(settings) as database:
-        ours = describe(settings, database, user or _service_user(settings), host, port, name)
+        ours = describe(settings, database, user or service_user(settings), host, port, name)
         twin = pair(settings, database, _given(text))
     typer.echo(f"{twin.name} is the standby of this archive. On it: pacs standby follow TEXT. The text:", err=True)
     typer.echo(ours.text())
@@ -226,10 +225,6 @@ def _give_settings(settings: Settings) -> None:
 
 def _given(text: str) -> str:
     return sys.stdin.read() if text == "-" else text
-
-
-def _service_user(settings: Settings) -> str:
-    return "pacs" if is_appliance(settings) else getpass.getuser()
 
 
 def _as_archive(settings: Settings) -> dict[str, Any]:

@@ -91,6 +91,18 @@ def take_up(connection: Connection, volume: KnownVolume) -> None:
     )  # fmt: skip
 
 
+def put_as_told(connection: Connection, volume: KnownVolume) -> None:
+    """Have a volume as a journal tells of it, whether it is known or not."""
+    insert_volume(connection, volume)
+    connection.execute(
+        "UPDATE volume SET name = %s, kind = %s, options = %s, state = %s, scrub_days = %s WHERE volume_id = %s",
+        (
+            volume.name, volume.kind, json.dumps(dict(volume.options)), volume.state, volume.scrub_days,
+            volume.volume_id,
+        ),
+    )  # fmt: skip
+
+
 def set_scrub_days(connection: Connection, volume_id: str, days: float | None) -> None:
     """Say how soon every copy on a volume is read again [days]; None: as the settings say."""
     connection.execute(

@@ -20,6 +20,8 @@ from pacs.machine.machine_settings import SETTINGS
 from pacs.storage import durable
 
 _BEGIN, _END = "# Begin: written by `pacs machine`", "# End: written by `pacs machine`"
+#: Where the shared address is written down (pacs/machine/service_address.py).
+SERVICE_ADDRESS = "etc/pacs/service-address"
 _SERVICES = ("pacs-receiver@1.service", "pacs-receiver@2.service", "pacs-web.service", "pacs-worker.service")
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 #: Names for what is served from this machine itself: no proxy is asked for it.
@@ -67,6 +69,7 @@ def apply(values: Mapping[str, str], system: System) -> list[str]:
         ("update_mirror", _update_mirror),
         ("wireguard", _remote_access),
         ("acme_directory", _acme),
+        ("service_address", _service_address),
         ("ups", _ups),
     )
     return [name for name, step in steps if step(values, system)]
@@ -137,6 +140,15 @@ def _environment(values: Mapping[str, str], system: System) -> bool:
         return False
     system.have("etc/pacs/machine.env", text)
     system.run("systemctl", "--no-block", "try-restart", *_SERVICES)
+    return True
+
+
+def _service_address(values: Mapping[str, str], system: System) -> bool:
+    """The unit reads it there, and runs only where there is one."""
+    wanted = values["service_address"]
+    if not system.have(SERVICE_ADDRESS, f"{wanted}\n" if wanted else None):
+        return False
+    system.run("systemctl", "--no-block", "restart" if wanted else "stop", "pacs-address.service")
     return True
 
 

@@ -1,4 +1,5 @@
-"""What names whom the appliance calls, and who calls it: settings, devices, volumes, repositories, shares, mails, twin.
+"""What names whom the appliance calls, and who calls it: settings, devices, volumes, repositories, shares, mails, twin,
+vaults.
 
 Each source is asked for itself. One that cannot be asked now (the database is away, a file is broken) says why, and
 what it said last stays. The libraries that sources need are imported when they are asked: the firewall works, with
@@ -68,6 +69,7 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
         "alerts": lambda: _alerts(data),
         "audit": lambda: _audit(settings),
         "standby": lambda: _twin(data),
+        "vaults": lambda: _vaults(data),
     }
 
 
@@ -229,6 +231,15 @@ def _twin(data: Path) -> Named:
         return Named()
     twin = found[0]
     return Named((Destination(f"twin {twin.name}", twin.host, twin.port),), ssh=(twin.host,))
+
+
+def _vaults(data: Path) -> Named:
+    """Whose repositories are kept here: they are called. Who keeps ours: it calls us."""
+    from pacs.backup.pulled import vaults_of
+    from pacs.backup.vaults import VaultFiles
+
+    owners = tuple(Destination(f"vault {each.name}", each.host, each.port) for each in VaultFiles(data).vaults())
+    return Named(owners, ssh=tuple(address for _repository, address in vaults_of(data) if address))
 
 
 def _shares(volumes: Path) -> Named:

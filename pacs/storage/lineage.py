@@ -22,8 +22,11 @@ from pacs.errors import Fenced, TryAgainLater, VolumeError
 from pacs.model.lineage import Mark, State, mark_of, mark_values, state_of, state_values
 from pacs.storage import durable
 from pacs.storage.kinds import Volume
+from pacs.storage.small_json import read_record, unreadable
 
 MARK_FILE = "lineage.json"
+#: What to read when a file of these is broken.
+_PAGE = "going-back-in-time.md"
 #: How long a look whether this node is fenced counts [s].
 _LOOK_S = 1.0
 
@@ -63,11 +66,11 @@ class LineageFiles:
 
     def state(self) -> State | None:
         """What the state knows; None if it was never written. Raise VolumeError if it cannot be read."""
-        found = _read(self._state)
+        found = read_record(self._state, _PAGE)
         try:
             return state_of(found) if found is not None else None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _unreadable(self._state, error) from error
+            raise unreadable(self._state, error, _PAGE) from error
 
     def put_state(self, state: State) -> None:
         """Write it down durably. Raise VolumeFull or VolumeFailed."""
@@ -75,7 +78,7 @@ class LineageFiles:
 
     def fenced(self) -> str | None:
         """Why this node is fenced; None if it is not."""
-        found = _read(self._fenced)
+        found = read_record(self._fenced, _PAGE)
         return None if found is None else str(found.get("why", "Another node has taken over."))
 
     def fence(self, why: str, epoch: int = 0, may_be_read: bool = False) -> None:
@@ -86,11 +89,11 @@ class LineageFiles:
 
     def is_paused(self) -> bool:
         """Whether this node is fenced, and may yet be read."""
-        return bool((_read(self._fenced) or {}).get("may_be_read", False))
+        return bool((read_record(self._fenced, _PAGE) or {}).get("may_be_read", False))
 
     def highest_epoch(self) -> int:
         """The highest epoch that was met and fences this node; 0 if none does."""
-        found = _read(self._fenced)
+        found = read_record(self._fenced, _PAGE)
         return 0 if found is None else int(found.get("epoch", 0))
 
     def lift_fence(self) -> None:
@@ -130,11 +133,11 @@ class LineageFiles:
 
     def reverted(self) -> Reverted | None:
         """What went back in time and is not acknowledged; None if nothing did."""
-        found = _read(self._reverted)
+        found = read_record(self._reverted, _PAGE)
         try:
             return Reverted(**found) if found is not None else None
         except TypeError as error:
-            raise _unreadable(self._reverted, error) from error
+            raise unreadable(self._reverted, error, _PAGE) from error
 
     def put_reverted(self, notice: Reverted) -> None:
         """Write it down durably."""
@@ -199,21 +202,3 @@ def _parse(content: bytes) -> Mark:
         return mark_of(json.loads(content))
     except (KeyError, TypeError, ValueError, AttributeError):
         return Mark("that cannot be read", 0)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, TypeError("no object"))
-    return found
-
-
-def _unreadable(path: Path, error: Exception) -> VolumeError:
-    return VolumeError(
-        f"{path} cannot be read ({error!r}). Look at its disk; then see docs/operate/going-back-in-time.md."
-    )

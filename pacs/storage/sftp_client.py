@@ -29,7 +29,11 @@ from pacs.errors import NotFound, PacsError, SettingsError, UsageError, VolumeFa
 TIMEOUT_S = 30.0
 #: How many sessions there are at once: OpenSSH lets ten be in a connection.
 SESSIONS_MAX = 6
-_OPTIONS: dict[str, type | tuple[type, ...]] = {"host_key": str, "timeout_s": (int, float), "home_tier": int}
+_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "host_key": str, "timeout_s": (int, float), "home_tier": int,
+    # Of a place that another appliance dials us from (pacs/backup/pulled.py): its key, and its address.
+    "pulled_by": str, "pulled_from": str,
+}  # fmt: skip
 #: Host keys in the order in which libssh2 asks for them, which pgBackRest does (hostkey_methods in libssh2's hostkey.c)
 #: and cannot be told otherwise: the one that is known must be the one that it will be shown.
 _HOST_KEYS = (

@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pacs.errors import VolumeError
 from pacs.model.upgrade import System
 from pacs.storage import durable
+from pacs.storage.small_json import read_record, unreadable
 
+#: What to read when a file of these is broken.
+_PAGE = "upgrade.md"
 PASSED, ROLLED_BACK, CALLED_OFF = "passed", "rolled back", "called off"
 
 
@@ -85,14 +87,14 @@ class UpgradeFiles:
 
     def record(self) -> Record | None:
         """The last upgrade; None if there was none. Raise VolumeError if it cannot be read."""
-        values = _read(self._record)
+        values = read_record(self._record, _PAGE)
         if values is None:
             return None
         known = {name: value for name, value in values.items() if name in Record.__dataclass_fields__}
         try:
             return Record(**{**known, "origin": _system(known["origin"]), "target": _system(known["target"])})
         except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(self._record, error) from error
+            raise unreadable(self._record, error, _PAGE) from error
 
     def put_record(self, record: Record) -> None:
         """Write it down durably. Raise VolumeFull, VolumeFailed."""
@@ -100,11 +102,11 @@ class UpgradeFiles:
 
     def accepted(self) -> System | None:
         """The system that used the data last; None if that was before this was written down."""
-        values = _read(self._accepted)
+        values = read_record(self._accepted, _PAGE)
         try:
             return _system(values) if values is not None else None
         except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(self._accepted, error) from error
+            raise unreadable(self._accepted, error, _PAGE) from error
 
     def accept(self, system: System) -> None:
         """Write down that the data are this system's from now on."""
@@ -113,11 +115,11 @@ class UpgradeFiles:
 
     def kept(self) -> Kept | None:
         """The copy of the cluster that is kept; None if there is none, or it is not whole."""
-        values = _read(self._kept)
+        values = read_record(self._kept, _PAGE)
         try:
             return Kept(values["record_id"], _system(values["system"]), values["at"]) if values is not None else None
         except (KeyError, TypeError, ValueError) as error:
-            raise _unreadable(self._kept, error) from error
+            raise unreadable(self._kept, error, _PAGE) from error
 
     def put_kept(self, kept: Kept | None) -> None:
         """Say that the copy is whole, or that there is none any more."""
@@ -138,19 +140,3 @@ class UpgradeFiles:
 
 def _system(values: Mapping[str, Any]) -> System:
     return System(str(values["version"]), int(values["schema"]), int(values["postgresql"]))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(found, dict):
-        raise _unreadable(path, TypeError("no object"))
-    return found
-
-
-def _unreadable(path: Path, error: Exception) -> VolumeError:
-    return VolumeError(f"{path} cannot be read ({error!r}). Look at its disk; then see docs/operate/upgrade.md.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from pacs.backup.cluster_verify import verify
 from pacs.backup.running import run_backup
 from tests.fix_cluster import Site
-from tests.remote.root import far_root
+from tests.remote.guests_pgbackrest import put_in
 from tests.sftp_server import SSHD, SftpServer
 
 pytestmark = pytest.mark.long
@@ -25,26 +23,7 @@ _KEYS = ("ed25519", "ecdsa", "rsa")
 @pytest.fixture(autouse=True)
 def guests_pgbackrest(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Debian 13's pgBackRest with its libraries, in a folder that comes first on the path."""
-    root, folder = Path(far_root()), short_folder / "pgbackrest"
-    loader = root / "usr/lib64/ld-linux-x86-64.so.2"
-    program, libraries = root / "usr/bin/pgbackrest", root / "usr/lib/x86_64-linux-gnu"
-    listed = subprocess.run(
-        [loader, "--library-path", libraries, "--list", program], capture_output=True, text=True, check=True
-    ).stdout
-    (folder / "lib").mkdir(parents=True, mode=0o755)
-    for word in listed.split():
-        if word.startswith(str(libraries)):
-            shutil.copy(word, folder / "lib")
-    for each in (loader, program):
-        shutil.copy(each, folder / "lib")
-    wrapper = folder / "pgbackrest"
-    wrapper.write_text(
-        f'#!/bin/sh\nexec {folder}/lib/{loader.name} --library-path {folder}/lib --argv0 "$0" '
-        f'{folder}/lib/pgbackrest "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return wrapper
+    return put_in(short_folder / "pgbackrest", monkeypatch)
 
 
 class OrdinaryServer(SftpServer):

@@ -327,6 +327,23 @@ def test_without_the_state_volumes_journal_and_receipts_those_of_the_volumes_cou
     assert segment.read_bytes() == ours, "the journal goes on from the longest copy"
 
 
+def test_what_a_later_copy_of_the_journal_says_of_a_volume_counts(closed: Closed, tmp_path: Path) -> None:
+    place = tmp_path / "extra"
+    place.mkdir()
+    words = ("--data", closed.data, "volume")
+    assert closed.run(*words, "add", "extra", place, "--tier", "2", "--on-system-disk").code == 0
+    (segment,) = (closed.data / "journal").glob("*.jsonl")
+    earlier = segment.read_bytes()
+    assert closed.run(*words, "drain", "extra").code == 0
+    assert closed.run(*words, "set", "extra", "--scrub-days", "7").code == 0
+    before = all_rows(closed.conninfo)
+    assert any("draining" in row for row in before["volume"])
+    shutil.copy(segment, closed.tier1 / "journal" / segment.name)
+    segment.write_bytes(earlier)
+    rebuilt(closed.run, closed.data)
+    assert all_rows(closed.conninfo) == before
+
+
 def test_journals_that_contradict_are_a_persons_to_judge(closed: Closed) -> None:
     before = all_rows(closed.conninfo)
     (segment,) = (closed.data / "journal").glob("*.jsonl")

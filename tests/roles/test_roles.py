@@ -36,6 +36,7 @@ UNITS = (
     "pacs-firewall.path",
     "pacs-firewall.timer",
     "pacs-backup-due.path",
+    "pacs-vault.path",
     "pacs-backup.timer",
     "pacs-drill.timer",
     "pacs-alert.timer",
