@@ -227,11 +227,12 @@ def test_the_page_of_the_settings(site: Site) -> None:
     assert value(site, "host_name") == ""
 
 
-def test_the_page_of_the_firewall(site: Site) -> None:
+def test_the_pages_of_the_firewall_and_of_updates(site: Site) -> None:
     site.machine.follow("firewall.md", {})
-    kept = (site.machine.folder / "state/machine/settings.toml").read_text()
-    assert 'administrators_call = "on"' in kept
-    assert "10.20.0.0/16" not in kept
+    assert value(site, "administrators_call") == "on"
+    assert value(site, "clinical_networks") == "own"
+    site.machine.follow("updates.md", {})
+    assert value(site, "update_window") == "off"
 
 
 def test_backup_and_restore_are_the_archive_s_own_commands(site: Site, screen: Terminal) -> None:
