@@ -6,14 +6,12 @@ here. The defaults are those of `pacs dev`; the appliance sets its own in /etc/p
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as EnvironmentFault
 
@@ -22,24 +20,6 @@ from pacs.errors import SettingsError
 #: The default character repertoire without backslash and control characters, no space at the ends (PS3.5 Table 6.2-1).
 AE_TITLE = r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$"
 _UID = r"^[0-9]+(\.[0-9]+)*$"
-#: Words for networks that only the machine knows: its own subnets, and all private addresses (RFC 1918, RFC 4193).
-NETWORK_WORDS = ("own", "private")
-
-
-def _network(text: str) -> str:
-    """A network in one spelling, or a word for some."""
-    return text if text in NETWORK_WORDS else str(ipaddress.ip_network(text, strict=False))
-
-
-def _destination(text: str) -> str:
-    """HOST:PORT or HOST:PORT/udp, an IPv6 address in brackets."""
-    found = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})(?:/(?:tcp|udp))?", text, re.ASCII)
-    if found is None or not 0 < int(found[1]) < 65536:
-        raise ValueError(f"{text!r} is no destination; write host:port, [IPv6 address]:port or host:port/udp")
-    return text
-
-
-_Networks = tuple[Annotated[str, AfterValidator(_network)], ...]
 
 
 class Settings(BaseSettings):
@@ -188,25 +168,6 @@ class Settings(BaseSettings):
         "(RFC 5425); its port is 6514 if none is named.",
     )
     orphan_age_s: float = Field(default=3600, ge=0, description="Reconciliation leaves younger files alone.")
-
-    # The firewall (docs/operate/firewall.md).
-    clinical_networks: _Networks = Field(
-        default=("own",),
-        description="From where DICOM comes in: networks as 10.1.0.0/16; `own` is the appliance's own subnets, "
-        "`private` all private addresses. Registered devices' addresses beside them.",
-    )
-    registered_devices_only: bool = Field(
-        default=False, description="DICOM comes in from the addresses of registered devices, and from nowhere else."
-    )
-    administrator_networks: _Networks = Field(
-        default=("own", "private"), description="From where SSH comes in, written as clinical_networks is."
-    )
-    outgoing: tuple[Annotated[str, AfterValidator(_destination)], ...] = Field(
-        default=(), description="Where the appliance may call beside all that is set up: host:port, host:port/udp."
-    )
-    administrators_call: bool = Field(
-        default=True, description="What an administrator runs in a session may call anywhere (TCP)."
-    )
 
     @property
     def tier1_root(self) -> Path:

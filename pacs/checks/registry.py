@@ -32,6 +32,7 @@ from pacs.checks import (
     standby,
     tiers,
     time,
+    updates,
     upgrade,
     ups,
     vault,
@@ -63,6 +64,7 @@ MACHINE: dict[str, GroundCheck] = {
     "memory": memory.run,
     "firewall": firewall.run,
     "vault": vault.run,
+    "updates": updates.run,
 }
 #: What needs no database, and is looked at when there is none.
 GROUND: dict[str, GroundCheck] = {
@@ -102,6 +104,7 @@ CHECKS: dict[str, Check] = {
     "restore": restore.run,
     "firewall": firewall.run,
     "vault": vault.run,
+    "updates": updates.run,
     "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,

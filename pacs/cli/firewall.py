@@ -21,6 +21,7 @@ from pacs.machine import kept_settings
 from pacs.machine.commands import output
 from pacs.machine.firewall_policy import Site, Tunnel, openings
 from pacs.machine.firewall_ruleset import TABLE
+from pacs.machine.kept_settings import Kept
 from pacs.machine.machine_settings import Effect
 from pacs.machine.remote_access import INTERFACE, tunnel_of
 from pacs.machine.storage import Places
@@ -98,20 +99,21 @@ def look_up(hosts: Sequence[str]) -> dict[str, set[str]]:
 def _asked(places: Places) -> tuple[Site, sources.Gathered, bool]:
     from pacs import settings as settings_table  # here, as the boot path needs none of it
 
+    kept = kept_settings.load(places.state)  # root's alone
     gathered = sources.Gathered()
-    gathered.ask(sources.as_root(places.volumes, os.environ))
+    gathered.ask(sources.as_root(places.volumes, os.environ, kept))
     with acting_as_owner(places.state):
         settings = settings_table.load(Path(os.environ.get("PACS_DATA", str(places.state))))
         gathered.ask(sources.as_service(settings))
-    site = sources.site_of(settings, walls.own_subnets(), walls.dicom_ports())
-    site = replace(site, tunnel=_tunnel(places.state, site.dicom_ports))
-    return site, gathered, settings.administrators_call
+    site = sources.site_of(kept, settings.connections_per_address_max, walls.own_subnets(), walls.dicom_ports())
+    site = replace(site, tunnel=_tunnel(kept, site.dicom_ports))
+    return site, gathered, kept.value("administrators_call") == "on"
 
 
-def _tunnel(state: Path, dicom_ports: tuple[int, ...]) -> Tunnel | None:
-    """What comes in by remote access. Settings that cannot be read are told of elsewhere; then it is closed."""
+def _tunnel(kept: Kept, dicom_ports: tuple[int, ...]) -> Tunnel | None:
+    """What comes in by remote access. Settings that cannot be used are told of elsewhere; then it is closed."""
     try:
-        return tunnel_of(kept_settings.load(state).of_effect(Effect.MACHINE), dicom_ports)
+        return tunnel_of(kept.of_effect(Effect.MACHINE), dicom_ports)
     except PacsError:
         return Tunnel(INTERFACE, ())
 

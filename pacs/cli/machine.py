@@ -18,6 +18,7 @@ import typer
 from pacs import __version__, clock, log
 from pacs.cli import locks, machine_certificates, machine_settings
 from pacs.cli.firewall import firewall
+from pacs.cli.updates import update
 from pacs.errors import PacsError, UsageError, VolumeError
 from pacs.machine import access as keys
 from pacs.machine import disk as disks
@@ -45,6 +46,7 @@ machine = typer.Typer(
 )
 machine.add_typer(firewall, name="firewall")
 machine_settings.register(machine)
+machine.command()(update)
 locks.register(machine)
 machine_certificates.register(machine)
 

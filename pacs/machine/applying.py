@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pacs.errors import UsageError
-from pacs.machine import ups
-from pacs.machine.commands import run
+from pacs.machine import update_sources, ups
+from pacs.machine.commands import MachineError, run
 from pacs.machine.machine_settings import SETTINGS
 from pacs.storage import durable
 
@@ -65,6 +66,7 @@ def apply(values: Mapping[str, str], system: System) -> list[str]:
         ("own_ca", _own_ca),
         ("proxy", _environment),
         ("dicom_ports", _dicom_ports),
+        ("update_mirror", _update_mirror),
         ("wireguard", _remote_access),
         ("acme_directory", _acme),
         ("service_address", _service_address),
@@ -166,6 +168,17 @@ def _dicom_ports(values: Mapping[str, str], system: System) -> bool:
             # It asks the sockets which ports are to be open.
             system.run("systemctl", "--no-block", "restart", "pacs-firewall.service", accept=range(256))
     return changed
+
+
+def _update_mirror(values: Mapping[str, str], system: System) -> bool:
+    url = values["update_mirror"]
+    release = system.path("etc/os-release")
+    named = re.search(r"^VERSION_CODENAME=(\w+)$", release.read_text("utf-8") if release.exists() else "", re.M)
+    if url and named is None:
+        raise MachineError(f"{release} names no release of Debian: no mirror can be used. Leave update_mirror empty.")
+    text = update_sources.mirror_list(url, named[1]) if url and named else None
+    changed = system.have(update_sources.MIRROR_LIST, text)
+    return system.have(update_sources.MIRROR_CONF, update_sources.mirror_conf() if text else None) or changed
 
 
 def _remote_access(values: Mapping[str, str], system: System) -> bool:

@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 
 from pacs.errors import PacsError
 from pacs.machine.firewall_policy import Destination, Named, Site
+from pacs.model.update_window import OFF
 
 if TYPE_CHECKING:
+    from pacs.machine.kept_settings import Kept
     from pacs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,14 +47,14 @@ class Gathered:
                 self.problems[name] = f"{type(error).__name__}: {error}"
 
 
-def site_of(settings: Settings, own: tuple[str, ...], dicom_ports: tuple[int, ...]) -> Site:
-    """What the settings say, and this machine's own subnets and ports."""
+def site_of(kept: Kept, connections_per_address_max: int, own: tuple[str, ...], dicom_ports: tuple[int, ...]) -> Site:
+    """What the machine's settings say, and its own subnets and ports. The number: of one receiver."""
     return Site(
-        clinical=settings.clinical_networks,
-        administrators=settings.administrator_networks,
+        clinical=tuple(kept.value("clinical_networks").split()),
+        administrators=tuple(kept.value("administrator_networks").split()),
         own=own,
-        registered_only=settings.registered_devices_only,
-        connections_per_address_max=settings.connections_per_address_max,
+        registered_only=kept.value("registered_devices_only") == "on",
+        connections_per_address_max=connections_per_address_max,
         dicom_ports=dicom_ports,
     )
 
@@ -61,25 +63,34 @@ def as_service(settings: Settings) -> dict[str, Callable[[], Named]]:
     """The sources that belong to the service's user; ask them as that user."""
     data = settings.data
     return {
-        "settings": lambda: of_setting(settings.outgoing),
         "index": lambda: _index(settings),
         "repositories": lambda: _repositories(data),
         "mail": lambda: _mail(data),
         "alerts": lambda: _alerts(data),
         "audit": lambda: _audit(settings),
-        "machine": lambda: _machine(data),
         "standby": lambda: _twin(data),
         "vaults": lambda: _vaults(data),
     }
 
 
-def as_root(volumes: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], Named]]:
+def as_root(volumes: Path, environment: Mapping[str, str], kept: Kept) -> dict[str, Callable[[], Named]]:
     """The sources that are root's. volumes: the folder of the mount points; environment: of the service."""
     return {
+        "settings": lambda: of_setting(kept.value("outgoing").split()),
+        "machine": lambda: _machine(kept),
+        "updates": lambda: _updates(kept),
         "shares": lambda: _shares(volumes),
         "proxy": lambda: of_environment(environment),
-        "ups": lambda: _ups(volumes / "state"),
+        "ups": lambda: _ups(kept),
     }
+
+
+def _updates(kept: Kept) -> Named:
+    from pacs.machine import update_sources
+
+    if kept.value("update_window") == OFF or kept.value("proxy"):
+        return Named()
+    return update_sources.called(Path("/"), kept.value("update_mirror"))
 
 
 def of_environment(environment: Mapping[str, str]) -> Named:
@@ -191,12 +202,10 @@ def _audit(settings: Settings) -> Named:
     return Named((Destination("audit log", receiver.host, receiver.port),))
 
 
-def _machine(data: Path) -> Named:
-    from pacs.machine import kept_settings
+def _machine(kept: Kept) -> Named:
     from pacs.machine.machine_settings import Effect
     from pacs.machine.remote_access import endpoint_of
 
-    kept = kept_settings.load(data)
     proxy, acme = kept.value("proxy"), urlsplit(kept.value("acme_directory"))
     calls = of_environment({"HTTP_PROXY": proxy}).calls if proxy else ()
     if acme.hostname:
@@ -206,11 +215,11 @@ def _machine(data: Path) -> Named:
     return Named(calls)
 
 
-def _ups(state: Path) -> Named:
-    from pacs.machine import kept_settings, ups
+def _ups(kept: Kept) -> Named:
+    from pacs.machine import ups
     from pacs.machine.machine_settings import Effect
 
-    place = ups.server_of(kept_settings.load(state).of_effect(Effect.MACHINE))
+    place = ups.server_of(kept.of_effect(Effect.MACHINE))
     return Named((Destination("UPS", *place),)) if place else Named()
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pacs.errors import UsageError
+from pacs.machine import firewall_values, update_sources
 from pacs.machine import setting_values as values
+from pacs.model import update_window
 
 
 class Effect(StrEnum):
@@ -50,6 +52,7 @@ def _choice(
 
 
 NETWORK, NAMES, DICOM, MAIL, UPS, ACCESS = "Network", "Names, time, proxy", "DICOM", "Mail", "UPS", "Access"
+FIREWALL, UPDATES = "Firewall", "Security updates"
 ENCRYPTION, CERTIFICATES, REMOTE = "Encryption", "Certificates", "Remote access"
 _NET, _MACHINE, _ARCHIVE = Effect.NETWORK, Effect.MACHINE, Effect.ARCHIVE
 
@@ -116,6 +119,25 @@ TABLE: tuple[Setting, ...] = (
             ("until-set-up", "always", "never")),
     Setting("administrator_keys", ACCESS, "Administrators' keys", "Public keys of SSH for `admin`, one a line.",
             values.ssh_keys, "", _ARCHIVE, many_lines=True),
+    Setting("clinical_networks", FIREWALL, "Clinical networks",
+            "From where DICOM comes in, beside registered devices: 10.20.0.0/16; `own` is the appliance's own subnets, "
+            "`private` all private addresses.", values.each(firewall_values.network), "own"),
+    _choice("registered_devices_only", FIREWALL, "Registered devices only",
+            "DICOM comes in from registered devices' addresses, and from nowhere else.", ("off", "on")),
+    Setting("administrator_networks", FIREWALL, "Administrators' networks",
+            "From where SSH comes in, written as the clinical ones are.", values.each(firewall_values.network),
+            "own private"),
+    Setting("outgoing", FIREWALL, "May call",
+            "What the appliance may call beside all that is set up: host:port, host:port/udp.",
+            values.each(firewall_values.destination)),
+    _choice("administrators_call", FIREWALL, "Administrators call",
+            "What an administrator runs in a session may call anywhere (TCP).", ("on", "off")),
+    Setting("update_window", UPDATES, "Window",
+            "When Debian's security updates are installed, and it restarts if it must: sun 02:00-04:00, or off.",
+            update_window.parse, update_window.OFF),
+    Setting("update_mirror", UPDATES, "Mirror",
+            "Of Debian's security archive: http://mirror.hospital.example/debian-security; empty: Debian's own.",
+            update_sources.mirror),
     _choice("encrypt_volumes", ENCRYPTION, "Encrypted volumes",
             "Opened at a start by the TPM, or each time by the key of the recovery sheet. Counts for volumes on which "
             "nothing is stored yet, from the next start.", ("off", "tpm", "sheet")),

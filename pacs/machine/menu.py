@@ -71,6 +71,11 @@ class Menu:
             return values["address"] if values["network"] == "static" else "by DHCP"
         if page == table.DICOM:
             return f"AE title {values['ae_title']}, ports {values['dicom_ports']}"
+        if page == table.FIREWALL:
+            is_strict = values["registered_devices_only"] == "on"
+            return f"DICOM from {'registered devices' if is_strict else values['clinical_networks']}"[:_SHOWN]
+        if page == table.UPDATES:
+            return values["update_window"]
         if page == table.ENCRYPTION:
             return f"of the volumes: {values['encrypt_volumes']}"
         if page == table.CERTIFICATES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ _COLUMNS = "NAME,PATH,TYPE,SIZE,RO,RM,MOUNTPOINTS"
 # Floppies, memory and network disks: nothing to keep data on.
 _NEVER = re.compile(r"/dev/(fd|ram|zram|nbd)\d")
 _ZEROS_AT_START_BYTES, _ZEROS_AT_END_BYTES = 4 << 20, 1 << 20
+# The settings of the archive that a seed may say, and that are then the only ones in its file.
+_SEEDED = {"ae_title"}
 _HOW_TO_UNLOCK = (
     'Unlock it with the key of the recovery sheet: type setup at "login:" here, or by SSH: sudo pacs machine unlock.'
 )
@@ -37,7 +40,7 @@ _PART_OF_A_STOPPED_RAID = (
 # What a state volume has without ever having stored anything.
 _OF_NO_ACCOUNT = (
     "lost+found", "audit", "identity", "lineage", "postgresql", "upgrade", IDENTITY_FILE, "volumes.json", "config/ssh",
-    "config/keys", "machine", "locks",
+    "config/keys", "config/mail.toml", "config/mail.password", "machine", "locks",
 )  # fmt: skip
 
 
@@ -213,12 +216,14 @@ def stored_files(root: Path, is_state: bool) -> Iterator[Path]:
     """The files of a volume that claiming and the first boot don't make.
 
     On a state volume those are its identity, the cluster (an index: what matters in it is journalled first), marks of
-    the lineage, the machine's settings, administrators' keys and those of backups that nobody has made yet; segments of
-    the journal without a record don't count either. Nor does half an identity file, which a loss of power leaves under
-    its temporary name.
+    the lineage, settings that a seed may have said (it says them again), administrators' keys and those of backups that
+    nobody has made yet; segments of the journal without a record don't count either. Nor does half an identity file,
+    which a loss of power leaves under its temporary name.
     """
     ignored = {root / name for name in _OF_NO_ACCOUNT} if is_state else {root / "lost+found", root / IDENTITY_FILE}
     roots = (root, root / "tier1") if is_state else (root,)
+    if is_state and _is_seeded(root / "config/pacs.toml"):
+        ignored.add(root / "config/pacs.toml")
     ignored.update(half for folder in roots for half in folder.glob(".volume*.json.*.tmp"))
     ignored.update(half for folder in roots for half in folder.glob(f".{MARK_FILE}.*.tmp"))
     ignored |= {roots[-1] / IDENTITY_FILE, roots[-1] / MARK_FILE}
@@ -232,3 +237,11 @@ def stored_files(root: Path, is_state: bool) -> Iterator[Path]:
             empty_segment = is_state and here == root / "journal" and path.stat().st_size == 0
             if path not in ignored and not empty_segment:
                 yield path
+
+
+def _is_seeded(path: Path) -> bool:
+    """Whether a file of settings has no more in it than what a seed may have said."""
+    try:
+        return tomllib.loads(path.read_text("utf-8")).keys() <= _SEEDED
+    except (OSError, ValueError):
+        return False

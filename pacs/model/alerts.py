@@ -26,7 +26,7 @@ FLAPS, FLAPS_WITHIN = 3, timedelta(hours=3)
 WARNINGS = frozenset(
     {
         "conflicts", "lineage", "certificates", "smart", "raid", "ups", "time", "silence", "memory", "alerts",
-        "audit", "database",
+        "audit", "database", "updates",
     }
 )  # fmt: skip
 #: Checks whose word is told at once when it is critical: a minute counts, and no restart looks like it.

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from pacs.backup.standby_files import StandbyFiles
+from pacs.model.audit_chain import Head
 from tests import peer
 from tests.faults.process import wait_for
+from tests.integration.test_audit import events
 from tests.peer import RawObject
 from tests.restoring import check_of, given_back
 from tests.synthetic import ct_study
@@ -84,6 +86,30 @@ def test_a_standby_takes_over_fences_the_old_archive_which_follows_and_takes_ove
         assert first.status()["twin"] is None
         assert check_of(first.dev, "standby") == ("ok", "no standby")
         assert given_back(first.dev, [*_raw(1), *_raw(2), *_raw(5)]).keys() >= known.keys()
+
+
+def test_the_audit_log_of_a_standby_that_takes_over_goes_on_from_the_archive_s(twin_folder: Path) -> None:
+    with Twins.paired(twin_folder, **QUICK) as twins:
+        first, second = twins.archive, twins.standby
+        _stored(first, 1)
+        wait_for(lambda: len(events(first.dev, "received")) == 1, "the arrival is no event", 60)
+        head = Head.parse(first.pacs("audit", "head"))
+        copies = second.dev.data / "tier1/audit"
+
+        def is_there() -> bool:
+            return any(f'"head":"{head.digest}"' in each.read_text() for each in copies.glob("*.jsonl"))
+
+        wait_for(is_there, "the log does not get to the standby", timeout_s=150)
+        wait_for(twins.is_level, "the standby does not get all", timeout_s=90)
+        first.power_off()
+        second.promoted("--primary-is-off")
+        said = second.pacs("audit", "verify", "--head", str(head))
+        assert "heads that were kept elsewhere fit" in said
+        assert len(events(second.dev, "received")) == 1, "no event stands there twice, and none is lost"
+        second.pacs("standby", "release")
+        _stored(second, 2)
+        wait_for(lambda: len(events(second.dev, "received")) == 2, "the next arrival is no event", 60)
+        assert second.dev.pacs("audit", "verify", "--head", str(head)).returncode == 0
 
 
 def test_a_hand_over_that_was_taken_back_while_it_waited_hands_nothing_over(twin_folder: Path) -> None:

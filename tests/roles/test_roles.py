@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -52,6 +51,7 @@ UNITS = (
     "pacs-certificates.timer",
     "pacs-remote.timer",
     "pacs-mounts.timer",
+    "pacs-update.timer",
     "pacs-raid.timer",
 )
 
@@ -167,15 +167,14 @@ def clinic(appliance: Container) -> Iterator[tuple[Namespace, Namespace]]:
     appliance.run(f"mkdir -p /run/systemd/network && printf '{unmanaged}' >/run/systemd/network/05-test.network")
     appliance.run("networkctl reload")
     inside, outside, own = Namespace.made(), Namespace.made(), Namespace.of(appliance.pid)
-    settings = Path("/srv/pacs/state/config/pacs.toml")
     try:
         join(own, "10.77.0.1", inside, "10.77.0.2", "clinic")
         join(own, "198.51.100.1", outside, "198.51.100.2", "world")
-        networks = 'clinical_networks = ["10.77.0.0/24"]\nadministrator_networks = ["10.77.0.0/24"]\n'
-        appliance.run(f"printf '{networks}' >{settings}")
+        appliance.run("pacs machine set clinical_networks=10.77.0.0/24 administrator_networks=10.77.0.0/24")
         yield inside, outside
     finally:
-        appliance.run(f"rm -f {settings} /run/systemd/network/05-test.network")
+        appliance.run("pacs machine set clinical_networks= administrator_networks=")
+        appliance.run("rm -f /run/systemd/network/05-test.network")
         for each in (own, inside, outside):
             each.end()
 

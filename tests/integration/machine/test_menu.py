@@ -227,6 +227,13 @@ def test_the_page_of_the_settings(site: Site) -> None:
     assert value(site, "host_name") == ""
 
 
+def test_the_page_of_the_firewall(site: Site) -> None:
+    site.machine.follow("firewall.md", {})
+    kept = (site.machine.folder / "state/machine/settings.toml").read_text()
+    assert 'administrators_call = "on"' in kept
+    assert "10.20.0.0/16" not in kept
+
+
 def test_backup_and_restore_are_the_archive_s_own_commands(site: Site, screen: Terminal) -> None:
     screen.start(site.command("setup"))
     screen.wait("where every image is copied to")

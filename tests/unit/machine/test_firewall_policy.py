@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pacs.errors import DatabaseUnavailable, SettingsError
+from pacs.errors import DatabaseUnavailable
 from pacs.index.devices import Device
-from pacs.machine import firewall, firewall_sources
+from pacs.machine import firewall, firewall_sources, kept_settings
 from pacs.machine.firewall_policy import Call, Destination, Named, Site, openings
 from pacs.machine.firewall_ruleset import Users, render
+from pacs.machine.kept_settings import Kept
 from pacs.settings import load
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -88,12 +87,27 @@ def test_every_file_of_an_instance_says_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "config/repositories/nas.toml").write_text('place = "sftp://pacs@nas.example/backup"\nkind = "sftp"\n')
     (tmp_path / "config/mail.toml").write_text('host = "mail.example"\nsender = "a@b"\nto = ["c@d"]\ntls = "none"\n')
     gathered = firewall_sources.Gathered()
-    sources = firewall_sources.as_service(load(tmp_path, outgoing=("192.0.2.1:80",)))
-    del sources["index"]  # tests/integration/machine/test_walls.py
+    kept = Kept({"outgoing": "192.0.2.1:80", "proxy": "http://proxy.example:3128"})
+    sources = firewall_sources.as_service(load(tmp_path)) | firewall_sources.as_root(tmp_path, {}, kept)
+    del sources["index"], sources["shares"]  # tests/integration/machine/test_walls.py
     gathered.ask(sources)
     called = {(each.host, each.port) for named in gathered.named.values() for each in named.calls}
-    assert called == {("nas.example", 22), ("mail.example", 25), ("192.0.2.1", 80)}
+    assert called == {("nas.example", 22), ("mail.example", 25), ("192.0.2.1", 80), ("proxy.example", 3128)}
     assert gathered.problems == {}
+
+
+def test_the_machine_s_settings_are_the_firewall_s(tmp_path: Path) -> None:
+    ports = (104,)
+    assert firewall_sources.site_of(Kept(), 96, (), ports) == Site(("own",), ("own", "private"), dicom_ports=ports)
+    kept_settings.save(
+        tmp_path,
+        Kept(
+            {"clinical_networks": "own 10.20.0.0/16", "administrator_networks": "10.1.5.0/24"},
+            managed={"registered_devices_only": "on"},
+        ),
+    )
+    strict = firewall_sources.site_of(kept_settings.load(tmp_path), 96, (), ports)
+    assert strict == Site(("own", "10.20.0.0/16"), ("10.1.5.0/24",), registered_only=True, dicom_ports=ports)
 
 
 def test_a_source_that_fails_says_why_and_keeps_the_others() -> None:
@@ -128,27 +142,6 @@ def test_a_memory_that_cannot_be_read_is_asked_for_anew(tmp_path: Path) -> None:
     for content in ("", "{", '{"format": 2}', '{"format": 1, "named": {"x": 3}, "addresses": {}}', "[]"):
         files.known.write_text(content)
         assert firewall.read_known(files) == firewall.Known()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("clinical_networks", ("10.0.0.0/33",)),
-        ("administrator_networks", ("everywhere",)),
-        ("outgoing", ("proxy.example",)),
-        ("outgoing", ("proxy.example:70000",)),
-        ("outgoing", ("a b:80",)),
-    ],
-)
-def test_a_setting_that_is_no_network_or_destination_is_refused(
-    tmp_path: Path, name: str, value: tuple[str, ...]
-) -> None:
-    with pytest.raises(SettingsError, match=name):
-        load(tmp_path, **{name: value})
-
-
-def test_networks_are_kept_in_one_spelling(tmp_path: Path) -> None:
-    assert load(tmp_path, clinical_networks=("own", "10.1.2.3/16")).clinical_networks == ("own", "10.1.0.0/16")
 
 
 def test_the_machine_says_its_subnets_and_the_ports_that_it_takes_dicom_on() -> None:

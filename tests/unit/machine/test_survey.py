@@ -26,6 +26,8 @@ def state(tmp_path: Path) -> Path:
         "postgresql/17/main/PG_VERSION",
         "config/ssh/admin",
         "machine/settings.toml",
+        "config/mail.toml",
+        "config/mail.password",
         "config/keys/keyring.json",
         "lineage/state.json",
         "tier1/volume.json",
@@ -36,6 +38,7 @@ def state(tmp_path: Path) -> Path:
     ):
         write(tmp_path, name)
     write(tmp_path, "journal/2026-11.jsonl", "")
+    write(tmp_path, "config/pacs.toml", 'ae_title = "OVF"\n')
     (tmp_path / "tier1/incoming").mkdir()
     return tmp_path
 
@@ -49,6 +52,7 @@ def test_a_state_volume_after_its_first_boot_is_empty(state: Path) -> None:
     [
         "journal/2026-11.jsonl",
         "config/pacs.toml",
+        "config/mail.pem",
         "config/repositories/usb.toml",
         "tier1/objects/1/f.dcm",
         "tier1/incoming/half",
@@ -57,6 +61,11 @@ def test_a_state_volume_after_its_first_boot_is_empty(state: Path) -> None:
 )
 def test_a_state_volume_with_anything_stored_is_not(state: Path, name: str) -> None:
     write(state, name)
+    assert has_data(state, is_state=True)
+
+
+def test_settings_that_a_person_wrote_are_not_thrown_away(state: Path) -> None:
+    write(state, "config/pacs.toml", 'ae_title = "OVF"\nsettle_s = 60\n')
     assert has_data(state, is_state=True)
 
 
