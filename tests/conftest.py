@@ -23,8 +23,12 @@ for name in ("CI", "BUILD_NUMBER"):
 
 
 @pytest.fixture(autouse=True)
-def _log_of_a_command_ends_with_its_test() -> Iterator[None]:
-    """A command that a test runs in this process logs to the standard error that pytest had given that test."""
+def _what_a_command_sets_ends_with_its_test() -> Iterator[None]:
+    """A command that a test runs in this process logs to the standard error that pytest had given that test, and it
+    sets the process's umask."""
+    umask = os.umask(0o022)
+    os.umask(umask)
     yield
+    os.umask(umask)
     root = logging.getLogger()
     root.handlers[:] = [each for each in root.handlers if not isinstance(each.formatter, LineFormatter)]

@@ -65,6 +65,8 @@ MACHINE: dict[str, GroundCheck] = {
     "firewall": firewall.run,
     "updates": updates.run,
     "vault": vault.run,
+    "vault": vault.run,
+    "updates": updates.run,
 }
 #: What needs no database, and is looked at when there is none.
 GROUND: dict[str, GroundCheck] = {
@@ -105,6 +107,8 @@ CHECKS: dict[str, Check] = {
     "firewall": firewall.run,
     "updates": updates.run,
     "vault": vault.run,
+    "vault": vault.run,
+    "updates": updates.run,
     "audit": audit.run,
     "alerts": alerts.run,
     "upgrade": upgrade.run,

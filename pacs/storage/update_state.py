@@ -53,4 +53,5 @@ def read(path: Path = STATE) -> UpdateState | None:
 def write(state: UpdateState, path: Path = STATE) -> None:
     """Keep it, where everybody may read it."""
     durable.make_folders(path.parent)
-    durable.replace_file(path, (json.dumps(asdict(state), indent=1) + "\n").encode(), 0o644)
+    durable.replace_file(path, (json.dumps(asdict(state), indent=1) + "\n").encode())
+    path.chmod(0o644)  # whatever the umask: `pacs check` reads it as the service's user

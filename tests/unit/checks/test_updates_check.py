@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ def ago(days: float) -> str:
 
 def test_what_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "updates/state.json"
+    os.umask(0o027)  # as the command's
 
     def said(state: UpdateState) -> tuple[str, str]:
         update_state.write(state, path)

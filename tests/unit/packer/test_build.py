@@ -248,8 +248,9 @@ def test_nothing_here_needs_the_service() -> None:
     """The build must not drag the service's packages in. It shares the pure modules that know an upgrade file, and the
     machine's settings, which are the OVF's properties."""
     shared = {
-        "pacs", "pacs.errors", "pacs.machine", "pacs.machine.machine_settings", "pacs.machine.setting_values",
-        "pacs.model", "pacs.model.upgrade",
+        "pacs", "pacs.errors", "pacs.machine", "pacs.machine.firewall_policy", "pacs.machine.firewall_values",
+        "pacs.machine.machine_settings", "pacs.machine.setting_values", "pacs.machine.update_sources",
+        "pacs.model", "pacs.model.addresses", "pacs.model.update_window", "pacs.model.upgrade",
     }  # fmt: skip
     code = (
         "import sys, packer.build; "
