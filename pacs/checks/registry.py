@@ -63,8 +63,6 @@ MACHINE: dict[str, GroundCheck] = {
     "time": time.run,
     "memory": memory.run,
     "firewall": firewall.run,
-    "updates": updates.run,
-    "vault": vault.run,
     "vault": vault.run,
     "updates": updates.run,
 }
@@ -105,8 +103,6 @@ CHECKS: dict[str, Check] = {
     "drill": _not_of_a_trial("drill", drill.run),
     "restore": restore.run,
     "firewall": firewall.run,
-    "updates": updates.run,
-    "vault": vault.run,
     "vault": vault.run,
     "updates": updates.run,
     "audit": audit.run,
