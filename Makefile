@@ -37,7 +37,7 @@ lint: setup ## Every linter
 
 .PHONY: test
 test: lint ## Linters, unit, integration and fault tests
-	$(BIN)/pytest -m 'not long'
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m 'not long'
 
 .PHONY: appliance
 appliance: setup ## Build OVA, qcow2, VHDX, Vagrant box, upgrade file and list of parts into dist/
