@@ -67,7 +67,7 @@ class Modality:
             self.came.set()
         return self.status, None
 
-    def wait(self, timeout_s: float = 30) -> tuple[int, Dataset, bool]:
+    def wait(self, timeout_s: float = 120) -> tuple[int, Dataset, bool]:
         assert self.came.wait(timeout_s), self.dev.log()[-3000:]
         self.came.clear()
         return self.reports[-1]
@@ -100,7 +100,7 @@ def listed(dev: Dev) -> list[dict[str, Any]]:
     return list(json.loads(dev.pacs("commitment", "list", "--json").stdout))
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 120) -> None:
     ends = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < ends, "it did not come about"
