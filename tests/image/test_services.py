@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 import ssl
+import time
 import urllib.request
 from typing import Any
 
@@ -49,6 +50,7 @@ _TIMERS = [
     "pacs-selftest.timer",
     "pacs-forget-upgrade.timer",
 ]
+_IDLE_BYTES, _IDLE_LIMIT_S = 700e6, 240.0
 _VOLUMES = ["state", "tier1", "tier2"]
 # What others can reach. DHCP's client port is the network's own business; the firewall has its list too.
 _TCP = {22, 80, 104, 443, 2762, 11112}
@@ -99,12 +101,19 @@ def test_an_agent_rests_without_its_hypervisor_or_device(host: Any, unit: str) -
     assert _unit(host, f"{unit}.service", "LoadState") == "loaded"
 
 
-def test_it_takes_little_memory_when_nothing_is_sent(host: Any) -> None:
-    """All that is not there for the next who asks, the kernel's and the page cache's dirty pages with it."""
+def _used_bytes(host: Any) -> int:
+    """What is not there for the next who asks."""
     found = dict(line.split(":") for line in host.check_output("cat /proc/meminfo").splitlines())
-    used_bytes = (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0])) * 1024
+    return (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0])) * 1024
+
+
+def test_it_takes_little_memory_when_nothing_is_sent(host: Any) -> None:
+    """Once nothing is at work that a timer or a first start began."""
+    ends = time.monotonic() + _IDLE_LIMIT_S
+    while (used_bytes := _used_bytes(host)) >= _IDLE_BYTES and time.monotonic() < ends:
+        time.sleep(5)
     print(f"memory in use: {used_bytes / 1e6:.0f} MB")
-    assert used_bytes < 700e6
+    assert used_bytes < _IDLE_BYTES
 
 
 def test_services_have_not_been_restarted(host: Any) -> None:
