@@ -10,6 +10,7 @@ from pacs.cli.machine_settings import this_machine
 from pacs.errors import UsageError
 from pacs.machine import remote_access
 from pacs.machine.commands import output, run
+from pacs.machine.machine_settings import Effect
 
 remote = typer.Typer(no_args_is_help=True, help="Access from elsewhere, through WireGuard. Runs as root.")
 
@@ -68,7 +69,8 @@ def apply() -> None:
     """Have the tunnel as the settings say. For a unit, and for its timer, as a name may have another address by now."""
     machine = this_machine()
     try:
-        found = remote_access.wanted(machine.values())
+        # Not all of the settings: those of the archive, and who may sign in, are beyond the unit's sandbox.
+        found = remote_access.wanted(machine.kept().of_effect(Effect.MACHINE))
     except UsageError as error:  # half set: nothing is dialled, and `pacs remote show` says why
         typer.echo(str(error), err=True)
         found = None
