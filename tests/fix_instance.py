@@ -98,7 +98,7 @@ class Dev:
     #: What runs the commands: a namespace, say.
     prefix: tuple[str, ...] = ()
 
-    def start(self, timeout_s: float = 90) -> Dev:
+    def start(self, timeout_s: float = 240) -> Dev:
         """Start it and wait for `ready`."""
         before = len(self.log())
         with self._log_file.open("a") as log:

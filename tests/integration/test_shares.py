@@ -346,9 +346,10 @@ def _works(volume: ShareVolume, path: str) -> bool:
 
 
 def test_processes_end_with_their_service(share: Share) -> None:
+    patient = {**OPTIONS, "timeout_s": 60}
     script = (
         "import os, sys; from pacs.storage.share import ShareVolume;"
-        f" volume = ShareVolume('smb', {str(share.folder)!r}, 'tier3', {OPTIONS!r}); volume.room();"
+        f" volume = ShareVolume('smb', {str(share.folder)!r}, 'tier3', {patient!r}); volume.room();"
         " print(volume.volume_id, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
