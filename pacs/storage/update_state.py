@@ -55,3 +55,4 @@ def write(state: UpdateState, path: Path = STATE) -> None:
     durable.make_folders(path.parent)
     durable.replace_file(path, (json.dumps(asdict(state), indent=1) + "\n").encode())
     path.chmod(0o644)  # whatever the umask: `pacs check` reads it as the service's user
+    path.parent.chmod(0o755)

@@ -23,7 +23,7 @@ def test_what_is_told_of(tmp_path: Path) -> None:
 
     def said(state: UpdateState) -> tuple[str, str]:
         update_state.write(state, path)
-        assert path.stat().st_mode & 0o777 == 0o644
+        assert path.stat().st_mode & 0o777 == 0o644 and path.parent.stat().st_mode & 0o777 == 0o755
         found = judge(path)
         return found.severity, found.message
 
