@@ -86,6 +86,7 @@ def _wait_for(look: Callable[[], bool], otherwise: str, limit_s: float = 900) ->
         time.sleep(10)
 
 
+@pytest.mark.timeout(1800)
 def test_a_backup_is_restored_onto_another_appliance(site: Installation, another: Installation, tmp_path: Path) -> None:
     if site.refuses_us():
         site.add_device()
