@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from pacs.archive import conflicts, devices, tiering
+from pacs.archive import conflicts, devices, tiering, tokens
 from pacs.archive.move import Mover
 from pacs.archive.move_group import Pass
 from pacs.archive.receipts import ReceiptWriter
@@ -112,6 +112,9 @@ def live(archive: Archive) -> None:
     ct = devices.change_device(instance.database, journal, Device("ct", "CT1", "192.0.2.9", 11112, aliases=("CT1B",)))
     devices.add_device(instance.database, journal, replace(ct, name="gone", ae_title="GONE", aliases=()))
     devices.remove_device(instance.database, journal, "gone")
+    tokens.add_token(instance.database, journal, "viewer", ["read"], ["10.0.0.0/8"], days=30)
+    tokens.add_token(instance.database, journal, "gone", ["read", "store"])
+    tokens.remove_token(instance.database, journal, "gone")
     for number in range(1, 6):
         assert archive.store(changed(1, number)) == "stored"
         assert archive.store(changed(2, number, series=1 + number % 2), "MR1") == "stored"
