@@ -23,6 +23,7 @@ from pacs.errors import CannotUnderstand, NotFound, PacsError
 from pacs.index import metadata as rows
 from pacs.model.dataset import DEFLATED, EXPLICIT_VR_LITTLE_ENDIAN
 from pacs.model.dicom_json import Described, Window, describe
+from pacs.model.recode import Changes
 from pacs.model.record import study_key
 from pacs.storage.kinds import Volume
 
@@ -64,7 +65,7 @@ class Reader:
         self.size_bytes_max = transcoding.size_bytes_max
         if wanted.transfer_syntax_uid in DEFLATED or changes:
             self.transfer_syntax_uid = EXPLICIT_VR_LITTLE_ENDIAN if not changes else wanted.transfer_syntax_uid
-            self.window = Window.of(_in_memory(retrieve, wanted, self.transfer_syntax_uid, transcoding))
+            self.window = Window.of(_in_memory(retrieve, wanted, self.transfer_syntax_uid, transcoding, changes))
             self._close: Callable[[], None] = _nothing_to_close
             return
         stored = retrieve.open(wanted)
@@ -85,8 +86,9 @@ def _nothing_to_close() -> None:
     pass
 
 
-def _in_memory(retrieve: Retrieve, wanted: Wanted, target: str, transcoding: Transcoding) -> bytes:
-    changes = retrieve.give_changes([wanted]).get(wanted.object_key)
+def _in_memory(
+    retrieve: Retrieve, wanted: Wanted, target: str, transcoding: Transcoding, changes: Changes | None
+) -> bytes:
     size, parts = 0, []
     with closing(open_outgoing(retrieve, wanted, target, transcoding, changes)) as outgoing:
         for piece in outgoing.pieces:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from pacs.archive.lineage import Lineage
 from pacs.archive.metadata import Metadata
 from pacs.archive.outgoing import Transcoding
+from pacs.archive.receiving_session import ReceivingSession
 from pacs.checks.check import Subject
 from pacs.cli import systemd
 from pacs.cli.context import data_of
@@ -26,7 +27,7 @@ from pacs.web.access import Access
 from pacs.web.app import make_app
 from pacs.web.dicomweb import routes
 from pacs.web.service import Service
-from pacs.web.stow import Stow, WebSession
+from pacs.web.stow import Stow
 from pacs.web.trail import WebTrail
 
 #: More than requests that ask at once, of which each has a connection for a statement only.
@@ -67,7 +68,7 @@ def dicomweb_of(instance: Instance) -> Iterator[list[Route]]:
     """The routes of DICOMweb over an instance."""
     settings, database = instance.settings, instance.database
     Lineage(settings.data, database, instance.volumes).look_for_fence()
-    audit, session = AuditWriter(settings.data), WebSession(database)
+    audit, session = AuditWriter(settings.data), ReceivingSession(database)
     trail = WebTrail(audit, database, settings.ae_title)
     retrieve, transcoding = instance.retrieve(), Transcoding(settings.transcode_size_bytes_max)
     access = Access(settings.data, database, audit, settings.http_socket is not None)

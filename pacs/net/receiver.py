@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 
 from pynetdicom import _config
 from pynetdicom.dimse_primitives import C_ECHO
 
 from pacs.archive.commit import Verifier
 from pacs.archive.outgoing import Transcoding
+from pacs.archive.receiving_session import ReceivingSession
 from pacs.archive.retrieve import Retrieve
 from pacs.archive.store import Store
 from pacs.archive.users import Users
 from pacs.errors import DatabaseUnavailable, PacsError
 from pacs.index import store as rows
-from pacs.index.database import Connection, Database
+from pacs.index.database import Database
 from pacs.index.selftest import SELFTEST
 from pacs.model.audit import event
 from pacs.net.acceptor import Acceptor, Service, Serving
@@ -62,8 +62,7 @@ class Receiver:
         self, settings: Settings, database: Database, store: Store, retrieve: Retrieve, verifier: Verifier
     ) -> None:
         self.settings, self.database, self.store = settings, database, store
-        self._session: tuple[Connection, int] | None = None
-        self._session_lock = threading.Lock()
+        self._session = ReceivingSession(database)
         self._audit = AuditWriter(settings.data)
         self._refusals = Refusals(database, RefusedCallers(self._audit).note)
         self._turnstile = Turnstile(_AT_ONCE)
@@ -82,7 +81,7 @@ class Receiver:
 
     def serve(self, plain: list[socket.socket], tls: list[socket.socket]) -> None:
         """Begin to accept associations on sockets that are bound and listening; return at once."""
-        self._session_key()
+        self._session.key()
         note_sockets(self.settings, plain, tls)
         self._reporting.start()
         self._times.start()
@@ -98,19 +97,6 @@ class Receiver:
         self._audit.note(event("detached", actor()), event("stopped", actor(), text="DICOM receiver"))
         self._audit.stop()
 
-    def _session_key(self) -> int:
-        """This receiver's session, opened again when the database had gone away: its lock says that we live."""
-        with self._session_lock:
-            if self._session is not None and not self._session[0].closed:
-                try:
-                    self._session[0].execute("SELECT")
-                    return self._session[1]
-                except Exception:  # any fault of the old connection: a new one decides
-                    self._session[0].close()
-            connection = self.database.autocommit_connection()
-            self._session = (connection, rows.open_session(connection))
-            return self._session[1]
-
     def _begin(self, assoc: Association) -> Serving:
         if assoc.device is SELFTEST:
             return self._begin_selftest(assoc)
@@ -122,7 +108,7 @@ class Receiver:
 
     def _begin_selftest(self, assoc: Association) -> Serving:
         own = SelftestServing(
-            self.settings, self.database, self.store.volumes, self.store.room, assoc, self._session_key()
+            self.settings, self.database, self.store.volumes, self.store.room, assoc, self._session.key()
         )
         found = services(own.settings, own.database, own.retrieve, self._transcoding, own.reporting, own.as_itself)
         return Serving(Storing(own.store, assoc, self._refusals, self._turnstile), found, own.close)
@@ -138,7 +124,7 @@ class Receiver:
         try:
             character_set = assoc.device.default_character_set if assoc.device else ""
             assoc.key = rows.open_association(
-                self.database, self._session_key(), assoc.calling_ae, assoc.peer, assoc.user_name, character_set,
+                self.database, self._session.key(), assoc.calling_ae, assoc.peer, assoc.user_name, character_set,
                 assoc.certificate_sha256,
             )  # fmt: skip
         except DatabaseUnavailable as error:

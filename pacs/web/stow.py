@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from functools import partial
 from typing import Any
 
@@ -17,9 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from pacs.archive.receiving_session import ReceivingSession
 from pacs.errors import CannotUnderstand, PacsError, TooLarge, TryAgainLater, UnsupportedMediaType, UsageError
 from pacs.index import store as rows
-from pacs.index.database import Connection, Database
 from pacs.model.dicom_json import Json
 from pacs.model.native_xml import native_xml
 from pacs.model.uids import TRANSFER_SYNTAXES
@@ -37,39 +36,10 @@ CALLING = "DICOMWEB"
 _PIECE_SIZE_BYTES = 1 << 18
 
 
-class WebSession:
-    """The web service among the receivers: its lock says that it lives, so that its requests count as open."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self._lock = threading.Lock()
-        self._session: tuple[Connection, int] | None = None
-
-    def key(self) -> int:
-        """The session's key; a new one when the database had gone away."""
-        with self._lock:
-            if self._session is not None and not self._session[0].closed:
-                try:
-                    self._session[0].execute("SELECT")
-                    return self._session[1]
-                except Exception:  # any fault of the old connection: a new one decides
-                    self._session[0].close()
-            connection = self.database.autocommit_connection()
-            self._session = (connection, rows.open_session(connection))
-            return self._session[1]
-
-    def close(self) -> None:
-        """Give it up."""
-        with self._lock:
-            if self._session is not None:
-                self._session[0].close()
-                self._session = None
-
-
 class Stow:
     """Takes requests of STOW-RS."""
 
-    def __init__(self, service: Service, session: WebSession) -> None:
+    def __init__(self, service: Service, session: ReceivingSession) -> None:
         self.service, self.session = service, session
         self._turnstile = anyio.CapacityLimiter(service.settings.stow_at_once)
 
@@ -126,7 +96,7 @@ def _require_size(request: Request, limit: int) -> None:
 class _Taking:
     """A request that is being taken. For one thread at a time."""
 
-    def __init__(self, service: Service, session: WebSession, request: Request, study: str) -> None:
+    def __init__(self, service: Service, session: ReceivingSession, request: Request, study: str) -> None:
         self.service, self.session = service, session
         self.caller_name = self.caller_address = ""
         self._association: int | None = None
